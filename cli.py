@@ -1,0 +1,576 @@
+"""The command line: parse, call, print. One Typer app per console script; nothing imports this.
+
+Results go to stdout, progress and messages to stderr. Heavy parts are imported where they are used,
+so that --help is instant.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from embedstore.errors import EmbedstoreError
+
+_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True, "pretty_exceptions_enable": False, "rich_markup_mode": "rich",
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}  # fmt: skip
+embedstore_app = typer.Typer(
+    name="embedstore", help="Embeddings of annotated cells in a store that answers SQL.", **_SETTINGS
+)
+probes_app = typer.Typer(
+    name="probes", help="Linear probes on any slice of the embeddings.", **_SETTINGS
+)
+
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar="EMBEDSTORE_URI", help="Folder or s3:// prefix of the store.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print rows as JSON.")]
+
+
+class SqlFormat(StrEnum):
+    """How `embedstore sql` prints."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+# ------------------------------------------------------------------------------ embedstore
+
+
+@embedstore_app.command("add")
+def add_command(
+    dataset: Annotated[str, typer.Argument(help="Name under which the annotations are kept.")],
+    annotations: Annotated[Path, typer.Option(help="Annotation file.")],
+    slides: Annotated[Path | None, typer.Option(help="Folder of the slides; may come later.")] = None,
+    format: Annotated[str, typer.Option(help="auto, midog, sliderunner or csv.")] = "auto",
+    mpp: Annotated[
+        float | None, typer.Option(help="um per level-0 pixel, for slides that do not say.")
+    ] = None,
+    slide_table: Annotated[
+        Path | None, typer.Option(help="CSV with column slide and any of mpp, scanner, ... .")
+    ] = None,
+    domain: Annotated[str | None, typer.Option(help="One domain for all annotations.")] = None,
+    domain_from: Annotated[
+        str | None, typer.Option(help="Column or key that holds the domain.")
+    ] = None,
+    case_from: Annotated[str | None, typer.Option(help="Column or key that holds the case.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=LABEL", help="What a class of the file means; repeatable."),
+    ] = None,
+    positive: Annotated[str | None, typer.Option(help="Which of two labels is positive.")] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Register annotations and slides. Doing it again changes nothing."""
+    from embedstore import status
+    from embedstore.register import AddOptions, add
+    from embedstore.store import Store
+
+    options = AddOptions(
+        format=format, slides=slides, mpp=mpp, slide_table=slide_table, domain=domain,
+        domain_from=domain_from, case_from=case_from, labels=_pairs(label, "--label"),
+        positive=positive,
+    )  # fmt: skip
+    with _progress("opening slides", "slides") as on_slide:
+        report = add(store, dataset, annotations, options, on_slide)
+    opened = Store.open(store)
+    rows = status.composition(opened, dataset)
+    if as_json:
+        _print_json([{"dataset": dataset, **r} for r in rows])
+    else:
+        _print_table(f"{dataset}: annotations", rows)
+    said = [f"{name!r} -> {to or 'left out'} ({report.n_by_class[name]:,})"
+            for name, to in report.classes.items()]  # fmt: skip
+    _say(
+        f"read {report.n_annotations:,} annotations on {report.n_slides:,} slides as "
+        f"{report.format}, {report.n_new:,} of them new; classes: {', '.join(said)}"
+    )
+    _say_notes(report.notes)
+    _say_problems(status.problems(opened, dataset))
+
+
+@embedstore_app.command("ingest")
+def ingest_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
+    model: Annotated[
+        list[str], typer.Option(help="Registry name or timm:NAME; repeatable, read once for all.")
+    ],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="M=PATH|hub|random", help="Where a model's weights come from."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="Store under another model name.")
+    ] = None,
+    patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224,
+    mpp_out: Annotated[float, typer.Option(help="Patch scale in um per pixel.")] = 0.25,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a batch.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read patches.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Embed at most this many annotations.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Embed every annotation a model lacks. Interrupt it any time; again, it does only the rest."""
+    from embedstore.ingest import IngestOptions, Interrupted, ingest
+    from embedstore.store import Store
+
+    options = IngestOptions(
+        weights=_pairs(weights, "--weights"), name=name, patch_px=patch_px, mpp_out=mpp_out,
+        device=device, dtype=dtype, batch_size=batch_size, workers=workers, limit=limit,
+    )  # fmt: skip
+    opened = Store.open(store)
+    models = list(dict.fromkeys(model))
+    try:
+        with _progress("embedding", "embeddings") as on_progress:
+            report = ingest(opened, dataset, models, options, on_progress)
+    except Interrupted as e:
+        done = sum(r.n_embedded for r in e.report.models)
+        _say(f"interrupted; {done:,} embeddings stored, the same command does the rest")
+        raise typer.Exit(130) from None
+    rows: list[dict[str, Any]] = [
+        {"dataset": dataset, "model": r.model, "weights": r.weights, "dtype": r.dtype,
+         "there_before": r.n_before, "embedded": r.n_embedded, "missing": r.n_left}
+        for r in report.models
+    ]  # fmt: skip
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(f"{dataset}: embeddings", rows)
+    embedded = sum(r.n_embedded for r in report.models)
+    if embedded:
+        rate = embedded / max(report.seconds, 1e-9)
+        _say(f"{embedded:,} embedded in {report.seconds:.1f} s ({rate:.1f}/s, loading included)")
+    else:
+        _say("nothing to embed")
+    if report.n_off_slide:
+        _say(f"{report.n_off_slide} annotations lie off their slide and are not embedded")
+    _say_problems([{"slide": s, "problem": p} for s, p in report.set_aside.items()])
+
+
+@embedstore_app.command("status")
+def status_command(
+    dataset: Annotated[str | None, typer.Argument(help="Only this dataset, in detail.")] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is embedded, what is missing and what was set aside."""
+    from embedstore import status
+    from embedstore.store import Store
+
+    opened = Store.open(store)
+    rows = status.status(opened, dataset)
+    if as_json:
+        _print_json(rows)
+        return
+    shown = [
+        {"dataset": r["dataset"], "annotations": r["n_annotations"], "model": r["model"],
+         "done": r["done"], "missing": r["missing"], "set aside": r["set_aside"],
+         "dim": r.get("dim"), "dtype": r.get("dtype"), "weights": r.get("weights"),
+         "sha256": (r.get("weights_sha256") or "")[:12], "version": r.get("version"),
+         "fragments": r.get("n_fragments"), "MB": (r.get("n_bytes") or 0) / 1e6}
+        for r in rows
+    ]  # fmt: skip
+    _print_table(f"store {store}", shown)
+    if dataset is not None:
+        _print_table(f"{dataset}: annotations", status.composition(opened, dataset))
+        _say_notes(status.notes(opened, dataset))
+    for name in dict.fromkeys(r["dataset"] for r in rows):
+        _say_problems(status.problems(opened, name), name)
+
+
+@embedstore_app.command("models")
+def models_command(as_json: JsonOption = False) -> None:
+    """List the models known by name; any timm architecture goes as timm:NAME."""
+    from embedstore.registry import REGISTRY
+
+    rows = [
+        {"model": name, "arch": e.arch, "n_params": e.n_params, "dim": e.dim, "pooling": e.pooling,
+         "licence": e.licence, "gated": e.gated, "default weights": e.default_weights,
+         "hub": e.hub}
+        for name, e in REGISTRY.items()
+    ]  # fmt: skip
+    if as_json:
+        _print_json([{k.replace(" ", "_"): v for k, v in r.items()} for r in rows])
+    else:
+        _print_table("models", rows)
+
+
+@embedstore_app.command("sql")
+def sql_command(
+    query: Annotated[str, typer.Argument(help="One SELECT over the views.")],
+    format: Annotated[SqlFormat, typer.Option(help="How rows are printed.")] = SqlFormat.table,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to a file; its ending decides the format.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the store in SQL (DuckDB), read only.
+
+    Views: datasets, annotations, slides, models, embeddings, manifests, splits, results,
+    predictions, and each model's embeddings under its own name.
+    """
+    from embedstore.query import run_sql, to_csv, to_rows, write_parquet
+    from embedstore.store import Store
+
+    if as_json:
+        format = SqlFormat.json
+    if output is not None and format is SqlFormat.table:
+        format = _format_of(output)
+    table = run_sql(Store.open(store), query)
+    if format is SqlFormat.table:
+        _print_table(None, to_rows(table), table.column_names)
+    elif format is SqlFormat.parquet:
+        if output is None and sys.stdout.isatty():
+            raise EmbedstoreError("Parquet is binary: name a file with --output, or pipe it")
+        _write(output, lambda sink: write_parquet(table, sink))
+    else:
+        text = to_csv(table) if format is SqlFormat.csv else _json(to_rows(table))
+        _write(output, lambda sink: sink.write(text.encode()))
+
+
+@embedstore_app.command("demo")
+def demo_command(
+    directory: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("demo"),
+) -> None:
+    """Write a small generated dataset: slides of several stain domains with annotations."""
+    from embedstore.demo import write_demo
+
+    with _progress("drawing slides", "slides") as on_slide:
+        written = write_demo(directory, progress=on_slide)
+    typer.echo(str(written.slides))
+    typer.echo(str(written.midog_json))
+    typer.echo(str(written.sliderunner_sqlite))
+
+
+# ---------------------------------------------------------------------------------- probes
+
+
+@probes_app.command("split")
+def split_command(
+    dataset: Annotated[str, typer.Argument(help="A registered dataset.")],
+    scheme: Annotated[str, typer.Option(help="monte-carlo or cross-domain.")] = "monte-carlo",
+    folds: Annotated[int, typer.Option(min=1, help="How many folds.")] = 5,
+    fractions: Annotated[
+        str | None, typer.Option(help="Comma-separated, in (0, 1]; default 0.001,0.01,0.1,1.")
+    ] = None,
+    group_by: Annotated[
+        str, typer.Option(help="annotation, slide or case: what stays on one side.")
+    ] = "annotation",
+    stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
+    where: Annotated[str | None, typer.Option(help="SQL condition on the annotations view.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 42,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the split manifest; print its sizes and what leaks from train to test."""
+    from embedstore.store import Store
+    from probes.manifests import ManifestSpec, candidates, ensure_splits
+
+    spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
+    opened = Store.open(store)
+    found = candidates(opened, spec)
+    splits, notes = ensure_splits(
+        opened, found, folds=range(folds), fractions=_numbers(fractions, "--fractions")
+    )
+    opened.compact("splits")
+    rows = [s.row for s in splits]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_splits(f"manifest {found.manifest_id}: {dataset}, {scheme}, by {group_by}", rows)
+    if found.n_left_out:
+        _say(f"{found.n_left_out} annotations with a problem are in no split")
+    _say_notes(notes)
+    _say_leakage(rows)
+
+
+@probes_app.command("run")
+def run_command(
+    dataset: Annotated[str, typer.Argument(help="A registered dataset with embeddings.")],
+    model: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all.")] = None,
+    scheme: Annotated[str, typer.Option(help="monte-carlo or cross-domain.")] = "monte-carlo",
+    fraction: Annotated[
+        list[float] | None, typer.Option(help="Share of the training pool, in (0, 1]; repeatable.")
+    ] = None,
+    fold: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable; default: 0-4.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Probe; repeatable; default uni.")] = None,
+    group_by: Annotated[str, typer.Option(help="annotation, slide or case.")] = "annotation",
+    stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
+    where: Annotated[str | None, typer.Option(help="SQL condition on the annotations view.")] = None,
+    train_domain: Annotated[
+        list[str] | None, typer.Option(help="With cross-domain: only these; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the manifest.")] = 42,
+    force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Fit and score probes on a manifest, which is made if it is missing; recorded runs are skipped."""
+    from embedstore.store import Store
+    from probes.manifests import ManifestSpec
+    from probes.results import summarise
+    from probes.run import RunOptions, run
+
+    spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
+    options = RunOptions(
+        models=model, methods=tuple(dict.fromkeys(method or ("uni",))), fractions=fraction,
+        folds=fold, train_domains=train_domain, force=force,
+    )  # fmt: skip
+    with _progress("fitting", "fits") as on_progress:
+        report = run(Store.open(store), spec, options, on_progress)
+    if as_json:
+        _print_json(report.rows)
+    else:
+        title = f"AUROC: {dataset}, {scheme}, by {group_by} (manifest {report.manifest_id})"
+        _print_summary(title, [vars(s) for s in summarise(report.rows)])
+    _say(f"{report.n_new} fits done, {report.n_recorded} recorded before")
+    _say_notes(report.notes)
+    _say_leakage([s.row for s in report.splits])
+
+
+# --------------------------------------------------------------------------------- printing
+
+
+def _console() -> Console:
+    # Piped, a table is not squeezed into 80 columns.
+    return Console() if sys.stdout.isatty() else Console(width=200, file=sys.stdout)
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(escape(message), highlight=False)
+
+
+def _say_notes(notes: Sequence[str]) -> None:
+    for note, n in {n: list(notes).count(n) for n in notes}.items():
+        _say(f"note: {note}" + (f" ({n} times)" if n > 1 else ""))
+
+
+def _say_problems(problems: Sequence[Mapping[str, Any]], dataset: str | None = None) -> None:
+    where = f" of {dataset}" if dataset else ""
+    absent = [p for p in problems if p.get("status") == "missing"]
+    broken = [p for p in problems if p.get("status") != "missing"]
+    if absent:
+        names = ", ".join(str(p["slide"]) for p in absent[:3])
+        _say(f"{len(absent)} slides{where} have no file yet (add --slides DIR): {names}"
+             + ", ..." * (len(absent) > 3))  # fmt: skip
+    if broken:
+        _say(f"{len(broken)} slides{where} set aside, tried again at the next ingest:")
+    for p in broken[:20]:
+        _say(f"  {p['slide']}: {p['problem']}")
+    if len(broken) > 20:
+        _say(f"  ... and {len(broken) - 20} more")
+
+
+def _say_leakage(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say what the largest fraction's train gives away of its test, as a mean over folds."""
+    largest = max(r["fraction"] for r in rows)
+    mine = [r for r in rows if r["fraction"] == largest]
+    mean = {k: sum(r[k] for r in mine) / len(mine) for k in
+            ("shared_slides", "shared_cases", "overlapping_patches", "shared_centres")}  # fmt: skip
+    _say(
+        f"leakage at fraction {largest:g}: of the test annotations {mean['shared_slides']:.1%} lie "
+        f"on a slide seen in training, {mean['shared_cases']:.1%} come from a case seen, "
+        f"{mean['overlapping_patches']:.1%} overlap a training patch, "
+        f"{mean['shared_centres']:.1%} contain a training annotation's centre"
+    )
+
+
+def _print_splits(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for r in rows:
+        lines.setdefault((r["train_domain"], r["fraction"]), []).append(r)
+    shown = []
+    for (domain, fraction), mine in lines.items():
+        line: dict[str, Any] = {"train domain": domain} if domain is not None else {}
+        line |= {"fraction": fraction, "folds": len(mine)}
+        line |= {k.removeprefix("n_"): _span([r[k] for r in mine])
+                 for k in ("n_train", "n_val", "n_test")}  # fmt: skip
+        shown.append(line | {"val by": ", ".join(sorted({r["val_by"] for r in mine}))})
+    _print_table(title, shown)
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} - {high:,}"
+
+
+def _print_summary(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    shown = []
+    for s in lines:
+        line = {"model": s["model"], "weights": s["weights"], "method": s["method"],
+                "fraction": s["fraction"], "n_train": s["n_train"]}  # fmt: skip
+        if s["where"] != "all":
+            line["test"] = s["where"]
+        line |= {"mean": f"{s['mean']:.3f}", "SD": f"{s['sd']:.3f}" if s["n_runs"] > 1 else "",
+                 "runs": s["n_runs"]}  # fmt: skip
+        if any(x["n_failed"] for x in lines):
+            line["collapsed or unconverged"] = s["n_failed"]
+        shown.append(line)
+    _print_table(title, shown)
+
+
+def _print_table(
+    title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    columns = list(columns if columns is not None else rows[0] if rows else [])
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for c in columns:
+        numbers = any(isinstance(r[c], int | float) for r in rows)
+        table.add_column(escape(c), justify="right" if numbers else "left", overflow="fold")
+    for row in rows[:500]:
+        table.add_row(*(_cell(row[c]) for c in columns))
+    console = _console()
+    console.print(table)
+    if len(rows) > 500:
+        _say(f"the first 500 of {len(rows):,} rows; --format csv or --output FILE gives all")
+
+
+def _cell(value: Any) -> Text:
+    if value is None:
+        return Text("null", style="dim")
+    if isinstance(value, bool):
+        return Text(str(value).lower())
+    if isinstance(value, float):
+        return Text("" if math.isnan(value) else f"{value:.6g}")
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    if isinstance(value, list) and len(value) > 6:
+        head = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value[:3])
+        return Text(f"[{head}, ... {len(value)}]")
+    return Text(str(value))
+
+
+def _json(rows: Any) -> str:
+    def plain(value: Any) -> Any:
+        return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+    return json.dumps(rows, indent=1, ensure_ascii=False, default=plain, allow_nan=False) + "\n"
+
+
+def _print_json(rows: Sequence[Mapping[str, Any]]) -> None:
+    _write(None, lambda sink: sink.write(_json(list(rows)).encode()))
+
+
+def _write(path: Path | None, write: Callable[[Any], Any]) -> None:
+    """Write to stdout, or to a file that is whole or not there."""
+    if path is None:
+        sys.stdout.flush()
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    partial = path.with_name(path.name + ".part")
+    try:
+        with partial.open("wb") as sink:
+            write(sink)
+        partial.replace(path)
+    except OSError as e:
+        raise EmbedstoreError(f"{path} cannot be written: {e.strerror}") from e
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _format_of(path: Path) -> SqlFormat:
+    ending = path.suffix.lower().removeprefix(".")
+    if ending not in ("csv", "json", "parquet"):
+        raise EmbedstoreError(f"{path}: name the file .csv, .json or .parquet, or give --format")
+    return SqlFormat(ending)
+
+
+# ---------------------------------------------------------------------------------- parsing
+
+
+def _pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:
+    """Return NAME=VALUE options as a dict; usage error for another form or a name given twice."""
+    pairs: dict[str, str] = {}
+    for value in values or ():
+        # A label may hold "=", a path may too: the first one divides.
+        name, equals, rest = value.partition("=")
+        if not (name and equals and rest):
+            raise typer.BadParameter(f"'{value}' is not of the form NAME=VALUE", param_hint=option)
+        if pairs.setdefault(name, rest) != rest:
+            raise typer.BadParameter(f"'{name}' is given twice", param_hint=option)
+    return pairs
+
+
+def _numbers(text: str | None, option: str) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a list of numbers", param_hint=option) from None
+
+
+class _RateColumn(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed as text."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="dim")
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with rate and time left on stderr once the first step is reported."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
+               MofNCompleteColumn(), TextColumn(unit), _RateColumn(), TimeRemainingColumn())  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# ---------------------------------------------------------------------------- entry points
+
+
+def _main(app: typer.Typer) -> None:
+    try:
+        app()
+    except EmbedstoreError as e:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {escape(str(e))}", highlight=False
+        )
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone; say nothing more
+        raise SystemExit(1) from None
+
+
+def embedstore() -> None:
+    """Run the `embedstore` command."""
+    _main(embedstore_app)
+
+
+def probes() -> None:
+    """Run the `probes` command."""
+    _main(probes_app)

@@ -1,0 +1,1 @@
+"""Embeddings of annotated cells, one per annotation and model, in a store that answers SQL."""

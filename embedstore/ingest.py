@@ -1,0 +1,375 @@
+"""The verb `ingest`: what is missing, embedded and stored, batch by batch, so it can stop anywhere."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedstore.checkpoints import Weights, find_weights
+from embedstore.errors import EmbedstoreError
+from embedstore.patches import PatchGeometry
+from embedstore.query import check_model_name, connect, fetch, literal
+from embedstore.register import probe
+from embedstore.registry import REGISTRY, check_name
+from embedstore.slides import is_plausible_mpp
+from embedstore.store import Store, model_schema, model_table, now
+
+FLUSH_ROWS = 512
+FLUSH_SECONDS = 10.0
+"""Embeddings are written when either is reached: a kill costs at most that much work."""
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How patches are cut and embedded: see `embedstore ingest --help`."""
+
+    weights: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    patch_px: int = 224
+    mpp_out: float = 0.25
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    limit: int | None = None
+
+
+@dataclass
+class ModelReport:
+    """What one model has after an ingest; n_left counts what no readable slide stands behind."""
+
+    model: str
+    n_before: int = 0
+    n_embedded: int = 0
+    n_left: int = 0
+    dtype: str = ""
+    weights: str = ""
+
+
+@dataclass
+class IngestReport:
+    """What an ingest did: one ModelReport a model, the slides set aside (name: why), seconds."""
+
+    dataset: str
+    models: list[ModelReport]
+    n_annotations: int
+    n_off_slide: int
+    set_aside: dict[str, str]
+    seconds: float = 0.0
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error: the work done is safe)
+    """Raised after Ctrl-C once everything embedded so far is stored; carries the report."""
+
+    def __init__(self, report: IngestReport) -> None:
+        """Hold the report of what was done."""
+        super().__init__()
+        self.report = report
+
+
+def ingest(
+    store: Store,
+    dataset: str,
+    models: Sequence[str],
+    options: IngestOptions,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> IngestReport:
+    """Embed every annotation that a model lacks; what is there already is left alone.
+
+    on_progress(done, total) counts embeddings. Slides that cannot be read are set aside, told in
+    the report, and tried again at the next call. Raises Interrupted on Ctrl-C, nothing lost.
+    """
+    started = time.monotonic()
+    names = _check(store, dataset, models, options)
+    _retry_slides(store, dataset)
+    plan = _plan(store, dataset, list(names.values()))
+    report = IngestReport(
+        dataset, [ModelReport(n, plan.n_done[n]) for n in names.values()],
+        plan.n_annotations, plan.n_off_slide, dict(plan.set_aside),
+    )  # fmt: skip
+    wanted = _limited(plan.missing, options.limit)
+    open_models = [m for m, n in names.items() if any(n in r["models"] for r in wanted)]
+    weights = {m: _weights(store, m, n, options, m in open_models) for m, n in names.items()}
+    if wanted:
+        try:
+            _embed_missing(store, dataset, names, weights, wanted, options, report, on_progress)
+        finally:
+            report.seconds = time.monotonic() - started
+    recorded = _recorded(store)
+    for r in report.models:
+        r.n_left = plan.n_annotations - plan.n_off_slide - r.n_before - r.n_embedded
+        r.dtype = recorded.get(r.model, {}).get("dtype", "")
+        r.weights = recorded.get(r.model, {}).get("weights", "")
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _check(
+    store: Store, dataset: str, models: Sequence[str], options: IngestOptions
+) -> dict[str, str]:
+    """Return the key under which each model's embeddings are stored; all names are checked."""
+    known = [r["dataset"] for r in fetch(connect(store), "select dataset from datasets").to_pylist()]
+    if dataset not in known:
+        raise EmbedstoreError(
+            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'} "
+            "(`embedstore add` registers one)"
+        )
+    if not models:
+        raise EmbedstoreError("name at least one model with --model")
+    if options.name is not None and len(models) != 1:
+        raise EmbedstoreError("--as NAME goes with exactly one --model")
+    for model in models:
+        check_name(model)
+        check_model_name(options.name or model)
+    if unknown := [m for m in options.weights if m not in models]:
+        raise EmbedstoreError(
+            f"--weights names {', '.join(unknown)}, which no --model does; models: "
+            f"{', '.join(models)}"
+        )
+    if not 16 <= options.patch_px <= 2048:
+        raise EmbedstoreError(f"--patch-px {options.patch_px} is not between 16 and 2048")
+    if not is_plausible_mpp(options.mpp_out):
+        raise EmbedstoreError(f"--mpp-out {options.mpp_out:g} is not between 0.05 and 2.0 um/px")
+    return {m: options.name or m for m in models}
+
+
+def _retry_slides(store: Store, dataset: str) -> None:
+    """Open again the slides that were set aside or missing, and write what has changed."""
+    sql = f"select * from _slides where status != 'ok' and dataset = {literal(dataset)}"
+    changed = []
+    for row in fetch(connect(store), sql).to_pylist():
+        if row["path"] is None:
+            continue
+        given = (row["mpp"], row["mpp_source"]) if row["mpp_source"] != "slide" else (None, None)
+        if (fresh := row | probe(Path(row["path"]), given)) != row:
+            changed.append(fresh)
+    store.merge("slides", changed)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    missing: list[dict[str, Any]]  # a row an annotation: where it is, and the models that lack it
+    n_annotations: int
+    n_off_slide: int
+    n_done: dict[str, int]
+    set_aside: dict[str, str]
+
+
+def _plan(store: Store, dataset: str, names: Sequence[str]) -> _Plan:
+    con = connect(store)
+    tables = set(store.models())
+    lacks, n_done = [], {}
+    for i, name in enumerate(names):
+        known = model_schema(1).empty_table() if name not in tables else None
+        if known is not None:
+            con.register(f"_keys{i}", known)
+        source = f"_keys{i}" if known is not None else '"' + name.replace('"', '""') + '"'
+        lacks.append(f"annotation_id not in (select annotation_id from {source})")
+        done = f"select count(*) as n, count(distinct annotation_id) as d from {source} " \
+               f"where dataset = {literal(dataset)}"  # fmt: skip
+        counts = fetch(con, done).to_pylist()[0]
+        if counts["n"] != counts["d"]:
+            raise EmbedstoreError(
+                f"the table of model {name} holds {counts['n'] - counts['d']} annotations twice; "
+                "it was not written by this tool alone, restore a copy or use --as NAME"
+            )
+        n_done[name] = counts["n"]
+    columns = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(lacks))
+    rows = fetch(
+        con,
+        f"select a.annotation_id, a.slide, a.domain, a.label, a.x_l0, a.y_l0, s.path, s.mpp, "
+        f"a.status, s.status as slide_status, {columns} from annotations a "
+        "join slides s using (dataset, slide) "
+        f"where dataset = {literal(dataset)} order by a.slide, a.y_l0, a.x_l0, a.annotation_id",
+    ).to_pylist()
+    for row in rows:
+        row["models"] = frozenset(n for i, n in enumerate(names) if row[f"lacks_{i}"])
+    aside = fetch(
+        con, f"select slide, problem from slides where dataset = {literal(dataset)} "
+        "and status != 'ok' order by slide",
+    ).to_pylist()  # fmt: skip
+    return _Plan(
+        [r for r in rows if r["models"] and r["status"] == "ok" and r["slide_status"] == "ok"],
+        len(rows), sum(r["status"] == "off-slide" for r in rows), n_done,
+        {r["slide"]: r["problem"] for r in aside},
+    )  # fmt: skip
+
+
+def _limited(missing: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
+    return missing if limit is None else missing[: max(limit, 0)]
+
+
+def _recorded(store: Store) -> dict[str, dict[str, Any]]:
+    return {r["model"]: r for r in fetch(connect(store), "select * from models").to_pylist()}
+
+
+def _weights(
+    store: Store, model: str, name: str, options: IngestOptions, is_open: bool
+) -> Weights | None:
+    """Return the weights of a model; None where nothing is to embed and none were asked for.
+
+    A name stands for one set of weights, pooling, dtype and geometry, so what is asked for must
+    agree with what is recorded, also when nothing is missing.
+    """
+    spec, record = options.weights.get(model), _recorded(store).get(name)
+    if record is not None:
+        asked: dict[str, Any] = {"patch_px": options.patch_px, "mpp_out": options.mpp_out}
+        if options.dtype != "auto":
+            asked["dtype"] = options.dtype
+        asked["registry_name"] = model
+        _same(name, record, asked)
+        if spec is None and record["weights"] == "random":
+            spec = "random"  # going on with what the name stands for
+    if not is_open and spec is None:
+        return None
+    if is_open or record is not None:
+        entry = REGISTRY.get(model) or _timm_entry(model, spec)
+        found = find_weights(model, entry, spec)
+        if record is not None and not (found.path is None and record["weights"] == "random"):
+            _same(name, record, {"weights_sha256": found.sha256})
+        return found
+    return None
+
+
+def _timm_entry(model: str, spec: str | None) -> Any:
+    from embedstore.models import resolve
+
+    return resolve(model)
+
+
+def _same(name: str, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    other = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
+    if other:
+        raise EmbedstoreError(
+            f"model '{name}' is recorded with {', '.join(other)}; a name stands for one set of "
+            "weights, pooling, dtype and patch geometry: store the other under --as NAME"
+        )
+
+
+def _embed_missing(
+    store: Store,
+    dataset: str,
+    names: Mapping[str, str],
+    weights: Mapping[str, Weights | None],
+    wanted: list[dict[str, Any]],
+    options: IngestOptions,
+    report: IngestReport,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    from embedstore.embed import SlideFailed, embed_slides  # torch comes in only when needed
+
+    needed = {m: n for m, n in names.items() if any(n in r["models"] for r in wanted)}
+    embedders = [_open_model(store, m, n, weights[m], options) for m, n in needed.items()]
+    on_cpu = embedders[0].device.type == "cpu"
+    rows = {r["annotation_id"]: r for r in wanted}
+    writer = _Writer(store, dataset, rows)
+    by_name = {r.model: r for r in report.models}
+    total, done = sum(len(r["models"]) for r in wanted), 0
+    stream = embed_slides(
+        _jobs(wanted), embedders, PatchGeometry(options.patch_px, options.mpp_out),
+        batch_size=options.batch_size or (32 if on_cpu else 256),
+        workers=options.workers or min(os.cpu_count() or 1, 16),
+    )  # fmt: skip
+    on_progress(0, total)
+    try:
+        for event in stream:
+            if isinstance(event, SlideFailed):
+                report.set_aside[event.slide] = event.problem
+                _set_aside(store, dataset, event.slide, event.problem)
+                continue
+            writer.add(event.model, event.annotation_ids, event.vectors)
+            by_name[event.model].n_embedded += len(event.annotation_ids)
+            done += len(event.annotation_ids)
+            on_progress(done, total)
+    except KeyboardInterrupt:
+        raise Interrupted(report) from None
+    finally:
+        stream.close()
+        writer.flush()
+    for name in needed.values():
+        store.compact(model_table(name))
+
+
+def _jobs(wanted: list[dict[str, Any]]) -> Any:
+    from embedstore.embed import Point, SlideJob
+
+    by_slide: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in wanted:
+        by_slide[row["slide"]].append(row)
+    for slide, rows in by_slide.items():
+        points = [Point(r["annotation_id"], r["x_l0"], r["y_l0"], r["models"]) for r in rows]
+        yield SlideJob(slide, rows[0]["path"], rows[0]["mpp"], points)
+
+
+def _open_model(
+    store: Store, model: str, name: str, weights: Weights | None, options: IngestOptions
+) -> Any:
+    """Return the model ready to embed, recorded in the models table."""
+    from embedstore.models import choose_device, load_embedder, record_of, resolve
+
+    if weights is None:
+        raise EmbedstoreError(f"no weights for {model}; give --weights {model}=PATH")
+    record = _recorded(store).get(name)
+    dtype = options.dtype
+    if record is not None and dtype == "auto":
+        dtype = record["dtype"]  # a resumed ingest keeps its dtype on any machine
+    embedder = load_embedder(
+        name, resolve(model), weights, dtype=dtype, device=choose_device(options.device)
+    )
+    identity = record_of(embedder) | {
+        "patch_px": options.patch_px, "mpp_out": options.mpp_out, "registry_name": model,
+    }  # fmt: skip
+    if record is not None:
+        keys = ("arch", "dim", "pooling", "dtype", "weights_sha256", "mean", "std")
+        _same(name, record, {k: identity[k] for k in keys})
+    else:
+        store.make_model_table(name, embedder.entry.dim)
+        store.merge("models", [identity | {"created_at": now()}], replace=False)
+    return embedder
+
+
+def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:
+    con, slide_id = connect(store), literal(f"{dataset}/{slide}")
+    (row,) = fetch(con, f"select * from _slides where slide_id = {slide_id}").to_pylist()
+    store.merge("slides", [row | {"status": "unreadable", "problem": problem}])
+
+
+class _Writer:
+    """Collects vectors and writes them in batches, each batch whole or not at all."""
+
+    def __init__(self, store: Store, dataset: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        self._store, self._dataset, self._rows = store, dataset, rows
+        self._waiting: dict[str, list[tuple[list[str], NDArray[np.float32]]]] = defaultdict(list)
+        self._last = time.monotonic()
+
+    def add(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> None:
+        self._waiting[model].append((ids, vectors))
+        n_rows = sum(len(i) for i, _ in self._waiting[model])
+        if n_rows >= FLUSH_ROWS or time.monotonic() - self._last > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        for model, batches in self._waiting.items():
+            if batches:
+                ids = [i for batch, _ in batches for i in batch]
+                vectors = np.concatenate([v for _, v in batches])
+                self._store.merge(model_table(model), self._table(model, ids, vectors))
+        self._waiting.clear()
+        self._last = time.monotonic()
+
+    def _table(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
+        rows = [self._rows[i] for i in ids]
+        dim = vectors.shape[1]
+        columns = {
+            "annotation_id": ids, "model": [model] * len(ids), "dataset": [self._dataset] * len(ids),
+            **{k: [r[k] for r in rows] for k in ("domain", "label", "slide")},
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
+        }  # fmt: skip
+        return pa.table(columns, schema=model_schema(dim))

@@ -1,0 +1,204 @@
+"""The boundary to timm: build a model strictly, pool its tokens, embed batches of patches."""
+
+import difflib
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from embedstore.checkpoints import Weights, remap_keys, state_sha256
+from embedstore.errors import EmbedstoreError
+from embedstore.registry import REGISTRY, ModelEntry, check_name
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve(name: str) -> ModelEntry:
+    """Return the entry of a registry name, or one made from timm's own facts for timm:NAME."""
+    check_name(name)
+    if name in REGISTRY:
+        return REGISTRY[name]
+    arch = name.removeprefix("timm:")
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch.split(".")[0], timm.list_models(), n=3)
+        hint = f"; near it: {', '.join(f'timm:{n}' for n in near)}" if near else ""
+        raise EmbedstoreError(f"timm {timm.__version__} has no architecture '{arch}'{hint}")
+    with torch.device("meta"):
+        model, kwargs = _create_flexible(arch)
+    config = model.pretrained_cfg
+    return ModelEntry(
+        arch=arch, pooling="timm", norm=(tuple(config["mean"]), tuple(config["std"])),
+        dim=int(model.head_hidden_size), n_params=_count(model), kwargs=kwargs,
+        licence=str(config.get("license") or ""), hub=str(config.get("hf_hub_id") or ""),
+    )  # fmt: skip
+
+
+def _create_flexible(arch: str) -> tuple[Any, dict[str, object]]:
+    """Return the model and the arguments that let an architecture of fixed size take any patch."""
+    model = timm.create_model(arch, num_classes=0)
+    if not model.pretrained_cfg.get("fixed_input_size"):
+        return model, {}
+    try:
+        return timm.create_model(arch, num_classes=0, dynamic_img_size=True), {
+            "dynamic_img_size": True
+        }
+    except TypeError:
+        return model, {}
+
+
+def choose_dtype(dtype: str, device: torch.device) -> str:
+    """Return the dtype for "auto": float16 on CUDA, bfloat16 on CPUs that compute it, else float32."""
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise EmbedstoreError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
+        return dtype
+    if device.type == "cuda":
+        return "float16"
+    return "bfloat16" if device.type == "cpu" and _cpu_has_bf16() else "float32"
+
+
+def _cpu_has_bf16() -> bool:
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, p, lambda: False)()) for p in probes)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the torch device for "auto" (cuda where there is one, else cpu) or for its name."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as e:
+        raise EmbedstoreError(f"device '{device}' cannot be used here ({e}); try cpu") from e
+    return chosen
+
+
+@dataclass
+class Embedder:
+    """A frozen model ready to embed. `name` is the key under which its embeddings are stored."""
+
+    name: str
+    entry: ModelEntry
+    weights: Weights
+    dtype: str
+    device: torch.device
+    network: Any
+
+    @torch.inference_mode()
+    def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return embeddings, float32 (n, dim), of RGB patches, uint8 (n, height, width, 3).
+
+        A row does not depend on the others of its batch beyond rounding. EmbedstoreError where
+        a value is not finite.
+        """
+        x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self.entry.norm)
+        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(
+            self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"
+        ):
+            pooled = self._pool(x)
+        vectors: NDArray[np.float32] = pooled.float().cpu().numpy()
+        if vectors.shape[1] != self.entry.dim:
+            raise EmbedstoreError(
+                f"{self.name} gave {vectors.shape[1]} numbers a patch, not {self.entry.dim}"
+            )
+        if not np.isfinite(vectors).all():
+            raise EmbedstoreError(
+                f"{self.name} gave embeddings that are not finite in {self.dtype}; "
+                "try --dtype float32"
+            )
+        return vectors
+
+    def _pool(self, x: torch.Tensor) -> torch.Tensor:
+        if self.entry.pooling in ("gap", "timm"):
+            features = self.network.forward_features(x)
+            pooled: torch.Tensor = self.network.forward_head(features, pre_logits=True)
+            return pooled
+        tokens: torch.Tensor = self.network.forward_features(x)
+        if self.entry.pooling == "cls":
+            return tokens[:, 0]
+        # Registers sit between the class token and the patch tokens and are not averaged.
+        patch_tokens = tokens[:, self.network.num_prefix_tokens :]
+        return torch.cat((tokens[:, 0], patch_tokens.mean(1)), dim=1)
+
+
+def load_embedder(
+    name: str, entry: ModelEntry, weights: Weights, *, dtype: str, device: torch.device
+) -> Embedder:
+    """Return an Embedder whose every parameter comes from `weights`.
+
+    Random weights are seeded from `name`, so every process makes the same ones. EmbedstoreError
+    where a key of the checkpoint is missing, extra or wrongly shaped, or the file is no checkpoint.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:12], 16))
+        network = timm.create_model(entry.arch, pretrained=False, num_classes=0, **entry.kwargs)
+    if weights.path is None:
+        weights = Weights(weights.label, None, state_sha256(network.state_dict()))
+    else:
+        _load_strictly(network, entry, weights.path)
+    if _count(network) != entry.n_params:
+        raise EmbedstoreError(
+            f"{name} was built with {_count(network):,} parameters, not {entry.n_params:,}; "
+            f"timm {timm.__version__} builds {entry.arch} otherwise than expected"
+        )
+    network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return Embedder(name, entry, weights, choose_dtype(dtype, device), device, network)
+
+
+def _count(network: Any) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> None:
+    try:
+        # weights_only: a pickle that would run code is refused, not run.
+        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError,
+        SafetensorError,
+    ) as e:  # fmt: skip
+        if "weights_only" in str(e):
+            why = "it is no plain checkpoint of tensors, and reading it could run code: refused"
+        else:
+            why = f"torch cannot read it as a checkpoint ({str(e).splitlines()[0]})"
+        raise EmbedstoreError(f"{path}: {why}") from e
+    wanted = network.state_dict()
+    try:
+        state = remap_keys(entry.remap, state, wanted)
+    except (KeyError, IndexError, ValueError) as e:
+        raise EmbedstoreError(f"{path} is not a {entry.arch} checkpoint: key {e}") from e
+    heads = network.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{h}." for h in heads))}
+    # A counter that evaluation never reads and that older files lack.
+    missing = [k for k in wanted if k not in state and not k.endswith(".num_batches_tracked")]
+    extra = [k for k in state if k not in wanted]
+    shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    if missing or extra or shapes:
+        found = {"missing": missing, "unknown": extra, "of another shape": shapes}
+        said = [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
+                for what, keys in found.items() if keys]  # fmt: skip
+        raise EmbedstoreError(f"{path} is not a {entry.arch} checkpoint: keys {'; '.join(said)}")
+    network.load_state_dict(state, strict=False)
+
+
+def record_of(embedder: Embedder) -> dict[str, Any]:
+    """Return what the models table says of an embedder, patch geometry and names aside."""
+    mean, std = embedder.entry.norm
+    return {
+        "model": embedder.name, "arch": embedder.entry.arch, "dim": embedder.entry.dim,
+        "pooling": embedder.entry.pooling, "dtype": embedder.dtype,
+        "n_params": embedder.entry.n_params, "weights": embedder.weights.label,
+        "weights_sha256": embedder.weights.sha256, "mean": list(mean), "std": list(std),
+        "timm_version": timm.__version__, "torch_version": torch.__version__,
+    }  # fmt: skip

@@ -1,0 +1,199 @@
+"""The boundary to DuckDB: SQL views over a store's tables, read only.
+
+Lance tables are scanned in place (projection and simple filters are pushed down); nothing is
+copied and no database file is kept.
+"""
+
+import csv
+import io
+import json
+import math
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedstore.errors import EmbedstoreError
+from embedstore.store import TABLES, Store, model_schema, model_table
+
+# An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
+_OFF_SLIDE = "(x_l0 < 0 or y_l0 < 0 or x_l0 >= s.width or y_l0 >= s.height)"
+_RUN_COLUMNS = "manifest_id, dataset, scheme, group_by, stratify, where_sql, seed, fold, fraction"
+
+VIEWS: dict[str, str] = {
+    "slides": (
+        "select dataset, slide, case_id, path, width, height, mpp, mpp_source, scanner, status, "
+        "problem, case_source, attributes from _slides"
+    ),
+    "annotations": (
+        "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, "
+        f"a.source_id, case when {_OFF_SLIDE} then 'off-slide' "
+        "when s.status in ('unreadable', 'no-mpp') then s.status else 'ok' end as status, "
+        f"case when {_OFF_SLIDE} then 'the centre lies off the slide' "
+        "when s.status in ('unreadable', 'no-mpp') then s.problem end as problem, "
+        "a.category, a.votes, s.scanner, s.mpp "
+        "from _annotations a join _slides s on s.slide_id = a.dataset || '/' || a.slide"
+    ),
+    "datasets": (
+        "select d.dataset, d.positive_label, coalesce(n.n, 0) as n_annotations, d.source, "
+        "d.created_at, d.mpp, d.classes, d.notes from _datasets d left join "
+        "(select dataset, count(*) as n from _annotations group by 1) n using (dataset)"
+    ),
+    "models": (
+        "select model, arch, dim, pooling, dtype, patch_px, mpp_out, n_params, weights, "
+        "weights_sha256, timm_version, created_at, mean, std, registry_name, torch_version "
+        "from _models"
+    ),
+    "splits": (
+        f"select {_RUN_COLUMNS}, train_domain, val_by, n_train, n_val, n_test, shared_slides, "
+        "shared_cases, overlapping_patches, shared_centres, created_at, split_id from _splits"
+    ),
+    "manifests": " union all ".join(
+        f"select {_RUN_COLUMNS}, train_domain, unnest({role}) as annotation_id, "
+        f"'{role}' as role, split_id from _splits"
+        for role in ("train", "val", "test")
+    ),
+    "results": "select * exclude (result_id) from _results",
+    "predictions": (
+        "select run_id, unnest(annotation_id) as annotation_id, role, label, "
+        "unnest(score) as score from _predictions"
+    ),
+}
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection that sees the store's views, pinned to this moment.
+
+    Not to be shared by threads. Each model's table is there under its own name, `embeddings`
+    unites them.
+    """
+    # Without this SQL could name Python variables of ours as if they were tables.
+    con = duckdb.connect(config={"python_enable_replacements": "false"})
+    for table in TABLES:
+        con.register(f"_{table}", store.lance(table))
+    for view, sql in VIEWS.items():
+        con.execute(f"create view {view} as {sql}")
+    columns = "annotation_id, model, dataset, domain, label, slide"
+    parts = []
+    for model in store.models():
+        con.register(model, store.lance(model_table(model)))
+        parts.append(f"select {columns}, vector::float[] as vector from {identifier(model)}")
+    if not parts:
+        con.register("_no_embeddings", model_schema(1).empty_table())
+        parts.append(f"select {columns}, vector::float[] as vector from _no_embeddings")
+    con.execute(f"create view embeddings as {' union all '.join(parts)}")
+    return con
+
+
+def identifier(name: str) -> str:
+    """Return name quoted as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return text quoted as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_model_name(name: str) -> None:
+    """Raise EmbedstoreError for a model name that would hide a view."""
+    if name in VIEWS or name == "embeddings" or name.startswith("_") or not name.strip():
+        raise EmbedstoreError(
+            f"'{name}' cannot name a model, since SQL has a view of that name; choose another "
+            "with --as NAME"
+        )
+
+
+def run_sql(store: Store, query: str) -> pa.Table:
+    """Return the rows of one read-only statement over the views.
+
+    Raises EmbedstoreError for SQL with an error, for several statements and for any that writes.
+    """
+    con = connect(store)
+    try:
+        statements = con.extract_statements(query)
+    except duckdb.Error as e:
+        raise _sql_error(e, con) from e
+    if len(statements) != 1:
+        raise EmbedstoreError(f"give one SQL statement, not {len(statements)}")
+    kind = statements[0].type
+    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise EmbedstoreError(
+            f"the store is read only in SQL, {kind.name} is not allowed; "
+            "write results to a file with --output FILE"
+        )
+    return fetch(con, query)
+
+
+def fetch(con: duckdb.DuckDBPyConnection, query: str, params: list[Any] | None = None) -> pa.Table:
+    """Return a query's rows as an Arrow table; EmbedstoreError where DuckDB refuses it."""
+    try:
+        return con.sql(query, params=params).to_arrow_table()
+    except duckdb.Error as e:
+        raise _sql_error(e, con) from e
+
+
+def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> EmbedstoreError:
+    hint = ""
+    if isinstance(error, duckdb.CatalogException):
+        models = [r[0] for r in con.execute("select model from _models order by 1").fetchall()]
+        names = [*sorted([*VIEWS, "embeddings"]), *(identifier(m) for m in models)]
+        hint = f"\nviews: {', '.join(names)}"
+    return EmbedstoreError(f"SQL: {str(error).strip()}{hint}")
+
+
+def where_clause(where: str | None) -> str:
+    """Return a condition on the annotations view fit to stand after `and`; EmbedstoreError if not.
+
+    It must be a single expression: what closes a bracket early or starts another statement is
+    refused.
+    """
+    if where is None or not where.strip():
+        return "true"
+    probe = f"select 1 from t where (\n{where}\n)"
+    try:
+        whole = duckdb.extract_statements(probe)
+        alone = duckdb.extract_statements(f"select (\n{where}\n)")
+    except duckdb.Error as e:
+        raise EmbedstoreError(f"--where '{where}' is no SQL condition: {e}") from e
+    if len(whole) != 1 or len(alone) != 1:
+        raise EmbedstoreError(f"--where '{where}' must be one SQL condition, without a semicolon")
+    return f"(\n{where}\n)"
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows ready for JSON: times in ISO 8601, values that are no number as None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, datetime | date):
+            return value.isoformat()
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return value if isinstance(value, str | int | bool | None) else str(value)
+
+    return [{k: plain(v) for k, v in row.items()} for row in table.to_pylist()]
+
+
+def to_csv(table: pa.Table) -> str:
+    """Return a header and rows with LF line ends; lists as JSON, NULL as nothing."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in to_rows(table):
+        writer.writerow(
+            json.dumps(v) if isinstance(v, list | dict) else "" if v is None else v
+            for v in row.values()
+        )
+    return out.getvalue()
+
+
+def write_parquet(table: pa.Table, sink: Path | Any) -> None:
+    """Write rows as Parquet to a path or a binary stream."""
+    pq.write_table(table, sink, compression="zstd")

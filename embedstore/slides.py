@@ -1,0 +1,82 @@
+"""The boundary to OpenSlide: open a slide, say its size and mpp, read RGB regions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from openslide.lowlevel import OpenSlideError
+from PIL import Image, UnidentifiedImageError
+
+from embedstore.errors import SlideError
+
+MPP_MIN, MPP_MAX = 0.05, 2.0
+"""Plausible micrometres per level-0 pixel of a light microscope's slide."""
+
+
+def is_plausible_mpp(mpp: float | None) -> bool:
+    """Return whether mpp (micrometres per pixel) lies in the range of light microscopy."""
+    return mpp is not None and MPP_MIN <= mpp <= MPP_MAX
+
+
+class Slide:
+    """An open slide; use as a context manager. Reading is safe from several threads.
+
+    Attributes: width, height (level-0 pixels); mpp (micrometres per level-0 pixel, None unless the
+    file states a plausible one); mpp_problem (why a stated mpp was not taken, or None);
+    downsamples (level-0 pixels per pixel, per level).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a file that OpenSlide or, failing that, Pillow reads; SlideError otherwise."""
+        try:
+            self._slide: Any = openslide.open_slide(path)
+        except FileNotFoundError as e:
+            raise SlideError(f"no slide file at {path}") from e
+        except (OpenSlideError, UnidentifiedImageError, OSError) as e:
+            raise SlideError(f"{path} cannot be read as a slide: {e}") from e
+        self.path = str(path)
+        self.width, self.height = map(int, self._slide.dimensions)
+        self.downsamples = tuple(float(d) for d in self._slide.level_downsamples)
+        self.mpp, self.mpp_problem = _stated_mpp(self._slide.properties)
+
+    def __enter__(self) -> "Slide":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._slide.close()
+
+    def read_region(self, x_l0: int, y_l0: int, level: int, width: int, height: int) -> Image.Image:
+        """Return an RGB image (width x height px of `level`) whose corner is (x_l0, y_l0).
+
+        Pixels beyond the slide are white. SlideError where the file cannot be decoded.
+        """
+        try:
+            region = self._slide.read_region((x_l0, y_l0), level, (width, height))
+        except (OpenSlideError, OSError, ValueError) as e:
+            raise SlideError(f"{self.path} cannot be read at ({x_l0}, {y_l0}): {e}") from e
+        white = Image.new("RGB", region.size, (255, 255, 255))
+        white.paste(region, mask=region.getchannel("A"))
+        return white
+
+
+def _stated_mpp(properties: Any) -> tuple[float | None, str | None]:
+    """Return the file's own mpp and, where it states one that is not used, why not."""
+    stated = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+    if None in stated:
+        return None, None
+    try:
+        x, y = float(stated[0]), float(stated[1])
+    except ValueError:
+        return None, f"the file's mpp '{stated[0]}' is not a number"
+    if not (is_plausible_mpp(x) and is_plausible_mpp(y)):
+        return None, f"the file's mpp {x:g} is not between {MPP_MIN} and {MPP_MAX} um/px"
+    if abs(x - y) > 0.05 * max(x, y):
+        return None, f"the file's mpp differs by axis ({x:g} across, {y:g} down)"
+    return (x + y) / 2, None
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels of an RGB image, uint8 of shape (height, width, 3)."""
+    return np.asarray(image, dtype=np.uint8)

@@ -1,0 +1,81 @@
+"""The verb `status`: what a store holds, per dataset and model."""
+
+from typing import Any
+
+from embedstore.errors import EmbedstoreError
+from embedstore.query import connect, fetch, identifier, literal
+from embedstore.store import Store, model_table
+
+
+def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
+    """Return a row per dataset and model: annotations done, missing and set aside, and the table.
+
+    A dataset without any embedding has one row with model None. set_aside counts annotations off
+    their slide or on a slide that cannot be read or has no mpp; no_file those whose slide is absent.
+    """
+    con = connect(store)
+    datasets = fetch(
+        con,
+        "select dataset, count(*) as n_annotations, count(*) filter (a.status != 'ok') as set_aside, "
+        "count(*) filter (a.status = 'ok' and s.status = 'missing') as no_file "
+        "from annotations a join slides s using (dataset, slide) group by 1 order by 1",
+    ).to_pylist()
+    names = [d["dataset"] for d in datasets]
+    if dataset is not None and dataset not in names:
+        raise EmbedstoreError(
+            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(names) or 'none'}"
+        )
+    models = fetch(con, "select * from models order by model").to_pylist()
+    rows = []
+    for d in (d for d in datasets if dataset in (None, d["dataset"])):
+        mine = [_row(store, con, d, m) for m in models]
+        mine = [r for r in mine if r["done"]]
+        rows += mine or [{**d, "model": None, "done": 0, "missing": _usable(d)}]
+    return rows
+
+
+def _usable(d: dict[str, Any]) -> int:
+    return int(d["n_annotations"] - d["set_aside"])
+
+
+def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[str, Any]:
+    # A slide may have gone bad after its annotations were embedded: count only those still wanted.
+    sql = (
+        f"select count(*) as done, count(*) filter (a.status = 'ok') as usable "
+        f"from {identifier(m['model'])} e join annotations a using (annotation_id) "
+        f"where a.dataset = {literal(d['dataset'])}"
+    )
+    counts = fetch(con, sql).to_pylist()[0]
+    keep = ("model", "arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights",
+            "weights_sha256", "timm_version")  # fmt: skip
+    return {
+        **d, "done": counts["done"], "missing": _usable(d) - counts["usable"],
+        **{k: m[k] for k in keep}, **store.stats(model_table(m["model"])),
+    }  # fmt: skip
+
+
+def composition(store: Store, dataset: str) -> list[dict[str, Any]]:
+    """Return the counts of a dataset per domain, label and status."""
+    return fetch(
+        connect(store),
+        "select domain, label, status, count(*) as n_annotations, count(distinct slide) as n_slides, "
+        f"count(distinct case_id) as n_cases from annotations where dataset = {literal(dataset)} "
+        "group by all order by all",
+    ).to_pylist()
+
+
+def problems(store: Store, dataset: str) -> list[dict[str, Any]]:
+    """Return the slides of a dataset that are not ok and how many annotations each holds."""
+    return fetch(
+        connect(store),
+        "select s.slide, s.status, s.problem, count(*) as n_annotations from slides s "
+        "join annotations a using (dataset, slide) "
+        f"where s.dataset = {literal(dataset)} and s.status != 'ok' group by all order by all",
+    ).to_pylist()
+
+
+def notes(store: Store, dataset: str) -> list[str]:
+    """Return what the last `add` of a dataset left out or assumed."""
+    sql = f"select notes from datasets where dataset = {literal(dataset)}"
+    rows = fetch(connect(store), sql).to_pylist()
+    return list(rows[0]["notes"] or []) if rows else []

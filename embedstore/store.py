@@ -1,0 +1,243 @@
+"""The boundary to LanceDB: what tables a store has, and how rows get in exactly once.
+
+Every table has one key column, declared as Lance's unenforced primary key: without it concurrent
+merges of the same new keys duplicate rows. All writes are merges on that key.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("LANCEDB_LOG", "error")
+
+import lancedb  # noqa: E402  (the log levels must be set before)
+import pyarrow as pa  # noqa: E402
+
+from embedstore.errors import EmbedstoreError  # noqa: E402
+
+FORMAT = 1
+"""Version of the layout below; a store of another one is refused, not guessed at."""
+
+
+def _schema(key: str, **columns: pa.DataType) -> pa.Schema:
+    primary = pa.field(
+        key, pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"}
+    )
+    return pa.schema([primary, *(pa.field(n, t) for n, t in columns.items())])
+
+
+TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us")
+TEXTS = pa.list_(TEXT)
+
+TABLES: dict[str, pa.Schema] = {
+    "store": _schema("format", created_at=TIME),
+    "datasets": _schema(
+        "dataset", positive_label=TEXT, source=TEXT, mpp=REAL, classes=TEXT, notes=TEXTS,
+        created_at=TIME,
+    ),
+    "slides": _schema(
+        "slide_id", dataset=TEXT, slide=TEXT, case_id=TEXT, case_source=TEXT, path=TEXT, width=INT,
+        height=INT, mpp=REAL, mpp_source=TEXT, scanner=TEXT, status=TEXT, problem=TEXT,
+        attributes=TEXT,
+    ),
+    "annotations": _schema(
+        "annotation_id", dataset=TEXT, slide=TEXT, case_id=TEXT, domain=TEXT, label=TEXT,
+        x_l0=REAL, y_l0=REAL, source_id=TEXT, category=TEXT, votes=TEXTS,
+    ),
+    "models": _schema(
+        "model", arch=TEXT, dim=INT, pooling=TEXT, dtype=TEXT, patch_px=INT, mpp_out=REAL,
+        n_params=INT, weights=TEXT, weights_sha256=TEXT, mean=pa.list_(REAL), std=pa.list_(REAL),
+        registry_name=TEXT, timm_version=TEXT, torch_version=TEXT, created_at=TIME,
+    ),
+    "splits": _schema(
+        "split_id", manifest_id=TEXT, dataset=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
+        where_sql=TEXT, seed=INT, fold=INT, fraction=REAL, train_domain=TEXT, val_by=TEXT,
+        n_train=INT, n_val=INT, n_test=INT, shared_slides=REAL, shared_cases=REAL,
+        overlapping_patches=REAL, shared_centres=REAL, created_at=TIME,
+        train=TEXTS, val=TEXTS, test=TEXTS,
+    ),
+    "results": _schema(
+        "result_id", run_id=TEXT, manifest_id=TEXT, dataset=TEXT, method=TEXT, params=TEXT,
+        model=TEXT, weights=TEXT, weights_sha256=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
+        where_sql=TEXT, target=TEXT, fold=INT, fraction=REAL, train_domain=TEXT, eval_domain=TEXT,
+        metric=TEXT, value=REAL, ci_low=REAL, ci_high=REAL, n_train=INT, n_val=INT, n_test=INT,
+        n_pos=INT, seed=INT, seconds=REAL, state=TEXT, embeddings_version=INT, software=TEXT,
+        created_at=TIME,
+    ),
+    # One row holds all scores of a run, role and label: a run is written by one atomic merge.
+    "predictions": _schema(
+        "prediction_id", run_id=TEXT, role=TEXT, label=TEXT, annotation_id=TEXTS,
+        score=pa.list_(pa.float32()),
+    ),
+}  # fmt: skip
+
+LISTS = ("splits", "predictions")
+"""Tables whose rows hold long lists, to be scanned a few rows at a time."""
+
+_MODEL_PREFIX = "embeddings."
+
+
+def model_schema(dim: int) -> pa.Schema:
+    """Return the schema of one model's table: the keys beside a float32 vector of width dim."""
+    return _schema(
+        "annotation_id", model=TEXT, dataset=TEXT, domain=TEXT, label=TEXT, slide=TEXT,
+        vector=pa.list_(pa.float32(), dim),
+    )  # fmt: skip
+
+
+def model_table(model: str) -> str:
+    """Return the Lance table name of a model: letters LanceDB forbids become .hex, reversibly."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", lambda m: "".join(f".{b:02x}" for b in m[0].encode()), model)
+    return _MODEL_PREFIX + safe
+
+
+def model_of_table(table: str) -> str | None:
+    """Return the model whose table this is, or None."""
+    if not table.startswith(_MODEL_PREFIX):
+        return None
+    safe = table.removeprefix(_MODEL_PREFIX)
+    raw = re.sub(rb"\.([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), safe.encode())
+    return raw.decode()
+
+
+def now() -> datetime:
+    """Return the time of writing, UTC without a zone, as all created_at columns hold it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Store:
+    """A folder or s3:// prefix of Lance tables. Open with `Store.open`."""
+
+    def __init__(self, uri: str, db: Any) -> None:
+        """Hold an open connection; use `Store.open`."""
+        self.uri, self._db = uri, db
+
+    @classmethod
+    def open(cls, uri: str, *, create: bool = False) -> "Store":
+        """Return the store at uri (a local path or s3://...), made if `create` and not there.
+
+        Raises EmbedstoreError where there is none, or something else lies there.
+        """
+        local = None if "://" in uri else Path(uri)
+        exists = local is None or (local.is_dir() and any(local.iterdir()))
+        if local is not None and local.exists() and not local.is_dir():
+            raise EmbedstoreError(f"{uri} is a file, not a store; name a folder with --store")
+        if not exists and not create:
+            raise EmbedstoreError(
+                f"no store at {uri}; `embedstore add` makes one, --store or EMBEDSTORE_URI names it"
+            )
+        if local is not None and exists and not any(local.glob("*.lance")):
+            raise EmbedstoreError(
+                f"{uri} holds other files and is no store; name another folder with --store"
+            )
+        try:
+            store = cls(uri, lancedb.connect(uri))
+            tables = store.tables()
+        except (OSError, RuntimeError, ValueError) as e:
+            raise EmbedstoreError(f"the store at {uri} cannot be opened: {e}") from e
+        if "store" not in tables and (not create or any(t not in TABLES for t in tables)):
+            raise EmbedstoreError(f"{uri} is no store of this tool; name another one with --store")
+        if create:
+            store._make(set(tables))
+        store._check_format()
+        return store
+
+    def _make(self, tables: set[str]) -> None:
+        # 'store' comes last: a store killed while being made is completed by the next add.
+        for name in [t for t in (*TABLES, "store") if t not in tables and t != "store"]:
+            self._create(name, TABLES[name])
+        if "store" not in tables:
+            self._create("store", TABLES["store"])
+        if not self._db.open_table("store").count_rows():
+            self.merge("store", [{"format": str(FORMAT), "created_at": now()}])
+
+    def _check_format(self) -> None:
+        found = self._db.open_table("store").to_arrow()["format"].to_pylist()
+        if found != [str(FORMAT)]:
+            raise EmbedstoreError(
+                f"{self.uri} has store format {', '.join(found) or 'none'}, this version reads "
+                f"{FORMAT}; use the version of embedstore that made it"
+            )
+
+    def tables(self) -> list[str]:
+        """Return the names of all tables."""
+        names: list[str] = []
+        token = None
+        while True:
+            page = self._db.list_tables(page_token=token)
+            names += page.tables
+            token = page.page_token
+            if not token:
+                return names
+
+    def models(self) -> list[str]:
+        """Return the models that have a table of embeddings."""
+        found = (model_of_table(t) for t in self.tables())
+        return sorted(m for m in found if m is not None)
+
+    def _create(self, name: str, schema: pa.Schema) -> Any:
+        try:
+            return self._db.create_table(name, schema=schema)
+        except (ValueError, OSError, RuntimeError):
+            # Another process may have made it in between; else this fails with the true cause.
+            return self._db.open_table(name)
+
+    def make_model_table(self, model: str, dim: int) -> None:
+        """Make the table of a model's embeddings if it is not there."""
+        if model_table(model) not in self.tables():
+            self._create(model_table(model), model_schema(dim))
+
+    def merge(
+        self, name: str, rows: list[Mapping[str, Any]] | pa.Table, *, replace: bool = True
+    ) -> int:
+        """Write rows by key in one atomic step and return how many keys were new.
+
+        Rows whose key is there already are replaced, or left alone if not `replace`.
+        """
+        table = self._db.open_table(name)
+        if not isinstance(rows, pa.Table):
+            rows = pa.Table.from_pylist(list(rows), schema=table.schema)
+        if not rows.num_rows:
+            return 0
+        merge = table.merge_insert(table.schema.field(0).name)
+        if replace:
+            merge = merge.when_matched_update_all()
+        return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
+
+    def update_columns(self, name: str, rows: pa.Table) -> int:
+        """Overwrite some columns of rows that are there (key and those columns); return how many."""
+        table = self._db.open_table(name)
+        schema = pa.schema([table.schema.field(c).remove_metadata() for c in rows.column_names])
+        merge = table.merge_insert(table.schema.field(0).name).when_matched_update_all()
+        return int(merge.execute(rows.cast(schema)).num_updated_rows)
+
+    def delete(self, name: str, key: str, values: list[str]) -> None:
+        """Delete the rows whose key is among values."""
+        table = self._db.open_table(name)
+        for i in range(0, len(values), 1000):
+            quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in values[i : i + 1000])
+            table.delete(f"{key} in ({quoted})")
+
+    def lance(self, name: str) -> Any:
+        """Return a table as a Lance dataset pinned to its newest version."""
+        options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
+        return self._db.open_table(name).to_lance(**options)
+
+    def compact(self, name: str) -> None:
+        """Merge the small fragments that many writes leave."""
+        table = self._db.open_table(name)
+        if table.stats()["fragment_stats"]["num_fragments"] > 1:
+            table.optimize()
+
+    def stats(self, name: str) -> dict[str, int]:
+        """Return n_rows, n_bytes, n_fragments and version of a table."""
+        table = self._db.open_table(name)
+        stats = table.stats()
+        return {
+            "n_rows": stats["num_rows"], "n_bytes": stats["total_bytes"],
+            "n_fragments": stats["fragment_stats"]["num_fragments"], "version": table.version,
+        }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Linear probes on slices of the embeddings: splits, fits, scores, results."""

@@ -1,0 +1,248 @@
+"""Split manifests in the store: made once, addressed by digest, with a leakage audit each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from embedstore.errors import EmbedstoreError
+from embedstore.query import connect, fetch, literal, where_clause
+from embedstore.store import Store, now
+from probes.splits import (
+    DEFAULT_FRACTIONS,
+    GROUPINGS,
+    SCHEMES,
+    STRATA,
+    Indices,
+    Infeasible,
+    Pool,
+    Split,
+    check_fraction,
+    manifest_digest,
+    train_domains,
+)
+
+PATCH_UM = 224 * 0.25
+"""Width of a patch in micrometres, as the audit takes it."""
+
+
+@dataclass(frozen=True)
+class ManifestSpec:
+    """What a manifest is cut from and how; together with the annotations it decides the digest."""
+
+    dataset: str
+    scheme: str = "monte-carlo"
+    group_by: str = "annotation"
+    stratify: str = "none"
+    where: str | None = None
+    seed: int = 42
+
+    def check(self) -> None:
+        """Raise EmbedstoreError naming every value that is not allowed."""
+        allowed = {
+            "scheme": tuple(SCHEMES), "group_by": GROUPINGS, "stratify": STRATA,
+        }  # fmt: skip
+        wrong = [
+            f"--{name.replace('_', '-')} {getattr(self, name)} (allowed: {', '.join(values)})"
+            for name, values in allowed.items() if getattr(self, name) not in values
+        ]  # fmt: skip
+        if wrong:
+            raise EmbedstoreError("not known: " + "; ".join(wrong))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The annotations of a manifest and what the audit needs of each, in order of the pool."""
+
+    manifest_id: str
+    spec: ManifestSpec
+    pool: Pool
+    slides: list[str]
+    cases: list[str]
+    centres_um: NDArray[np.float64]
+    n_left_out: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """One split as recorded: its row of the `splits` view, and ids per role."""
+
+    row: dict[str, Any]
+    train: list[str]
+    val: list[str]
+    test: list[str]
+
+    @property
+    def split_id(self) -> str:
+        """Return the key of the split: manifest, fold, fraction and train domain."""
+        return str(self.row["split_id"])
+
+
+def candidates(store: Store, spec: ManifestSpec) -> Candidates:
+    """Return what `spec` selects; EmbedstoreError where that is nothing or the dataset unknown."""
+    spec.check()
+    spec = replace(spec, where=spec.where.strip() or None if spec.where else None)
+    con = connect(store)
+    dataset = literal(spec.dataset)
+    known = [r["dataset"] for r in fetch(con, "select dataset from datasets").to_pylist()]
+    if spec.dataset not in known:
+        raise EmbedstoreError(
+            f"no dataset '{spec.dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'}"
+        )
+    # A sub-select, so that no condition can reach beyond this dataset's usable annotations.
+    rows = fetch(
+        con,
+        "select annotation_id, label, domain, slide, case_id, x_l0, y_l0, coalesce(mpp, 0.25) as mpp "
+        f"from (select * from annotations where dataset = {dataset} and status = 'ok') "
+        f"where {where_clause(spec.where)} order by annotation_id",
+    ).to_pydict()
+    counts = fetch(con, "select count(*) filter (status != 'ok') as aside, count(*) filter "
+                   f"(case_id = slide) as alone, count(*) as n from annotations where dataset = "
+                   f"{dataset}").to_pylist()[0]  # fmt: skip
+    if not rows["annotation_id"]:
+        cut = f" that meet --where {spec.where}" if spec.where else ""
+        raise EmbedstoreError(f"dataset '{spec.dataset}' has no usable annotations{cut}")
+    # DuckDB and Python must agree on what "sorted" means, so sort here, by code point.
+    order = sorted(range(len(rows["annotation_id"])), key=rows["annotation_id"].__getitem__)
+    column = {k: [v[i] for i in order] for k, v in rows.items()}
+    groups = {"annotation": column["annotation_id"], "slide": column["slide"],
+              "case": column["case_id"]}[spec.group_by]  # fmt: skip
+    pool = Pool(column["annotation_id"], column["label"], column["domain"], groups)
+    notes = []
+    if spec.group_by == "case" and counts["alone"] == counts["n"]:
+        notes.append("no case is recorded, so every slide counts as its own case")
+    centres = np.column_stack((column["x_l0"], column["y_l0"])) * np.array(column["mpp"])[:, None]
+    digest = manifest_digest(pool, **{k: v for k, v in vars(spec).items() if k != "dataset"})
+    return Candidates(digest, spec, pool, column["slide"], column["case_id"], centres,
+                      counts["aside"], notes)  # fmt: skip
+
+
+def split_id(manifest_id: str, fold: int, fraction: float, train_domain: str | None) -> str:
+    """Return the key of one split, readable and unique in a store."""
+    domain = "" if train_domain is None else f"/{train_domain}"
+    return f"{manifest_id}/{fold}/{fraction!r}{domain}"
+
+
+def ensure_splits(
+    store: Store,
+    found: Candidates,
+    *,
+    folds: Sequence[int],
+    fractions: Sequence[float] | None,
+    domains: Sequence[str] | None = None,
+) -> tuple[list[StoredSplit], list[str]]:
+    """Return the splits for all folds, fractions and train domains, made where missing, and notes.
+
+    fractions None means the default ones, of which those too small for the dataset are skipped and
+    named in the notes; one asked for that cannot be is an EmbedstoreError. A domain that cannot
+    train is left out by name, or, if asked for, an error. All is checked before any is written.
+    """
+    asked = None if fractions is None else [check_fraction(f) for f in dict.fromkeys(fractions)]
+    scheme, notes = found.spec.scheme, list(found.notes)
+    every = train_domains(scheme, found.pool)
+    if domains and (unknown := [d for d in domains if d not in every]):
+        raise EmbedstoreError(
+            f"no train domain {', '.join(unknown)}; there: "
+            f"{', '.join(map(str, every)) if scheme == 'cross-domain' else f'none in {scheme}'}"
+        )
+    have = load_splits(store, found.manifest_id)
+    wanted: list[tuple[int, float, str | None]] = []
+    made: dict[tuple[int, float, str | None], Split] = {}
+    for domain in domains or every:
+        for fraction in asked if asked is not None else DEFAULT_FRACTIONS:
+            keys = [(fold, fraction, domain) for fold in dict.fromkeys(folds)]
+            try:
+                made |= {
+                    k: _cut(found, *k) for k in keys if split_id(found.manifest_id, *k) not in have
+                }
+            except Infeasible as e:
+                where = f"train domain {domain}, " if domain is not None else ""
+                message = f"{where}fraction {fraction:g}: too small, {e}"
+                if (asked is not None and scheme != "cross-domain") or domains:
+                    raise EmbedstoreError(message) from e
+                notes.append(f"left out {message}")
+                continue
+            wanted += keys
+    if not wanted:
+        raise EmbedstoreError(f"'{found.spec.dataset}' cannot be split: " + "; ".join(notes))
+    rows = [_row(found, k, made[k]) for k in wanted if k in made]
+    store.merge("splits", rows, replace=False)
+    have |= {r["split_id"]: _stored(r) for r in rows}
+    return [have[split_id(found.manifest_id, *k)] for k in wanted], notes
+
+
+def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
+    """Return the recorded splits of a manifest by split id."""
+    sql = f"select * from _splits where manifest_id = {literal(manifest_id)}"
+    rows = fetch(connect(store), sql).to_pylist()
+    return {r["split_id"]: _stored(r) for r in rows}
+
+
+def _stored(row: dict[str, Any]) -> StoredSplit:
+    lists = {role: row[role] for role in ("train", "val", "test")}
+    return StoredSplit({k: v for k, v in row.items() if k not in lists}, **lists)
+
+
+def _cut(found: Candidates, fold: int, fraction: float, domain: str | None) -> Split:
+    spec = found.spec
+    return SCHEMES[spec.scheme](
+        found.pool, fold, fraction, domain,
+        group_by=spec.group_by, stratify=spec.stratify, seed=spec.seed,
+    )  # fmt: skip
+
+
+def _row(
+    found: Candidates, key: tuple[int, float, str | None], split: Split
+) -> dict[str, Any]:
+    spec, (fold, fraction, domain) = found.spec, key
+    roles = {r: [found.pool.ids[i] for i in getattr(split, r)] for r in ("train", "val", "test")}
+    return {
+        "split_id": split_id(found.manifest_id, *key), "manifest_id": found.manifest_id,
+        "dataset": spec.dataset, "scheme": spec.scheme, "group_by": spec.group_by,
+        "stratify": spec.stratify, "where_sql": spec.where, "seed": spec.seed, "fold": fold,
+        "fraction": fraction, "train_domain": domain, "val_by": split.val_by,
+        **{f"n_{r}": len(ids) for r, ids in roles.items()},
+        **audit(found, split), "created_at": now(), **roles,
+    }  # fmt: skip
+
+
+def audit(found: Candidates, split: Split) -> dict[str, float]:
+    """Return the shares of the test annotations that train gives something away about.
+
+    Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a
+    train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
+    (slides without mpp are taken as 0.25 um/px); train means train and val.
+    """
+    seen = np.concatenate((split.train, split.val))
+    distance = _nearest_um(found, split.test, seen)
+    shares = {
+        "shared_slides": _shared(found.slides, split.test, seen),
+        "shared_cases": _shared(found.cases, split.test, seen),
+        "overlapping_patches": distance < PATCH_UM,
+        "shared_centres": distance < PATCH_UM / 2,
+    }
+    return {k: float(np.mean(v)) for k, v in shares.items()}
+
+
+def _shared(names: Sequence[str], test: Indices, seen: Indices) -> NDArray[np.bool_]:
+    in_train = {names[i] for i in seen}
+    return np.array([names[i] in in_train for i in test], dtype=bool)
+
+
+def _nearest_um(found: Candidates, test: Indices, seen: Indices) -> NDArray[np.float64]:
+    """Return each test centre's Chebyshev distance to the nearest train centre on its slide, um."""
+    by_slide: dict[str, list[int]] = {}
+    for i in seen:
+        by_slide.setdefault(found.slides[i], []).append(int(i))
+    distance = np.full(len(test), np.inf)
+    slide_of = np.array([found.slides[i] for i in test])
+    for slide, members in by_slide.items():
+        mine = np.flatnonzero(slide_of == slide)
+        if len(mine):
+            tree = cKDTree(found.centres_um[members])
+            distance[mine], _ = tree.query(found.centres_um[test[mine]], p=np.inf)
+    return distance
