@@ -36,14 +36,17 @@ _SETTINGS: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }  # fmt: skip
 embedstore_app = typer.Typer(
-    name="embedstore", help="Embeddings of annotated cells in a store that answers SQL.", **_SETTINGS
+    name="embedstore",
+    help="Embeddings of annotated cells in a store that answers SQL.",
+    **_SETTINGS,
 )
 probes_app = typer.Typer(
     name="probes", help="Linear probes on any slice of the embeddings.", **_SETTINGS
 )
 
 StoreOption = Annotated[
-    str, typer.Option("--store", envvar="EMBEDSTORE_URI", help="Folder or s3:// prefix of the store.")
+    str,
+    typer.Option("--store", envvar="EMBEDSTORE_URI", help="Folder or s3:// prefix of the store."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print rows as JSON.")]
 
@@ -64,7 +67,9 @@ class SqlFormat(StrEnum):
 def add_command(
     dataset: Annotated[str, typer.Argument(help="Name under which the annotations are kept.")],
     annotations: Annotated[Path, typer.Option(help="Annotation file.")],
-    slides: Annotated[Path | None, typer.Option(help="Folder of the slides; may come later.")] = None,
+    slides: Annotated[
+        Path | None, typer.Option(help="Folder of the slides; may come later.")
+    ] = None,
     format: Annotated[str, typer.Option(help="auto, midog, sliderunner or csv.")] = "auto",
     mpp: Annotated[
         float | None, typer.Option(help="um per level-0 pixel, for slides that do not say.")
@@ -76,7 +81,9 @@ def add_command(
     domain_from: Annotated[
         str | None, typer.Option(help="Column or key that holds the domain.")
     ] = None,
-    case_from: Annotated[str | None, typer.Option(help="Column or key that holds the case.")] = None,
+    case_from: Annotated[
+        str | None, typer.Option(help="Column or key that holds the case.")
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="CLASS=LABEL", help="What a class of the file means; repeatable."),
@@ -139,6 +146,7 @@ def ingest_command(
     as_json: JsonOption = False,
 ) -> None:
     """Embed every annotation a model lacks. Interrupt it any time; again, it does only the rest."""
+    from embedstore import status
     from embedstore.ingest import IngestOptions, Interrupted, ingest
     from embedstore.store import Store
 
@@ -172,7 +180,7 @@ def ingest_command(
         _say("nothing to embed")
     if report.n_off_slide:
         _say(f"{report.n_off_slide} annotations lie off their slide and are not embedded")
-    _say_problems([{"slide": s, "problem": p} for s, p in report.set_aside.items()])
+    _say_problems(status.problems(opened, dataset))
 
 
 @embedstore_app.command("status")
@@ -286,7 +294,9 @@ def split_command(
         str, typer.Option(help="annotation, slide or case: what stays on one side.")
     ] = "annotation",
     stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
-    where: Annotated[str | None, typer.Option(help="SQL condition on the annotations view.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on the annotations view.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 42,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
@@ -322,10 +332,14 @@ def run_command(
         list[float] | None, typer.Option(help="Share of the training pool, in (0, 1]; repeatable.")
     ] = None,
     fold: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable; default: 0-4.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Probe; repeatable; default uni.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Probe; repeatable; default uni.")
+    ] = None,
     group_by: Annotated[str, typer.Option(help="annotation, slide or case.")] = "annotation",
     stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
-    where: Annotated[str | None, typer.Option(help="SQL condition on the annotations view.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on the annotations view.")
+    ] = None,
     train_domain: Annotated[
         list[str] | None, typer.Option(help="With cross-domain: only these; repeatable.")
     ] = None,
@@ -334,7 +348,7 @@ def run_command(
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
-    """Fit and score probes on a manifest, which is made if it is missing; recorded runs are skipped."""
+    """Fit and score probes on a manifest, made if it is missing; recorded runs are skipped."""
     from embedstore.store import Store
     from probes.manifests import ManifestSpec
     from probes.results import summarise
@@ -542,10 +556,19 @@ class _RateColumn(ProgressColumn):
 @contextmanager
 def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar with rate and time left on stderr once the first step is reported."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
-               MofNCompleteColumn(), TextColumn(unit), _RateColumn(), TimeRemainingColumn())  # fmt: skip
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

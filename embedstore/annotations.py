@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -109,6 +109,11 @@ def read_midog(path: Path) -> AnnotationFile:
     annotations = []
     for a in data["annotations"]:
         x1, y1, x2, y2 = a["bbox"]
+        if x2 < x1 or y2 < y1:
+            raise EmbedstoreError(
+                f"{path}: box {a['bbox']} of annotation {a['id']} ends before it starts; MIDOG's "
+                "boxes are [x1, y1, x2, y2], not COCO's [x, y, width, height]: convert them"
+            )
         slide = images[a["image_id"]]
         votes = tuple(classes.get(v, str(v)) for v in a.get("labels", ()))
         annotations.append(
@@ -179,7 +184,7 @@ def read_csv(path: Path) -> AnnotationFile:
     """Return a table with columns slide (or path), x, y, label, and any others as attributes.
 
     x and y are level-0 pixels. Columns domain, case, width, height and id are used where present;
-    without an id the source id is a digest of slide, x and y, so it survives sorting and relabelling.
+    without an id the source id is a digest of slide, x and y, which sorting and relabelling keep.
     """
     with path.open(newline="", encoding="utf-8-sig") as f:
         rows = list(csv.DictReader(f, dialect=_dialect(f.read(8192), f)))
@@ -188,10 +193,12 @@ def read_csv(path: Path) -> AnnotationFile:
     missing = [k for k in ("x", "y", "label") if k not in header]
     if slide_key is None or missing:
         raise EmbedstoreError(
-            f"{path} lacks column {' and '.join(([] if slide_key else ['slide (or path)']) + missing)}"
-            f"; it has: {', '.join(header) or 'none'}; needed: slide, x, y, label"
+            f"{path} has columns {', '.join(header) or 'none'}; "
+            "needed: slide (or path), x, y, label"
         )
-    slides, annotations, seen, notes = {}, [], dict[tuple[str, str], str](), []
+    slides: dict[str, SourceSlide] = {}
+    seen: dict[tuple[str, str], str] = {}
+    annotations, notes = [], []
     for n, row in enumerate(rows, start=2):
         try:
             x, y = float(row["x"]), float(row["y"])
@@ -212,11 +219,13 @@ def read_csv(path: Path) -> AnnotationFile:
             notes.append(f"line {n} repeats an earlier row and was left out")
             continue
         seen[slide, source_id] = row["label"]
-        size = (int(float(attributes[k])) if k in attributes else None for k in ("width", "height"))
-        slides.setdefault(slide, SourceSlide(slide, *size, attributes))
+        width, height = (
+            int(float(attributes[k])) if k in attributes else None for k in ("width", "height")
+        )
+        slides.setdefault(slide, SourceSlide(slide, width, height, attributes))
         annotations.append(SourceAnnotation(slide, source_id, x, y, row["label"], attributes))
-    keys = [k if k in header else None for k in ("domain", "case")]
-    return _annotation_file(path, "csv", list(slides.values()), annotations, *keys, notes)
+    domain, case = (k if k in header else None for k in ("domain", "case"))
+    return _annotation_file(path, "csv", list(slides.values()), annotations, domain, case, notes)
 
 
 READERS: dict[str, Callable[[Path], AnnotationFile]] = {
@@ -288,8 +297,3 @@ def _dialect(head: str, f: Any) -> type[csv.Dialect]:
         delimiter = max(",;\t", key=first.count)
 
     return Dialect
-
-
-def iter_categories(content: AnnotationFile) -> Iterator[str]:
-    """Yield the class name of every annotation."""
-    return (a.category for a in content.annotations)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
-from embedstore.registry import ModelEntry
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
@@ -25,16 +24,15 @@ class Weights:
     sha256: str | None
 
 
-def find_weights(name: str, entry: ModelEntry, spec: str | None) -> Weights:
-    """Return the weights that `spec` (hub, random, package:NAME, a path; None: the default) means.
+def find_weights(name: str, spec: str, hub: str) -> Weights:
+    """Return what `spec` means: hub (its repository `hub`), random, package:NAME or a path.
 
     Raises EmbedstoreError where they cannot be had, with the option that mends it.
     """
-    spec = spec or entry.default_weights
     if spec == "random":
         return Weights("random", None, None)
     if spec == "hub":
-        path, label = _from_hub(name, entry)
+        path, label = _from_hub(name, hub)
     elif spec.startswith("package:"):
         path, label = _from_package(name, spec.removeprefix("package:")), spec
     else:
@@ -75,32 +73,34 @@ def _from_package(name: str, package: str) -> Path:
     raise EmbedstoreError(f"the package {package} holds no checkpoint; give --weights {name}=PATH")
 
 
-def _from_hub(name: str, entry: ModelEntry) -> tuple[Path, str]:
+def _from_hub(name: str, hub: str) -> tuple[Path, str]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
+    if not hub:
+        raise EmbedstoreError(f"no hub holds weights of {name}; give --weights {name}=PATH|random")
     local = f"or give a local file: --weights {name}=PATH"
     for file in ("model.safetensors", "pytorch_model.bin"):
         try:
-            path = Path(hf_hub_download(entry.hub, file))
+            path = Path(hf_hub_download(hub, file))
         except GatedRepoError as e:
             raise EmbedstoreError(
-                f"{entry.hub} is gated: accept its terms on its hub page, log in with the hub's own "
+                f"{hub} is gated: accept its terms on its hub page, log in with the hub's own "
                 f"tool or set HF_TOKEN, {local}"
             ) from e
         except RepositoryNotFoundError as e:
-            raise EmbedstoreError(f"the hub knows no {entry.hub} for {name}; {local}") from e
+            raise EmbedstoreError(f"the hub knows no {hub} for {name}; {local}") from e
         except EntryNotFoundError as e:
             # LocalEntryNotFoundError (offline) is one of these and would be so for any file.
             if type(e).__name__ != "LocalEntryNotFoundError":
                 continue
             raise EmbedstoreError(
-                f"the hub cannot be reached for {entry.hub} and no copy is cached; {local}"
+                f"the hub cannot be reached for {hub} and no copy is cached; {local}"
             ) from e
         except OSError as e:
-            raise EmbedstoreError(f"{entry.hub} could not be fetched ({e}); {local}") from e
-        return path, f"{entry.hub}@{path.parent.name}"
-    raise EmbedstoreError(f"{entry.hub} has no checkpoint file that is known here; {local}")
+            raise EmbedstoreError(f"{hub} could not be fetched ({e}); {local}") from e
+        return path, f"{hub}@{path.parent.name}"
+    raise EmbedstoreError(f"{hub} has no checkpoint file that is known here; {local}")
 
 
 def file_sha256(path: Path) -> str:
@@ -118,9 +118,9 @@ def file_sha256(path: Path) -> str:
             known[key] = hashlib.file_digest(f, "sha256").hexdigest()
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as f:
-                json.dump(known, f)
-            Path(f.name).replace(memory)
+            with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as fresh:
+                json.dump(known, fresh)
+            Path(fresh.name).replace(memory)
         except OSError:
             pass  # a read-only home costs a re-hash next time, nothing else
     return known[key]
@@ -136,7 +136,9 @@ def state_sha256(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def remap_keys(layout: str | None, state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+def remap_keys(
+    layout: str | None, state: Mapping[str, Any], wanted: Iterable[str]
+) -> dict[str, Any]:
     """Return `state` with the keys of `layout` renamed to timm's; `wanted` are the model's keys."""
     if layout is None:
         return dict(state)
@@ -145,7 +147,9 @@ def remap_keys(layout: str | None, state: Mapping[str, Any], wanted: Iterable[st
 
 def _remap_efficientnet(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
     # The source numbers its blocks through, timm by stage and place: match them in order.
-    places = list(dict.fromkeys(tuple(k.split(".")[1:3]) for k in wanted if k.startswith("blocks.")))
+    places = list(
+        dict.fromkeys(tuple(k.split(".")[1:3]) for k in wanted if k.startswith("blocks."))
+    )
     stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
             "_fc": "classifier"}  # fmt: skip
     separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw",

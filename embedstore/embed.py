@@ -6,7 +6,7 @@ way ahead of the model, so that neither waits for the other and memory stays fla
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -76,7 +76,7 @@ def embed_slides(
     *,
     batch_size: int,
     workers: int,
-) -> Iterator[Embedded | SlideFailed]:
+) -> Generator[Embedded | SlideFailed, None, None]:
     """Yield every missing embedding once, in batches, and every slide that failed, once.
 
     Each patch is read once for all models that lack it. A slide that fails does not stop the rest;

@@ -1,23 +1,22 @@
-"""The verb `ingest`: what is missing, embedded and stored, batch by batch, so it can stop anywhere."""
+"""The verb `ingest`: what is missing, embedded and stored batch by batch; it can stop anywhere."""
 
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.checkpoints import Weights, find_weights
+from embedstore.checkpoints import Weights
 from embedstore.errors import EmbedstoreError
 from embedstore.patches import PatchGeometry
-from embedstore.query import check_model_name, connect, fetch, literal
-from embedstore.register import probe
-from embedstore.registry import REGISTRY, check_name
+from embedstore.plan import check_same, plan, recorded_models, retry_slides, weights_for
+from embedstore.query import check_model_name, connect, fetch_rows, literal
+from embedstore.registry import check_name
 from embedstore.slides import is_plausible_mpp
 from embedstore.store import Store, model_schema, model_table, now
 
@@ -88,23 +87,26 @@ def ingest(
     """
     started = time.monotonic()
     names = _check(store, dataset, models, options)
-    _retry_slides(store, dataset)
-    plan = _plan(store, dataset, list(names.values()))
+    retry_slides(store, dataset)
+    todo = plan(store, dataset, list(names.values()))
     report = IngestReport(
-        dataset, [ModelReport(n, plan.n_done[n]) for n in names.values()],
-        plan.n_annotations, plan.n_off_slide, dict(plan.set_aside),
+        dataset, [ModelReport(n, todo.n_done[n]) for n in names.values()],
+        todo.n_annotations, todo.n_off_slide, dict(todo.set_aside),
     )  # fmt: skip
-    wanted = _limited(plan.missing, options.limit)
+    wanted = todo.missing[: options.limit]
     open_models = [m for m, n in names.items() if any(n in r["models"] for r in wanted)]
-    weights = {m: _weights(store, m, n, options, m in open_models) for m, n in names.items()}
+    weights = {
+        m: weights_for(store, m, n, _asked(m, options), options.weights.get(m), m in open_models)
+        for m, n in names.items()
+    }
     if wanted:
         try:
             _embed_missing(store, dataset, names, weights, wanted, options, report, on_progress)
         finally:
             report.seconds = time.monotonic() - started
-    recorded = _recorded(store)
+    recorded = recorded_models(store)
     for r in report.models:
-        r.n_left = plan.n_annotations - plan.n_off_slide - r.n_before - r.n_embedded
+        r.n_left = todo.n_annotations - todo.n_off_slide - r.n_before - r.n_embedded
         r.dtype = recorded.get(r.model, {}).get("dtype", "")
         r.weights = recorded.get(r.model, {}).get("weights", "")
     report.seconds = time.monotonic() - started
@@ -115,7 +117,7 @@ def _check(
     store: Store, dataset: str, models: Sequence[str], options: IngestOptions
 ) -> dict[str, str]:
     """Return the key under which each model's embeddings are stored; all names are checked."""
-    known = [r["dataset"] for r in fetch(connect(store), "select dataset from datasets").to_pylist()]
+    known = [r["dataset"] for r in fetch_rows(connect(store), "select dataset from datasets")]
     if dataset not in known:
         raise EmbedstoreError(
             f"no dataset '{dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'} "
@@ -140,117 +142,11 @@ def _check(
     return {m: options.name or m for m in models}
 
 
-def _retry_slides(store: Store, dataset: str) -> None:
-    """Open again the slides that were set aside or missing, and write what has changed."""
-    sql = f"select * from _slides where status != 'ok' and dataset = {literal(dataset)}"
-    changed = []
-    for row in fetch(connect(store), sql).to_pylist():
-        if row["path"] is None:
-            continue
-        given = (row["mpp"], row["mpp_source"]) if row["mpp_source"] != "slide" else (None, None)
-        if (fresh := row | probe(Path(row["path"]), given)) != row:
-            changed.append(fresh)
-    store.merge("slides", changed)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    missing: list[dict[str, Any]]  # a row an annotation: where it is, and the models that lack it
-    n_annotations: int
-    n_off_slide: int
-    n_done: dict[str, int]
-    set_aside: dict[str, str]
-
-
-def _plan(store: Store, dataset: str, names: Sequence[str]) -> _Plan:
-    con = connect(store)
-    tables = set(store.models())
-    lacks, n_done = [], {}
-    for i, name in enumerate(names):
-        known = model_schema(1).empty_table() if name not in tables else None
-        if known is not None:
-            con.register(f"_keys{i}", known)
-        source = f"_keys{i}" if known is not None else '"' + name.replace('"', '""') + '"'
-        lacks.append(f"annotation_id not in (select annotation_id from {source})")
-        done = f"select count(*) as n, count(distinct annotation_id) as d from {source} " \
-               f"where dataset = {literal(dataset)}"  # fmt: skip
-        counts = fetch(con, done).to_pylist()[0]
-        if counts["n"] != counts["d"]:
-            raise EmbedstoreError(
-                f"the table of model {name} holds {counts['n'] - counts['d']} annotations twice; "
-                "it was not written by this tool alone, restore a copy or use --as NAME"
-            )
-        n_done[name] = counts["n"]
-    columns = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(lacks))
-    rows = fetch(
-        con,
-        f"select a.annotation_id, a.slide, a.domain, a.label, a.x_l0, a.y_l0, s.path, s.mpp, "
-        f"a.status, s.status as slide_status, {columns} from annotations a "
-        "join slides s using (dataset, slide) "
-        f"where dataset = {literal(dataset)} order by a.slide, a.y_l0, a.x_l0, a.annotation_id",
-    ).to_pylist()
-    for row in rows:
-        row["models"] = frozenset(n for i, n in enumerate(names) if row[f"lacks_{i}"])
-    aside = fetch(
-        con, f"select slide, problem from slides where dataset = {literal(dataset)} "
-        "and status != 'ok' order by slide",
-    ).to_pylist()  # fmt: skip
-    return _Plan(
-        [r for r in rows if r["models"] and r["status"] == "ok" and r["slide_status"] == "ok"],
-        len(rows), sum(r["status"] == "off-slide" for r in rows), n_done,
-        {r["slide"]: r["problem"] for r in aside},
-    )  # fmt: skip
-
-
-def _limited(missing: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
-    return missing if limit is None else missing[: max(limit, 0)]
-
-
-def _recorded(store: Store) -> dict[str, dict[str, Any]]:
-    return {r["model"]: r for r in fetch(connect(store), "select * from models").to_pylist()}
-
-
-def _weights(
-    store: Store, model: str, name: str, options: IngestOptions, is_open: bool
-) -> Weights | None:
-    """Return the weights of a model; None where nothing is to embed and none were asked for.
-
-    A name stands for one set of weights, pooling, dtype and geometry, so what is asked for must
-    agree with what is recorded, also when nothing is missing.
-    """
-    spec, record = options.weights.get(model), _recorded(store).get(name)
-    if record is not None:
-        asked: dict[str, Any] = {"patch_px": options.patch_px, "mpp_out": options.mpp_out}
-        if options.dtype != "auto":
-            asked["dtype"] = options.dtype
-        asked["registry_name"] = model
-        _same(name, record, asked)
-        if spec is None and record["weights"] == "random":
-            spec = "random"  # going on with what the name stands for
-    if not is_open and spec is None:
-        return None
-    if is_open or record is not None:
-        entry = REGISTRY.get(model) or _timm_entry(model, spec)
-        found = find_weights(model, entry, spec)
-        if record is not None and not (found.path is None and record["weights"] == "random"):
-            _same(name, record, {"weights_sha256": found.sha256})
-        return found
-    return None
-
-
-def _timm_entry(model: str, spec: str | None) -> Any:
-    from embedstore.models import resolve
-
-    return resolve(model)
-
-
-def _same(name: str, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    other = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
-    if other:
-        raise EmbedstoreError(
-            f"model '{name}' is recorded with {', '.join(other)}; a name stands for one set of "
-            "weights, pooling, dtype and patch geometry: store the other under --as NAME"
-        )
+def _asked(model: str, options: IngestOptions) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "registry_name": model, "patch_px": options.patch_px, "mpp_out": options.mpp_out,
+    }  # fmt: skip
+    return asked if options.dtype == "auto" else asked | {"dtype": options.dtype}
 
 
 def _embed_missing(
@@ -297,7 +193,7 @@ def _embed_missing(
         store.compact(model_table(name))
 
 
-def _jobs(wanted: list[dict[str, Any]]) -> Any:
+def _jobs(wanted: list[dict[str, Any]]) -> Iterator[Any]:
     from embedstore.embed import Point, SlideJob
 
     by_slide: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -316,19 +212,17 @@ def _open_model(
 
     if weights is None:
         raise EmbedstoreError(f"no weights for {model}; give --weights {model}=PATH")
-    record = _recorded(store).get(name)
+    record = recorded_models(store).get(name)
     dtype = options.dtype
     if record is not None and dtype == "auto":
         dtype = record["dtype"]  # a resumed ingest keeps its dtype on any machine
     embedder = load_embedder(
         name, resolve(model), weights, dtype=dtype, device=choose_device(options.device)
     )
-    identity = record_of(embedder) | {
-        "patch_px": options.patch_px, "mpp_out": options.mpp_out, "registry_name": model,
-    }  # fmt: skip
+    identity = record_of(embedder) | _asked(model, options) | {"dtype": embedder.dtype}
     if record is not None:
         keys = ("arch", "dim", "pooling", "dtype", "weights_sha256", "mean", "std")
-        _same(name, record, {k: identity[k] for k in keys})
+        check_same(name, record, {k: identity[k] for k in keys})
     else:
         store.make_model_table(name, embedder.entry.dim)
         store.merge("models", [identity | {"created_at": now()}], replace=False)
@@ -337,7 +231,7 @@ def _open_model(
 
 def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:
     con, slide_id = connect(store), literal(f"{dataset}/{slide}")
-    (row,) = fetch(con, f"select * from _slides where slide_id = {slide_id}").to_pylist()
+    (row,) = fetch_rows(con, f"select * from _slides where slide_id = {slide_id}")
     store.merge("slides", [row | {"status": "unreadable", "problem": problem}])
 
 
@@ -368,7 +262,8 @@ class _Writer:
         rows = [self._rows[i] for i in ids]
         dim = vectors.shape[1]
         columns = {
-            "annotation_id": ids, "model": [model] * len(ids), "dataset": [self._dataset] * len(ids),
+            "annotation_id": ids,
+            **{k: [v] * len(ids) for k, v in (("model", model), ("dataset", self._dataset))},
             **{k: [r[k] for r in rows] for k in ("domain", "label", "slide")},
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
         }  # fmt: skip

@@ -54,7 +54,7 @@ def _create_flexible(arch: str) -> tuple[Any, dict[str, object]]:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:
-    """Return the dtype for "auto": float16 on CUDA, bfloat16 on CPUs that compute it, else float32."""
+    """Return dtype; for "auto" float16 on CUDA, bfloat16 on CPUs that compute it, else float32."""
     if dtype != "auto":
         if dtype not in DTYPES:
             raise EmbedstoreError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
@@ -102,9 +102,7 @@ class Embedder:
         x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self.entry.norm)
         x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(
-            self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"
-        ):
+        with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"):
             pooled = self._pool(x)
         vectors: NDArray[np.float32] = pooled.float().cpu().numpy()
         if vectors.shape[1] != self.entry.dim:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+
 @dataclass(frozen=True)
 class PatchGeometry:
     """The square every patch covers: size_px pixels at mpp_out micrometres per pixel."""

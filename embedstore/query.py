@@ -9,6 +9,7 @@ import io
 import json
 import math
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,25 @@ def run_sql(store: Store, query: str) -> pa.Table:
 def fetch(con: duckdb.DuckDBPyConnection, query: str, params: list[Any] | None = None) -> pa.Table:
     """Return a query's rows as an Arrow table; EmbedstoreError where DuckDB refuses it."""
     try:
-        return con.sql(query, params=params).to_arrow_table()
+        table = con.sql(query, params=params).to_arrow_table()
     except duckdb.Error as e:
         raise _sql_error(e, con) from e
+    return table.rename_columns(_unique(table.column_names))
+
+
+def fetch_rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    """Return a query's rows as dicts; EmbedstoreError where DuckDB refuses it."""
+    rows: list[dict[str, Any]] = fetch(con, query).to_pylist()
+    return rows
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        n = seen[name] = seen.get(name, -1) + 1
+        result.append(f"{name}_{n}" if n else name)
+    return result
 
 
 def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> EmbedstoreError:
@@ -170,6 +187,8 @@ def to_rows(table: pa.Table) -> list[dict[str, Any]]:
     def plain(value: Any) -> Any:
         if isinstance(value, float):
             return value if math.isfinite(value) else None
+        if isinstance(value, Decimal):
+            return int(value) if value == value.to_integral_value() else float(value)
         if isinstance(value, datetime | date):
             return value.isoformat()
         if isinstance(value, list | tuple):

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openslide
-from numpy.typing import NDArray
 from openslide.lowlevel import OpenSlideError
 from PIL import Image, UnidentifiedImageError
 
@@ -77,6 +75,24 @@ def _stated_mpp(properties: Any) -> tuple[float | None, str | None]:
     return (x + y) / 2, None
 
 
-def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the pixels of an RGB image, uint8 of shape (height, width, 3)."""
-    return np.asarray(image, dtype=np.uint8)
+def probe(path: Path | None, fallback: tuple[float | None, str | None]) -> dict[str, Any]:
+    """Return the slide columns that opening the file decides: size, mpp, status and problem.
+
+    fallback is (mpp, its source), used where the file states no plausible mpp. status is ok,
+    missing (no file yet), unreadable or no-mpp.
+    """
+    if path is None or not path.is_file():
+        mpp, source = fallback
+        return {"mpp": mpp, "mpp_source": source, "status": "missing", "problem": "no slide file"}
+    try:
+        with Slide(path) as slide:
+            size = {"width": slide.width, "height": slide.height}
+            stated, doubt = slide.mpp, slide.mpp_problem
+    except SlideError as e:
+        return {"mpp": None, "mpp_source": None, "status": "unreadable", "problem": str(e)}
+    mpp, source = (stated, "slide") if stated else fallback
+    if mpp is None:
+        why = doubt or "the file states no mpp"
+        problem = f"{why}: add again with --mpp X, or with a --slide-table that has a column mpp"
+        return size | {"mpp": None, "mpp_source": None, "status": "no-mpp", "problem": problem}
+    return size | {"mpp": mpp, "mpp_source": source, "status": "ok", "problem": doubt}

@@ -3,29 +3,30 @@
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch, identifier, literal
+from embedstore.query import connect, fetch_rows, identifier, literal
 from embedstore.store import Store, model_table
 
 
 def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
-    """Return a row per dataset and model: annotations done, missing and set aside, and the table.
+    """Return a row per dataset and model: annotations done, missing, set aside; the table.
 
     A dataset without any embedding has one row with model None. set_aside counts annotations off
-    their slide or on a slide that cannot be read or has no mpp; no_file those whose slide is absent.
+    their slide or on one that cannot be read or has no mpp; no_file those whose slide is absent.
     """
     con = connect(store)
-    datasets = fetch(
+    datasets = fetch_rows(
         con,
-        "select dataset, count(*) as n_annotations, count(*) filter (a.status != 'ok') as set_aside, "
+        "select dataset, count(*) as n_annotations, "
+        "count(*) filter (a.status != 'ok') as set_aside, "
         "count(*) filter (a.status = 'ok' and s.status = 'missing') as no_file "
         "from annotations a join slides s using (dataset, slide) group by 1 order by 1",
-    ).to_pylist()
+    )
     names = [d["dataset"] for d in datasets]
     if dataset is not None and dataset not in names:
         raise EmbedstoreError(
             f"no dataset '{dataset}' in {store.uri}; there: {', '.join(names) or 'none'}"
         )
-    models = fetch(con, "select * from models order by model").to_pylist()
+    models = fetch_rows(con, "select * from models order by model")
     rows = []
     for d in (d for d in datasets if dataset in (None, d["dataset"])):
         mine = [_row(store, con, d, m) for m in models]
@@ -45,7 +46,7 @@ def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[s
         f"from {identifier(m['model'])} e join annotations a using (annotation_id) "
         f"where a.dataset = {literal(d['dataset'])}"
     )
-    counts = fetch(con, sql).to_pylist()[0]
+    counts = fetch_rows(con, sql)[0]
     keep = ("model", "arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights",
             "weights_sha256", "timm_version")  # fmt: skip
     return {
@@ -56,26 +57,27 @@ def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[s
 
 def composition(store: Store, dataset: str) -> list[dict[str, Any]]:
     """Return the counts of a dataset per domain, label and status."""
-    return fetch(
+    return fetch_rows(
         connect(store),
-        "select domain, label, status, count(*) as n_annotations, count(distinct slide) as n_slides, "
-        f"count(distinct case_id) as n_cases from annotations where dataset = {literal(dataset)} "
+        "select domain, label, status, count(*) as n_annotations, "
+        "count(distinct slide) as n_slides, count(distinct case_id) as n_cases "
+        f"from annotations where dataset = {literal(dataset)} "
         "group by all order by all",
-    ).to_pylist()
+    )
 
 
 def problems(store: Store, dataset: str) -> list[dict[str, Any]]:
     """Return the slides of a dataset that are not ok and how many annotations each holds."""
-    return fetch(
+    return fetch_rows(
         connect(store),
         "select s.slide, s.status, s.problem, count(*) as n_annotations from slides s "
         "join annotations a using (dataset, slide) "
         f"where s.dataset = {literal(dataset)} and s.status != 'ok' group by all order by all",
-    ).to_pylist()
+    )
 
 
 def notes(store: Store, dataset: str) -> list[str]:
     """Return what the last `add` of a dataset left out or assumed."""
     sql = f"select notes from datasets where dataset = {literal(dataset)}"
-    rows = fetch(connect(store), sql).to_pylist()
+    rows = fetch_rows(connect(store), sql)
     return list(rows[0]["notes"] or []) if rows else []

@@ -14,10 +14,10 @@ from typing import Any
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("LANCEDB_LOG", "error")
 
-import lancedb  # noqa: E402  (the log levels must be set before)
-import pyarrow as pa  # noqa: E402
+import lancedb
+import pyarrow as pa
 
-from embedstore.errors import EmbedstoreError  # noqa: E402
+from embedstore.errors import EmbedstoreError
 
 FORMAT = 1
 """Version of the layout below; a store of another one is refused, not guessed at."""
@@ -109,12 +109,27 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+def _connect(uri: str) -> Any:
+    try:
+        return lancedb.connect(uri)
+    except (OSError, RuntimeError, ValueError) as e:
+        raise EmbedstoreError(f"the store at {uri} cannot be opened: {e}") from e
+
+
 class Store:
     """A folder or s3:// prefix of Lance tables. Open with `Store.open`."""
 
     def __init__(self, uri: str, db: Any) -> None:
         """Hold an open connection; use `Store.open`."""
         self.uri, self._db = uri, db
+
+    @staticmethod
+    def exists(uri: str) -> bool:
+        """Return whether anything lies at a local path; for s3:// whether there are tables."""
+        if "://" in uri:
+            return bool(Store(uri, _connect(uri)).tables())
+        path = Path(uri)
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
     @classmethod
     def open(cls, uri: str, *, create: bool = False) -> "Store":
@@ -123,22 +138,18 @@ class Store:
         Raises EmbedstoreError where there is none, or something else lies there.
         """
         local = None if "://" in uri else Path(uri)
-        exists = local is None or (local.is_dir() and any(local.iterdir()))
-        if local is not None and local.exists() and not local.is_dir():
+        if local is not None and local.is_file():
             raise EmbedstoreError(f"{uri} is a file, not a store; name a folder with --store")
-        if not exists and not create:
+        if not cls.exists(uri) and not create:
             raise EmbedstoreError(
                 f"no store at {uri}; `embedstore add` makes one, --store or EMBEDSTORE_URI names it"
             )
-        if local is not None and exists and not any(local.glob("*.lance")):
+        if local is not None and cls.exists(uri) and not any(local.glob("*.lance")):
             raise EmbedstoreError(
                 f"{uri} holds other files and is no store; name another folder with --store"
             )
-        try:
-            store = cls(uri, lancedb.connect(uri))
-            tables = store.tables()
-        except (OSError, RuntimeError, ValueError) as e:
-            raise EmbedstoreError(f"the store at {uri} cannot be opened: {e}") from e
+        store = cls(uri, _connect(uri))
+        tables = store.tables()
         if "store" not in tables and (not create or any(t not in TABLES for t in tables)):
             raise EmbedstoreError(f"{uri} is no store of this tool; name another one with --store")
         if create:
@@ -209,7 +220,7 @@ class Store:
         return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
 
     def update_columns(self, name: str, rows: pa.Table) -> int:
-        """Overwrite some columns of rows that are there (key and those columns); return how many."""
+        """Overwrite some columns, given beside the key, of rows that are there; return how many."""
         table = self._db.open_table(name)
         schema = pa.schema([table.schema.field(c).remove_metadata() for c in rows.column_names])
         merge = table.merge_insert(table.schema.field(0).name).when_matched_update_all()

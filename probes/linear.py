@@ -13,8 +13,12 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float64]
+SMALL = 2**22
+"""Entries of a matrix below which several BLAS threads cost more than they save."""
+
 BLOCK = 8192
 """Rows taken to float64 at a time, so that no second copy of the matrix is made."""
 
@@ -39,7 +43,9 @@ class UniProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, codes = np.unique(labels, return_inverse=True)
         n_classes, d = len(self.classes_), data.shape[1]
         if n_classes < 2:
-            raise ValueError(f"UniProbe needs two or more classes, y has one class: {self.classes_}")
+            raise ValueError(
+                f"UniProbe needs two or more classes, y has one class: {self.classes_}"
+            )
         self.cost_ = d * n_classes / 100
         weight = 0.5 / self.cost_
         # W = 0 with b at its own optimum, the log frequencies: the only place the norm has a kink.
@@ -49,7 +55,8 @@ class UniProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = np.zeros((n_classes, d)), b - b.mean()
         self.objective_, self.n_iter_, self.converged_ = value, 0, True
         if not self.collapsed_:
-            self._minimise(data, codes, weight, grad_w)
+            with threadpool_limits(1 if data.size < SMALL else None, user_api="blas"):
+                self._minimise(data, codes, weight, grad_w)
         return self
 
     def _minimise(self, data: Any, codes: NDArray[np.intp], weight: float, grad_w: Floats) -> None:

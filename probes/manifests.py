@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch, literal, where_clause
+from embedstore.query import connect, fetch, fetch_rows, literal, where_clause
 from embedstore.store import Store, now
 from probes.splits import (
     DEFAULT_FRACTIONS,
@@ -17,7 +17,7 @@ from probes.splits import (
     SCHEMES,
     STRATA,
     Indices,
-    Infeasible,
+    InfeasibleError,
     Pool,
     Split,
     check_fraction,
@@ -88,21 +88,23 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     spec = replace(spec, where=spec.where.strip() or None if spec.where else None)
     con = connect(store)
     dataset = literal(spec.dataset)
-    known = [r["dataset"] for r in fetch(con, "select dataset from datasets").to_pylist()]
+    known = [r["dataset"] for r in fetch_rows(con, "select dataset from datasets")]
     if spec.dataset not in known:
         raise EmbedstoreError(
-            f"no dataset '{spec.dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'}"
+            f"no dataset '{spec.dataset}' in {store.uri}; there: "
+            f"{', '.join(sorted(known)) or 'none'}"
         )
     # A sub-select, so that no condition can reach beyond this dataset's usable annotations.
     rows = fetch(
         con,
-        "select annotation_id, label, domain, slide, case_id, x_l0, y_l0, coalesce(mpp, 0.25) as mpp "
-        f"from (select * from annotations where dataset = {dataset} and status = 'ok') "
+        "select annotation_id, label, domain, slide, case_id, x_l0, y_l0, "
+        "coalesce(mpp, 0.25) as mpp from "
+        f"(select * from annotations where dataset = {dataset} and status = 'ok') "
         f"where {where_clause(spec.where)} order by annotation_id",
     ).to_pydict()
-    counts = fetch(con, "select count(*) filter (status != 'ok') as aside, count(*) filter "
+    counts = fetch_rows(con, "select count(*) filter (status != 'ok') as aside, count(*) filter "
                    f"(case_id = slide) as alone, count(*) as n from annotations where dataset = "
-                   f"{dataset}").to_pylist()[0]  # fmt: skip
+                   f"{dataset}")[0]  # fmt: skip
     if not rows["annotation_id"]:
         cut = f" that meet --where {spec.where}" if spec.where else ""
         raise EmbedstoreError(f"dataset '{spec.dataset}' has no usable annotations{cut}")
@@ -159,7 +161,7 @@ def ensure_splits(
                 made |= {
                     k: _cut(found, *k) for k in keys if split_id(found.manifest_id, *k) not in have
                 }
-            except Infeasible as e:
+            except InfeasibleError as e:
                 where = f"train domain {domain}, " if domain is not None else ""
                 message = f"{where}fraction {fraction:g}: too small, {e}"
                 if (asked is not None and scheme != "cross-domain") or domains:
@@ -178,7 +180,7 @@ def ensure_splits(
 def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
     """Return the recorded splits of a manifest by split id."""
     sql = f"select * from _splits where manifest_id = {literal(manifest_id)}"
-    rows = fetch(connect(store), sql).to_pylist()
+    rows = fetch_rows(connect(store), sql)
     return {r["split_id"]: _stored(r) for r in rows}
 
 
@@ -195,9 +197,7 @@ def _cut(found: Candidates, fold: int, fraction: float, domain: str | None) -> S
     )  # fmt: skip
 
 
-def _row(
-    found: Candidates, key: tuple[int, float, str | None], split: Split
-) -> dict[str, Any]:
+def _row(found: Candidates, key: tuple[int, float, str | None], split: Split) -> dict[str, Any]:
     spec, (fold, fraction, domain) = found.spec, key
     roles = {r: [found.pool.ids[i] for i in getattr(split, r)] for r in ("train", "val", "test")}
     return {

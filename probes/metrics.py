@@ -48,7 +48,9 @@ METRICS: dict[str, Callable[[NDArray[np.intp], Scores], float]] = {
 }
 
 
-def evaluate(y: NDArray[np.intp], p: Scores, names: Sequence[str] = tuple(METRICS)) -> dict[str, float]:
+def evaluate(
+    y: NDArray[np.intp], p: Scores, names: Sequence[str] = tuple(METRICS)
+) -> dict[str, float]:
     """Return the named metrics of label codes y (n,) and probabilities p float64 (n, K).
 
     Column k of p is label code k; for two labels code 1 is the positive one. A set that lacks a

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.query import connect, fetch, literal
+from embedstore.query import connect, fetch_rows, literal
 from embedstore.store import Store, now
 from probes.manifests import StoredSplit
 
@@ -56,7 +56,7 @@ def recorded_runs(store: Store, run_ids: Sequence[str]) -> set[str]:
         return set()
     sql = "select distinct run_id from _results where run_id in (" \
           + ", ".join(map(literal, run_ids)) + ")"  # fmt: skip
-    return {r["run_id"] for r in fetch(connect(store), sql).to_pylist()}
+    return {r["run_id"] for r in fetch_rows(connect(store), sql)}
 
 
 def record(
@@ -64,7 +64,7 @@ def record(
     run: Run,
     *,
     metrics: Mapping[str, Mapping[str, float]],
-    counts: Mapping[str, Mapping[str, int]],
+    counts: Mapping[str, Mapping[str, int | None]],
     scores: Mapping[str, Scored],
     facts: Mapping[str, Any],
 ) -> None:
@@ -86,14 +86,15 @@ def record(
     same = {
         **{k: row[k] for k in ("manifest_id", "dataset", "scheme", "group_by", "stratify",
                                "where_sql", "fold", "fraction", "train_domain", "seed")},
-        "run_id": run_id, "method": run.method, "params": json.dumps(dict(run.params), sort_keys=True),
+        "run_id": run_id, "method": run.method,
+        "params": json.dumps(dict(run.params), sort_keys=True),
         "model": run.model, "weights": run.weights, "weights_sha256": run.weights_sha256,
         "target": run.target, "n_train": row["n_train"], "n_val": row["n_val"],
         "software": software(), "created_at": now(), **facts,
     }  # fmt: skip
     results = [
-        {**same, "result_id": f"{run_id}/{metric}/{domain}", "eval_domain": domain, "metric": metric,
-         "value": None if np.isnan(value) else value, **counts[domain]}
+        {**same, "result_id": f"{run_id}/{metric}/{domain}", "eval_domain": domain,
+         "metric": metric, "value": None if np.isnan(value) else value, **counts[domain]}
         for domain, values in metrics.items()
         for metric, value in values.items()
     ]  # fmt: skip
@@ -110,16 +111,16 @@ def software() -> str:
 def load_results(store: Store, run_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Return the rows of the results view for these runs, in a stable order."""
     listed = ", ".join(map(literal, run_ids)) or "''"
-    return fetch(
-        connect(store),
+    sql = (
         f"select * from results where run_id in ({listed}) order by model, method, train_domain, "
-        "fraction, fold, metric, eval_domain",
-    ).to_pylist()
+        "fraction, fold, metric, eval_domain"
+    )
+    return list(fetch_rows(connect(store), sql))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One line of a table: mean and sample SD of a metric over runs; n_runs counts those with one."""
+    """One line of a table: mean and sample SD of a metric over the n_runs runs that have one."""
 
     model: str
     weights: str
@@ -143,10 +144,11 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
     for r in rows:
         if r["metric"] == metric:
             where = "all" if r["train_domain"] is None else (
-                "in domain" if r["eval_domain"] == r["train_domain"] else "out of domain")  # fmt: skip
+                "in domain" if r["eval_domain"] == r["train_domain"] else "out of domain"
+            )  # fmt: skip
             groups[r["model"], r["weights"], r["method"], r["fraction"], where].append(r)
     lines = []
-    for key, members in sorted(groups.items(), key=lambda g: g[0]):
+    for (model, weights, method, fraction, where), members in sorted(groups.items()):
         by_run: dict[str, list[float]] = defaultdict(list)
         for r in members:
             if r["value"] is not None:
@@ -154,7 +156,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
         values = [float(np.mean(v)) for v in by_run.values()]
         failed = {r["run_id"] for r in members if r["state"] != "ok"}
         lines.append(Summary(
-            *key[:4], n_train=round(float(np.mean([r["n_train"] for r in members]))), where=key[4],
+            model, weights, method, fraction,
+            n_train=round(float(np.mean([r["n_train"] for r in members]))), where=where,
             mean=float(np.mean(values)) if values else float("nan"),
             sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
             n_runs=len(values), n_failed=len(failed),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch, literal
+from embedstore.query import connect, fetch_rows, literal
 from embedstore.store import Store
 from probes.linear import UniProbe
 from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
@@ -23,7 +23,7 @@ METHODS: dict[str, Callable[[], Any]] = {"uni": UniProbe}
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Which fits of a manifest: None means all models, the fraction 1, the five folds, all domains."""
+    """Which fits of a manifest; None: all models, the fraction 1, five folds, all domains."""
 
     models: Sequence[str] | None = None
     methods: Sequence[str] = ("uni",)
@@ -64,8 +64,8 @@ def run(
         fractions=options.fractions or (1.0,), domains=options.train_domains,
     )  # fmt: skip
     runs = [
-        Run(s, method, METHODS[method]().get_params(), m["model"], m["weights"], m["weights_sha256"])
-        for m in models for s in splits for method in options.methods
+        Run(s, name, METHODS[name]().get_params(), m["model"], m["weights"], m["weights_sha256"])
+        for m in models for s in splits for name in options.methods
     ]  # fmt: skip
     ids = [r.run_id for r in runs]
     known = set() if options.force else recorded_runs(store, ids)
@@ -90,18 +90,16 @@ def run(
 
 def _check_methods(methods: Sequence[str]) -> None:
     if unknown := [m for m in methods if m not in METHODS]:
-        raise EmbedstoreError(
-            f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}"
-        )
+        raise EmbedstoreError(f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
 
 
 def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dict[str, Any]]:
     """Return the models' rows: those asked for, or all that have embeddings of the dataset."""
     con = connect(store)
-    have = fetch(
+    have: list[dict[str, Any]] = fetch_rows(
         con, "select * from models where model in (select distinct model from embeddings where "
         f"dataset = {literal(dataset)}) order by model",
-    ).to_pylist()  # fmt: skip
+    )  # fmt: skip
     if not have:
         raise EmbedstoreError(
             f"dataset '{dataset}' has no embeddings; make them with "
@@ -121,7 +119,7 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
 def _label_order(store: Store, found: Candidates) -> list[str]:
     """Return the labels of the manifest, the positive one last where there are two."""
     sql = f"select positive_label from datasets where dataset = {literal(found.spec.dataset)}"
-    positive = fetch(connect(store), sql).to_pylist()[0]["positive_label"]
+    positive = fetch_rows(connect(store), sql)[0]["positive_label"]
     return sorted(set(found.pool.labels), key=lambda label: (label == positive, label))
 
 
@@ -147,12 +145,13 @@ def _fit(store: Store, run: Run, matrix: Matrix, labels: list[str]) -> None:
 
 def _evaluate(
     run: Run, test: Slice, p: NDArray[np.float64], labels: list[str]
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int | None]]]:
     """Return metrics and counts per eval domain: 'all', or each domain of a by-domain scheme."""
     by_domain = run.split.row["train_domain"] is not None
     domain = np.array(test.domains if by_domain else ["all"] * len(test.ids))
     codes = label_codes(test.labels, labels)
-    metrics, counts = {}, {}
+    metrics: dict[str, dict[str, float]] = {}
+    counts: dict[str, dict[str, int | None]] = {}
     for name in sorted(set(domain.tolist())):
         mine = domain == name
         metrics[name] = evaluate(codes[mine], p[mine])

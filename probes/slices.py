@@ -1,4 +1,4 @@
-"""Slices: the arrays of one split's roles, cut by DuckDB from a model's matrix held once in memory."""
+"""Slices: the arrays of a split's roles, cut by DuckDB from a matrix held once in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,9 +107,7 @@ class Matrix:
         # Indices are known to be in range; "clip" spares numpy a buffered copy.
         index = rows["row"].to_numpy()
         x = np.take(self.X, index, axis=0, mode="clip")
-        ids, labels, domains = (
-            rows[c].to_pylist() for c in ("annotation_id", "label", "domain")
-        )
+        ids, labels, domains = (rows[c].to_pylist() for c in ("annotation_id", "label", "domain"))
         return Slice(ids, labels, domains, x)
 
 

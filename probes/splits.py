@@ -48,7 +48,7 @@ class Split:
     val_by: Literal["annotation", "group"]
 
 
-class Infeasible(EmbedstoreError):
+class InfeasibleError(EmbedstoreError):
     """Raised where a pool is too small for a fraction; the message says what is short."""
 
 
@@ -122,7 +122,7 @@ def _cut(
     pool: Pool, members: Indices, fold: int, fraction: float, *,
     group_by: str, stratify: str, seed: int, key: str,
 ) -> tuple[Split, Indices]:  # fmt: skip
-    """Return the split of `members`, and the whole pool of the fold that its fractions draw from."""
+    """Return the split of `members`, and the fold's whole pool that its fractions draw from."""
     order = draw_order(pool, members, stratify, seed, fold, key)
     if group_by == "annotation":
         test, rest = order[: len(order) // 5], order[len(order) // 5 :]
@@ -143,7 +143,8 @@ def _cut(
 
 
 def lacking(pool: Pool, train: Indices, members: Indices) -> str | None:
-    """Return the label that `train` has fewer than two rows of, though `members` has it, or None."""
+    """Return the first label of `members` that `train` has fewer than two rows of, or None."""
+    label: str
     for label in sorted({pool.labels[i] for i in members}):
         if sum(pool.labels[i] == label for i in train) < 2:
             return label
@@ -152,13 +153,13 @@ def lacking(pool: Pool, train: Indices, members: Indices) -> str | None:
 
 def _checked(pool: Pool, split: Split, members: Indices) -> Split:
     if len({pool.labels[i] for i in members}) < 2:
-        raise Infeasible(f"all {len(members)} annotations have one label")
+        raise InfeasibleError(f"all {len(members)} annotations have one label")
     if (label := lacking(pool, split.train, members)) is not None:
-        raise Infeasible(
+        raise InfeasibleError(
             f"its {len(split.train)} training annotations hold fewer than two of '{label}'"
         )
     if len({pool.labels[i] for i in split.test}) < 2:
-        raise Infeasible(f"its {len(split.test)} test annotations have one label")
+        raise InfeasibleError(f"its {len(split.test)} test annotations have one label")
     return split
 
 
@@ -189,7 +190,7 @@ def cross_domain(
     outside = np.flatnonzero(~inside).astype(np.int64)
     if group_by != "annotation":
         taken = {pool.groups[i] for i in rest}
-        free = np.array([pool.groups[i] not in taken for i in outside], dtype=bool)
+        free = np.array([pool.groups[i] not in taken for i in outside.tolist()], dtype=bool)
         outside = outside[free]
     return Split(split.train, split.val, np.concatenate((split.test, outside)), split.val_by)
 

@@ -1,0 +1,62 @@
+"""What the classes of an annotation file mean, and which label is the positive one."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from embedstore.annotations import AnnotationFile, SourceAnnotation
+from embedstore.errors import EmbedstoreError
+
+MITOTIC, NON_MITOTIC = "mitotic figure", "non-mitotic figure"
+
+KNOWN_CLASSES: dict[str, str] = {
+    **dict.fromkeys(
+        ("mitotic figure", "mitotic figures", "mitosis", "mitose", "mitoses", "mitotic"), MITOTIC
+    ),
+    **dict.fromkeys(
+        ("non-mitotic figure", "not mitotic figure", "non mitotic figure", "hard negative",
+         "hard negative look-alike", "hard negative imposter", "mitotic-like", "mitosis-like",
+         "mitotic figure look-alike", "look-alike", "imposter", "non-mitotic"), NON_MITOTIC,
+    ),
+}  # fmt: skip
+"""Class names seen in public files (lower case) and the label each one means."""
+
+
+def map_labels(
+    content: AnnotationFile, labels: Mapping[str, str]
+) -> tuple[list[tuple[SourceAnnotation, str]], dict[str, str | None], dict[str, int]]:
+    """Return the annotations with a label, the label of each class (None: left out), and counts.
+
+    labels says what a class means; known names are guessed. EmbedstoreError where a class named
+    in labels is not in the file, or no class means anything.
+    """
+    n_by_class = dict(Counter(a.category for a in content.annotations).most_common())
+    if unknown := [c for c in labels if c not in n_by_class]:
+        raise EmbedstoreError(
+            f"--label names class {', '.join(map(repr, unknown))}, but {content.path} has: "
+            f"{', '.join(map(repr, n_by_class))}"
+        )
+    classes = {c: labels.get(c) or KNOWN_CLASSES.get(c.strip().lower()) for c in n_by_class}
+    if not any(classes.values()):
+        example = " ".join(f"--label '{c}={c}'" for c in list(n_by_class)[:2])
+        raise EmbedstoreError(
+            f"no class of {content.path} is known: {', '.join(map(repr, n_by_class))}; say what "
+            f"each means with --label 'CLASS=LABEL', for example: {example}"
+        )
+    kept = [(a, label) for a in content.annotations if (label := classes[a.category])]
+    return kept, classes, n_by_class
+
+
+def choose_positive(asked: str | None, recorded: str | None, labels: set[str]) -> str | None:
+    """Return the positive label: asked for, recorded, or known; None beyond two labels."""
+    if asked is not None and asked not in labels:
+        raise EmbedstoreError(
+            f"--positive '{asked}' is no label here; labels: {', '.join(sorted(labels))}"
+        )
+    positive = asked or recorded or (MITOTIC if MITOTIC in labels else None)
+    if positive is None and len(labels) == 2:
+        first, second = sorted(labels)
+        raise EmbedstoreError(
+            f"which of the two labels is the positive one? Say --positive '{first}' or "
+            f"--positive '{second}'"
+        )
+    return positive

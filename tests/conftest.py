@@ -1,0 +1,136 @@
+"""Shared fixtures: generated slides and datasets, the real data beside the checkout, the commands."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real slides and annotations."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real slides are not beside this checkout (../shared/data)")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def vits14_file() -> Path:
+    """A real checkpoint: DINOv2 ViT-S/14, fp16 safetensors."""
+    file = SHARED / "weights" / "vit_small_patch14_dinov2.safetensors"
+    if not file.is_file():
+        pytest.skip("the real checkpoint is not beside this checkout (../shared/weights)")
+    return file
+
+
+def write_slide(
+    path: Path, pixels: np.ndarray, mpp: float | None = 0.25, levels: int = 1, tile: int = 256
+) -> Path:
+    """Write a tiled, uncompressed TIFF that OpenSlide opens; pixels uint8 (height, width, 3)."""
+    with tifffile.TiffWriter(path) as tif:
+        for level in range(levels):
+            step = 2**level
+            resolution = {} if mpp is None else {
+                "resolution": (1e4 / (mpp * step),) * 2, "resolutionunit": "CENTIMETER"}  # fmt: skip
+            tif.write(
+                pixels[::step, ::step], tile=(tile, tile), photometric="rgb", metadata=None,
+                subfiletype=int(level > 0), **resolution,
+            )  # fmt: skip
+    return path
+
+
+@dataclass(frozen=True)
+class TinyDataset:
+    """Generated slides with annotations in a CSV file; rows as written."""
+
+    slides: Path
+    csv: Path
+    rows: list[dict[str, str]]
+
+
+def make_tiny(folder: Path, *, per_label: int = 6, domains: Sequence[str] = ("a", "b")) -> TinyDataset:
+    """Write two slides a domain with noise, dark discs at mitotic figures and rings elsewhere."""
+    rng = np.random.default_rng(5)
+    slides = folder / "slides"
+    slides.mkdir(parents=True)
+    rows = []
+    for domain in domains:
+        for n in range(2):
+            name = f"{domain}{n}.tiff"
+            pixels = rng.integers(150, 250, (700, 900, 3), dtype=np.uint8)
+            for k in range(2 * per_label):
+                x, y = int(rng.integers(60, 840)), int(rng.integers(60, 640))
+                label = ("mitotic figure", "non-mitotic figure")[k % 2]
+                pixels[y - 9 : y + 9, x - 9 : x + 9] = 30 if k % 2 == 0 else 120
+                rows.append({"slide": name, "x": f"{x}.5", "y": f"{y}", "label": label,
+                             "domain": domain, "case": f"case-{domain}"})  # fmt: skip
+            write_slide(slides / name, pixels)
+    file = folder / "tiny.csv"
+    with file.open("w", newline="") as f:
+        writer = csv.DictWriter(f, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return TinyDataset(slides, file, rows)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyDataset:
+    """Two domains, four slides, 48 annotations."""
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> list[dict]:
+        """The rows it printed."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+def run_command(*words: object, env: dict[str, str] | None = None) -> Ran:
+    """Run a console script of this environment as a real process."""
+    command = [str(BIN / str(words[0])), *map(str, words[1:])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})}
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Ran]:
+    """The function that runs a console script."""
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory, tiny: TinyDataset) -> str:
+    """A store with the tiny dataset and two models of different widths. Read it, do not write."""
+    from embedstore.ingest import IngestOptions, ingest
+    from embedstore.register import AddOptions, add
+    from embedstore.store import Store
+
+    uri = str(tmp_path_factory.mktemp("embedded") / "store")
+    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
+    models = ["timm:test_resnet", "timm:test_vit"]
+    ingest(Store.open(uri), "tiny", models, IngestOptions(weights=dict.fromkeys(models, "random")))
+    return uri
