@@ -222,7 +222,8 @@ def read_csv(path: Path) -> AnnotationFile:
         width, height = (
             int(float(attributes[k])) if k in attributes else None for k in ("width", "height")
         )
-        slides.setdefault(slide, SourceSlide(slide, width, height, attributes))
+        of_slide = {k: v for k, v in attributes.items() if k not in ("x", "y", "label", "id")}
+        slides.setdefault(slide, SourceSlide(slide, width, height, of_slide))
         annotations.append(SourceAnnotation(slide, source_id, x, y, row["label"], attributes))
     domain, case = (k if k in header else None for k in ("domain", "case"))
     return _annotation_file(path, "csv", list(slides.values()), annotations, domain, case, notes)

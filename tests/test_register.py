@@ -1,0 +1,204 @@
+"""`add`: what is registered, what is flagged, and that nothing is half-written."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from embedstore.errors import EmbedstoreError
+from embedstore.ingest import IngestOptions, ingest
+from embedstore.query import connect, fetch_rows
+from embedstore.register import AddOptions, add
+from embedstore.store import Store, model_table
+from tests.conftest import write_slide
+
+
+def query(uri: str, sql: str) -> list[dict]:
+    return fetch_rows(connect(Store.open(uri)), sql)
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_midogpp_without_any_image(data, tmp_path):
+    uri = str(tmp_path / "s")
+    report = add(uri, "midogpp", data / "midogpp/MIDOG++.json", AddOptions())
+    assert (report.n_annotations, report.n_new, report.n_slides) == (26_286, 26_286, 503)
+    by_domain = query(uri, "select domain, count(*) filter (label = 'mitotic figure') as mf, "
+                      "count(*) filter (label = 'non-mitotic figure') as other, "
+                      "count(distinct slide) as slides from annotations group by 1")  # fmt: skip
+    assert {r["domain"]: (r["mf"], r["other"], r["slides"]) for r in by_domain} == {
+        "human breast cancer": (1721, 2714, 150), "canine lung cancer": (855, 951, 44),
+        "canine lymphosarcoma": (3959, 4257, 55), "human melanoma": (1150, 925, 49),
+        "canine cutaneous mast cell tumor": (2327, 1366, 50),
+        "human neuroendocrine tumor": (639, 1761, 55),
+        "canine soft tissue sarcoma": (1286, 2375, 100),
+    }  # fmt: skip
+    off = query(uri, "select source_id, status from annotations where status != 'ok' order by 1")
+    assert off == [{"source_id": s, "status": "off-slide"} for s in ("15363", "15728")]
+    assert query(uri, "select annotation_id from annotations where source_id = '1'") == [
+        {"annotation_id": "midogpp/001.tiff/1"}
+    ]
+
+
+def test_atypia_with_its_frames(data, tmp_path):
+    uri = str(tmp_path / "s")
+    options = AddOptions(slides=data / "atypia/images")
+    steps = []
+    add(uri, "atypia", data / "atypia/atypia.json", options, lambda *s: steps.append(s))
+    assert steps[-1] == (227, 227)
+    again = add(uri, "atypia", data / "atypia/atypia.json", options)
+    assert (again.n_annotations, again.n_new) == (1214, 0)
+    assert query(uri, "select label, count(*) as n from annotations group by 1 order by 1") == [
+        {"label": "mitotic figure", "n": 485}, {"label": "non-mitotic figure", "n": 729},
+    ]  # fmt: skip
+    (row,) = query(uri, "select count(distinct case_id) as cases, min(mpp) as low, max(mpp) as high, "
+                   "count(*) filter (status = 'ok') as ok from slides")  # fmt: skip
+    assert (row["cases"], row["ok"]) == (8, 227)
+    assert row["low"] == pytest.approx(0.2273, rel=1e-4) == row["high"]
+
+
+def test_real_slides_with_problems_are_set_aside_not_lost(data, tmp_path):
+    wsi, uri = data / "wsi", str(tmp_path / "s")
+    names = sorted(p.name for p in wsi.glob("*.svs"))
+    rows = [{"slide": n, "x": 500 + k, "y": 500, "label": ("mitosis", "imposter")[k % 2]}
+            for n in names for k in range(2)]  # fmt: skip
+    file = write_csv(tmp_path / "a.csv", rows)
+    add(uri, "wsi", file, AddOptions(slides=wsi))
+    found = query(uri, "select slide, status, mpp, problem from slides order by slide")
+    status = {r["slide"]: (r["status"], r["mpp"]) for r in found}
+    assert status == {
+        "broken.svs": ("unreadable", None), "cmu-1-small-region.svs": ("ok", 0.499),
+        "tcga-cr-7395-01a-01-ts1.svs": ("no-mpp", None),
+    }  # fmt: skip
+    assert "--mpp" in next(r["problem"] for r in found if r["status"] == "no-mpp")
+    assert query(uri, "select status, count(*) as n from annotations group by 1 order by 1") == [
+        {"status": "no-mpp", "n": 2}, {"status": "ok", "n": 2}, {"status": "unreadable", "n": 2},
+    ]  # fmt: skip
+    add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25))
+    found = query(uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide")
+    assert [(r["mpp"], r["mpp_source"]) for r in found] == [(0.499, "slide"), (0.25, "option")]
+    add(uri, "wsi", file, AddOptions())  # told nothing, it keeps what it knows
+    assert query(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
+
+
+def test_slide_table_gives_mpp_scanner_and_domain(tmp_path):
+    (tmp_path / "s").mkdir()
+    write_slide(tmp_path / "s" / "1.tiff", np.zeros((300, 300, 3), np.uint8), mpp=None)
+    file = write_csv(tmp_path / "a.csv", [
+        {"slide": "1.tiff", "x": 5, "y": 6, "label": "mitotic figure"},
+        {"slide": "1.tiff", "x": 9, "y": 9, "label": "hard negative"}])  # fmt: skip
+    (tmp_path / "t.csv").write_text("Slide;mpp;Scanner\n1;0.31;XR\n")
+    uri = str(tmp_path / "store")
+    add(uri, "d", file, AddOptions(slides=tmp_path / "s", slide_table=tmp_path / "t.csv",
+                                   domain_from="scanner"))  # fmt: skip
+    assert query(uri, "select mpp, mpp_source, scanner, domain from annotations join slides "
+                 "using (dataset, slide, mpp, scanner) limit 1") == [
+        {"mpp": 0.31, "mpp_source": "slide table", "scanner": "XR", "domain": "XR"}]  # fmt: skip
+    (tmp_path / "t.csv").write_text("slide,mpp\n1.tiff,310\n")
+    with pytest.raises(EmbedstoreError, match=r"'310'.*um/px"):
+        add(uri, "d", file, AddOptions(slide_table=tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"mpp": 250.0}, "um/px"),
+    ({"mpp": 0.00025}, "um/px"),
+    ({"labels": {"mitosiss": "x"}}, "'mitosiss'.*has: 'mitotic figure'"),
+    ({"positive": "yes"}, "'yes' is no label here; labels: mitotic figure"),
+    ({"domain_from": "organ"}, "no 'organ'.*it has: case, domain"),
+    ({"case_from": "patient"}, "no 'patient'"),
+    ({"domain": "a", "domain_from": "b"}, "not both"),
+    ({"format": "coco"}, "unknown format"),
+])  # fmt: skip
+def test_wrong_options_leave_no_store_behind(tiny, tmp_path, options, said):
+    with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
+        add(str(tmp_path / "s"), "tiny", tiny.csv, AddOptions(**options))
+    assert not (tmp_path / "s").exists()
+
+
+def test_wrong_names_and_folders(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    with pytest.raises(EmbedstoreError, match="cannot name a dataset"):
+        add(uri, "a/b", tiny.csv, AddOptions())
+    with pytest.raises(EmbedstoreError, match="no folder of slides"):
+        add(uri, "a", tiny.csv, AddOptions(slides=tmp_path / "nowhere"))
+    with pytest.raises(EmbedstoreError, match="no slide table"):
+        add(uri, "a", tiny.csv, AddOptions(slide_table=tmp_path / "nowhere"))
+
+
+def test_classes_are_mapped_shown_and_left_out(tmp_path):
+    rows = [{"slide": "a.tiff", "x": k, "y": k, "label": c} for k, c in enumerate("AABBBC")]
+    file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
+    with pytest.raises(EmbedstoreError, match=r"no class .* is known: 'B', 'A', 'C'.*--label"):
+        add(uri, "d", file, AddOptions())
+    with pytest.raises(EmbedstoreError, match="--positive 'a' or --positive 'b'"):
+        add(uri, "d", file, AddOptions(labels={"A": "a", "B": "b"}))
+    report = add(uri, "d", file, AddOptions(labels={"A": "a", "B": "b"}, positive="a"))
+    assert report.classes == {"A": "a", "B": "b", "C": None}
+    assert report.n_annotations == 5
+    assert "1 annotations of class 'C' were left out" in report.notes
+    assert query(uri, "select positive_label, n_annotations from datasets") == [
+        {"positive_label": "a", "n_annotations": 5}]  # fmt: skip
+    three = add(uri, "e", file, AddOptions(labels={"A": "a", "B": "b", "C": "c"}))
+    assert three.n_annotations == 6
+    assert query(uri, "select positive_label from datasets where dataset = 'e'") == [
+        {"positive_label": None}]  # fmt: skip
+
+
+def test_ids_do_not_depend_on_machine_or_order(tiny, tmp_path):
+    rows = write_csv(tmp_path / "b.csv", tiny.rows[::-1])
+    ids = []
+    for n, file in enumerate((tiny.csv, rows)):
+        uri = str(tmp_path / f"s{n}")
+        add(uri, "tiny", file, AddOptions())
+        ids.append(query(uri, "select annotation_id from annotations order by 1"))
+    assert ids[0] == ids[1]
+    assert ids[0][0]["annotation_id"] == "tiny/a0.tiff/1707c69d374b"  # and on another machine
+
+
+def test_changes_reach_the_embeddings(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    rows = [{**r, "id": str(n)} for n, r in enumerate(tiny.rows)]
+    add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
+    options = IngestOptions(weights={"timm:test_resnet": "random"})
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    before = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
+    rows[0]["x"] = "333"  # moved
+    rows[1]["label"] = "mitotic figure"  # relabelled
+    rows[2]["domain"] = "z"
+    report = add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
+    assert any("1 annotations moved" in n for n in report.notes)
+    assert any("2 annotations changed" in n for n in report.notes)
+    after = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
+    gone, relabelled, redomained = (f"d/{rows[k]['slide']}/{k}" for k in range(3))
+    assert before.keys() - after.keys() == {gone}
+    assert (before[relabelled]["label"], after[relabelled]["label"]) == (
+        "non-mitotic figure", "mitotic figure")  # fmt: skip
+    assert after[redomained]["domain"] == "z"
+    assert all(after[k]["vector"] == before[k]["vector"] for k in after)
+    (model,) = ingest(Store.open(uri), "d", ["timm:test_resnet"], options).models
+    assert (model.n_before, model.n_embedded) == (47, 1)
+    (row,) = query(uri, f"select vector from embeddings where annotation_id = '{gone}'")
+    assert row["vector"] != before[gone]["vector"]
+    assert Store.open(uri).stats(model_table("timm:test_resnet"))["n_rows"] == 48
+
+
+def test_centres_must_be_finite(tmp_path):
+    box = [float("nan")] * 4
+    content = {"images": [{"id": 1, "file_name": "a.tiff"}], "categories": [{"id": 1, "name": "mitosis"}],
+               "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}]}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(EmbedstoreError, match="no finite centre"):
+        add(str(tmp_path / "s"), "d", tmp_path / "a.json", AddOptions())
+
+
+def test_a_slide_has_one_case(tmp_path):
+    rows = [{"slide": "a", "x": k, "y": 1, "label": "mitosis", "case": f"c{k}"} for k in range(2)]
+    with pytest.raises(EmbedstoreError, match="a slide has one case"):
+        add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
