@@ -99,6 +99,8 @@ class Embedder:
         A row does not depend on the others of its batch beyond rounding. EmbedstoreError where
         a value is not finite.
         """
+        if not patches.flags.writeable:
+            patches = patches.copy()  # torch warns of memory that it could write to
         x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self.entry.norm)
         x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)

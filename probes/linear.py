@@ -53,7 +53,7 @@ class UniProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         value, grad_w, _ = cross_entropy(np.zeros((n_classes, d)), b - b.mean(), data, codes)
         self.collapsed_ = bool(np.linalg.norm(grad_w) <= weight)
         self.coef_, self.intercept_ = np.zeros((n_classes, d)), b - b.mean()
-        self.objective_, self.n_iter_, self.converged_ = value, 0, True
+        self.objective_, self.n_iter_, self.converged_ = value, 1, True
         if not self.collapsed_:
             with threadpool_limits(1 if data.size < SMALL else None, user_api="blas"):
                 self._minimise(data, codes, weight, grad_w)
@@ -101,7 +101,8 @@ class UniProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Return the most probable class of each row."""
-        return np.asarray(self.classes_[self._logits(X).argmax(axis=1)])
+        codes = self._logits(X).argmax(axis=1)
+        return np.asarray(self.classes_[codes])
 
 
 def cross_entropy(

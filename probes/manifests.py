@@ -215,9 +215,9 @@ def audit(found: Candidates, split: Split) -> dict[str, float]:
 
     Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a
     train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
-    (slides without mpp are taken as 0.25 um/px); train means train and val.
+    (slides without mpp are taken as 0.25 um/px).
     """
-    seen = np.concatenate((split.train, split.val))
+    seen = split.train
     distance = _nearest_um(found, split.test, seen)
     shares = {
         "shared_slides": _shared(found.slides, split.test, seen),

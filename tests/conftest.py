@@ -62,7 +62,9 @@ class TinyDataset:
     rows: list[dict[str, str]]
 
 
-def make_tiny(folder: Path, *, per_label: int = 6, domains: Sequence[str] = ("a", "b")) -> TinyDataset:
+def make_tiny(
+    folder: Path, *, per_label: int = 6, domains: Sequence[str] = ("a", "b")
+) -> TinyDataset:
     """Write two slides a domain with noise, dark discs at mitotic figures and rings elsewhere."""
     rng = np.random.default_rng(5)
     slides = folder / "slides"

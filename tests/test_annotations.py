@@ -62,12 +62,16 @@ def _database(path: Path, *, new: bool) -> Path:
                        [("C:\\slides\\one.svs", 1, None, None), ("two.svs", 2, 900, 700)])  # fmt: skip
         rows = [(2, 1, 1, 1), (7, 2, 1, 2), (1, 3, 2, 3), (2, 4, 2, 1), (None, 5, 2, 1)]
         for row in rows:
-            db.execute("insert into Annotations (agreedClass, uid, slide, type) values (?,?,?,?)", row)
+            db.execute(
+                "insert into Annotations (agreedClass, uid, slide, type) values (?,?,?,?)", row
+            )
         points = {1: [(10, 20)], 2: [(0, 0), (40, 60)], 3: [(1, 1), (3, 1), (2, 4)], 4: [(5, 5)],
                   5: [(6, 6)]}  # fmt: skip
         for uid, corners in points.items():
             for n, (x, y) in enumerate(corners):
-                db.execute("insert into Annotations_coordinates values (?,?,?,?,?)", (uid, y, x, 1, n))
+                db.execute(
+                    "insert into Annotations_coordinates values (?,?,?,?,?)", (uid, y, x, 1, n)
+                )
         if new:
             db.execute("update Annotations set deleted = 1 where uid = 4")
     db.close()
@@ -153,7 +157,11 @@ def test_missing_file_and_unknown_format(tmp_path):
 
 def test_same_file_name_twice_is_refused(tmp_path):
     image = {"id": 1, "file_name": "a/x.tiff"}
-    content = {"images": [image, {"id": 2, "file_name": "b/x.tiff"}], "categories": [], "annotations": []}
+    content = {
+        "images": [image, {"id": 2, "file_name": "b/x.tiff"}],
+        "categories": [],
+        "annotations": [],
+    }
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(EmbedstoreError, match=r"x\.tiff"):
         read_annotations(tmp_path / "a.json")

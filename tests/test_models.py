@@ -66,9 +66,11 @@ def test_efficientnet_comes_whole_from_its_package():
     file = torch.load(model.weights.path, weights_only=True)
     theirs = [v for k, v in file.items() if not k.startswith("_fc")]
     state = model.network.state_dict()
+
     # An oracle for the renaming that does not use it: as multisets, the tensors are the same.
     def key(t):
         return tuple(t.shape), float(t.double().sum()), float(t.double().abs().sum())
+
     assert sorted(map(key, theirs)) == sorted(map(key, state.values()))
     # The head is dropped, so put it back and ask: does the network still know its classes?
     logits = torch.from_numpy(model.embed(PATCHES)) @ file["_fc.weight"].T + file["_fc.bias"]

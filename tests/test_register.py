@@ -82,7 +82,9 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data, tmp_path):
         {"status": "no-mpp", "n": 2}, {"status": "ok", "n": 2}, {"status": "unreadable", "n": 2},
     ]  # fmt: skip
     add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25))
-    found = query(uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide")
+    found = query(
+        uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide"
+    )
     assert [(r["mpp"], r["mpp_source"]) for r in found] == [(0.499, "slide"), (0.25, "option")]
     add(uri, "wsi", file, AddOptions())  # told nothing, it keeps what it knows
     assert query(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]

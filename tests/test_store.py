@@ -25,7 +25,10 @@ def read(store: Store, model: str) -> dict[str, np.ndarray]:
     table = store.lance(model_table(model)).to_table(columns=["annotation_id", "vector"])
     ids = table["annotation_id"].to_pylist()
     assert len(ids) == len(set(ids))
-    return {i: np.array(v, dtype=np.float32) for i, v in zip(ids, table["vector"].to_pylist())}
+    return {
+        i: np.array(v, dtype=np.float32)
+        for i, v in zip(ids, table["vector"].to_pylist(), strict=True)
+    }
 
 
 BATCHES = st.lists(
