@@ -557,7 +557,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and time left on stderr once the first step is reported."""
+    """Show a bar with rate and time left on stderr; Ctrl-C ends with a message and code 130."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -568,11 +568,15 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    try:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    except KeyboardInterrupt:
+        _say("interrupted; what is done is kept, the same command does the rest")
+        raise typer.Exit(130) from None
 
 
 # ---------------------------------------------------------------------------- entry points

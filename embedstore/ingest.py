@@ -96,7 +96,7 @@ def ingest(
     wanted = todo.missing[: options.limit]
     open_models = [m for m, n in names.items() if any(n in r["models"] for r in wanted)]
     weights = {
-        m: weights_for(store, m, n, _asked(m, options), options.weights.get(m), m in open_models)
+        m: weights_for(store, m, n, _asked(m, options), _spec(m, options), m in open_models)
         for m, n in names.items()
     }
     if wanted:
@@ -130,7 +130,7 @@ def _check(
     for model in models:
         check_name(model)
         check_model_name(options.name or model)
-    if unknown := [m for m in options.weights if m not in models]:
+    if unknown := [w for w in options.weights if not _names(w, models)]:
         raise EmbedstoreError(
             f"--weights names {', '.join(unknown)}, which no --model does; models: "
             f"{', '.join(models)}"
@@ -140,6 +140,15 @@ def _check(
     if not is_plausible_mpp(options.mpp_out):
         raise EmbedstoreError(f"--mpp-out {options.mpp_out:g} is not between 0.05 and 2.0 um/px")
     return {m: options.name or m for m in models}
+
+
+def _names(key: str, models: Sequence[str]) -> bool:
+    return key in models or f"timm:{key}" in models
+
+
+def _spec(model: str, options: IngestOptions) -> str | None:
+    """Return what --weights says of a model; timm:NAME may be called NAME there."""
+    return options.weights.get(model) or options.weights.get(model.removeprefix("timm:"))
 
 
 def _asked(model: str, options: IngestOptions) -> dict[str, Any]:

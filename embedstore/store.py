@@ -163,11 +163,11 @@ class Store:
             self._create(name, TABLES[name])
         if "store" not in tables:
             self._create("store", TABLES["store"])
-        if not self._db.open_table("store").count_rows():
+        if not self._open("store").count_rows():
             self.merge("store", [{"format": str(FORMAT), "created_at": now()}])
 
     def _check_format(self) -> None:
-        found = self._db.open_table("store").to_arrow()["format"].to_pylist()
+        found = self._open("store").to_arrow()["format"].to_pylist()
         if found != [str(FORMAT)]:
             raise EmbedstoreError(
                 f"{self.uri} has store format {', '.join(found) or 'none'}, this version reads "
@@ -195,7 +195,16 @@ class Store:
             return self._db.create_table(name, schema=schema)
         except (ValueError, OSError, RuntimeError):
             # Another process may have made it in between; else this fails with the true cause.
+            return self._open(name)
+
+    def _open(self, name: str) -> Any:
+        try:
             return self._db.open_table(name)
+        except (ValueError, OSError, RuntimeError) as e:
+            raise EmbedstoreError(
+                f"table '{name}' of the store at {self.uri} cannot be read ({e}); restore a "
+                "copy, or name another store with --store"
+            ) from e
 
     def make_model_table(self, model: str, dim: int) -> None:
         """Make the table of a model's embeddings if it is not there."""
@@ -209,7 +218,7 @@ class Store:
 
         Rows whose key is there already are replaced, or left alone if not `replace`.
         """
-        table = self._db.open_table(name)
+        table = self._open(name)
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=table.schema)
         if not rows.num_rows:
@@ -217,18 +226,24 @@ class Store:
         merge = table.merge_insert(table.schema.field(0).name)
         if replace:
             merge = merge.when_matched_update_all()
-        return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
+        try:
+            return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
+        except (OSError, RuntimeError) as e:
+            raise EmbedstoreError(
+                f"{rows.num_rows} rows could not be written to '{name}' of the store {self.uri}, "
+                f"what was there is unchanged ({e}); check its space and rights, then run again"
+            ) from e
 
     def update_columns(self, name: str, rows: pa.Table) -> int:
         """Overwrite some columns, given beside the key, of rows that are there; return how many."""
-        table = self._db.open_table(name)
+        table = self._open(name)
         schema = pa.schema([table.schema.field(c).remove_metadata() for c in rows.column_names])
         merge = table.merge_insert(table.schema.field(0).name).when_matched_update_all()
         return int(merge.execute(rows.cast(schema)).num_updated_rows)
 
     def delete(self, name: str, key: str, values: list[str]) -> None:
         """Delete the rows whose key is among values."""
-        table = self._db.open_table(name)
+        table = self._open(name)
         for i in range(0, len(values), 1000):
             quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in values[i : i + 1000])
             table.delete(f"{key} in ({quoted})")
@@ -236,17 +251,21 @@ class Store:
     def lance(self, name: str) -> Any:
         """Return a table as a Lance dataset pinned to its newest version."""
         options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
-        return self._db.open_table(name).to_lance(**options)
+        return self._open(name).to_lance(**options)
 
     def compact(self, name: str) -> None:
-        """Merge the small fragments that many writes leave."""
-        table = self._db.open_table(name)
+        """Merge the small fragments that many writes leave; left for later while others write."""
+        table = self._open(name)
         if table.stats()["fragment_stats"]["num_fragments"] > 1:
-            table.optimize()
+            try:
+                table.optimize()
+            except RuntimeError as e:
+                if "conflict" not in str(e):
+                    raise
 
     def stats(self, name: str) -> dict[str, int]:
         """Return n_rows, n_bytes, n_fragments and version of a table."""
-        table = self._db.open_table(name)
+        table = self._open(name)
         stats = table.stats()
         return {
             "n_rows": stats["num_rows"], "n_bytes": stats["total_bytes"],

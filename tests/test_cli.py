@@ -193,6 +193,24 @@ def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(data, tmp_path):
     os.close(main)
 
 
+def test_probes_interrupted_keep_what_is_recorded(real):
+    words = [BIN / "probes", "run", "atypia", "--seed", "9", "--fraction", "1", "--fraction", "0.9",
+             "--fraction", "0.8", "--fraction", "0.7", "--store", real]  # fmt: skip
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    sql = "select count(distinct run_id) as n from results where seed = 9"
+    n = 0
+    while process.poll() is None and n == 0:
+        n = run_command("embedstore", "sql", sql, "--json", "--store", real).json()[0]["n"]
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what is done is kept" in said
+    (row,) = run_command("embedstore", "sql", sql, "--json", "--store", real).json()
+    assert 0 < row["n"] < 20
+    again = run_command(*words, env={"EMBEDSTORE_URI": real})
+    assert f"{20 - row['n']} fits done, {row['n']} recorded before" in again.err
+
+
 def test_every_command_has_help_with_examples_of_its_options():
     for app, commands in (
         ("embedstore", "add ingest status models sql demo"),

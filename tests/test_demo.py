@@ -296,7 +296,7 @@ def test_interrupted_generation_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(demo, "_write_midog", fail)
+    monkeypatch.setattr(demo, "write_midog", fail)
     with pytest.raises(OSError, match="disk full"):
         write_demo(tmp_path / "d", n_slides_per_domain=1, n_annotations_per_slide=4)
     assert list(tmp_path.iterdir()) == []

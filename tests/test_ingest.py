@@ -218,6 +218,11 @@ def test_wrong_input_makes_nothing(store, models, options, said):
     assert query(store, "select * from models") == []
 
 
+def test_weights_may_name_a_timm_model_without_its_prefix(store):
+    options = IngestOptions(weights={"test_resnet": "random"}, limit=2)
+    assert ingest(store, "tiny", [RESNET], options).models[0].weights == "random"
+
+
 def test_unknown_and_slideless_datasets(store, tiny):
     with pytest.raises(EmbedstoreError, match="no dataset 'x'.*there: tiny"):
         ingest(store, "x", [RESNET], RANDOM)

@@ -1,5 +1,6 @@
 """The store: rows come back as they went in, exactly once, whoever writes."""
 
+import shutil
 import subprocess
 import sys
 
@@ -93,6 +94,7 @@ from tests.test_store import rows
 store = Store.open(sys.argv[1])
 store.make_model_table("m", 4)
 for start in range(0, 400, 40):
+    store.compact(model_table("m"))
     ids = [f"k{i}" for i in range(start, start + 40)]
     store.merge(model_table("m"), rows(ids, np.full((40, 4), start)), replace=False)
 """
@@ -159,3 +161,11 @@ def test_another_format_is_refused(tmp_path):
     store.merge("store", [{"format": "99", "created_at": None}])
     with pytest.raises(EmbedstoreError, match="store format 99"):
         Store.open(str(tmp_path / "s"))
+
+
+def test_a_broken_table_is_named(tmp_path):
+    store = Store.open(str(tmp_path / "s"), create=True)
+    shutil.rmtree(tmp_path / "s" / "results.lance")
+    (tmp_path / "s" / "results.lance").write_text("not a table")
+    with pytest.raises(EmbedstoreError, match=r"table 'results' of the store at .* cannot be read"):
+        store.lance("results")
