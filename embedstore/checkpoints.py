@@ -24,7 +24,7 @@ class Weights:
     sha256: str | None
 
 
-def find_weights(name: str, spec: str, hub: str) -> Weights:
+def find_weights(name: str, spec: str, hub: str, hub_file: str | None = None) -> Weights:
     """Return what `spec` means: hub (its repository `hub`), random, package:NAME or a path.
 
     Raises EmbedstoreError where they cannot be had, with the option that mends it.
@@ -32,7 +32,7 @@ def find_weights(name: str, spec: str, hub: str) -> Weights:
     if spec == "random":
         return Weights("random", None, None)
     if spec == "hub":
-        path, label = _from_hub(name, hub)
+        path, label = _from_hub(name, hub, hub_file)
     elif spec.startswith("package:"):
         path, label = _from_package(name, spec.removeprefix("package:")), spec
     else:
@@ -73,14 +73,14 @@ def _from_package(name: str, package: str) -> Path:
     raise EmbedstoreError(f"the package {package} holds no checkpoint; give --weights {name}=PATH")
 
 
-def _from_hub(name: str, hub: str) -> tuple[Path, str]:
+def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
     if not hub:
         raise EmbedstoreError(f"no hub holds weights of {name}; give --weights {name}=PATH|random")
     local = f"or give a local file: --weights {name}=PATH"
-    for file in ("model.safetensors", "pytorch_model.bin"):
+    for file in (hub_file,) if hub_file else ("model.safetensors", "pytorch_model.bin"):
         try:
             path = Path(hf_hub_download(hub, file))
         except GatedRepoError as e:
@@ -142,7 +142,77 @@ def remap_keys(
     """Return `state` with the keys of `layout` renamed to timm's; `wanted` are the model's keys."""
     if layout is None:
         return dict(state)
-    return {"efficientnet-pytorch": _remap_efficientnet}[layout](state, wanted)
+    return {
+        "efficientnet-pytorch": _remap_efficientnet,
+        "huggingface-vit": _remap_huggingface_vit,
+        "dinov2": _remap_dinov2,
+    }[layout](state, wanted)
+
+
+_HF_TOP = {
+    "embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "pos_embed",
+    "embeddings.register_tokens": "reg_token", "embeddings.patch_embeddings.projection.weight":
+    "patch_embed.proj.weight", "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+    "layernorm.weight": "norm.weight", "layernorm.bias": "norm.bias",
+}  # fmt: skip
+_HF_BLOCK = {
+    "attention.output.dense": "attn.proj", "layernorm_before": "norm1", "layernorm_after": "norm2",
+    "norm1": "norm1", "norm2": "norm2", "intermediate.dense": "mlp.fc1", "mlp.fc1": "mlp.fc1",
+    "mlp.weights_in": "mlp.fc1", "output.dense": "mlp.fc2", "mlp.fc2": "mlp.fc2",
+    "mlp.weights_out": "mlp.fc2", "layer_scale1": "ls1", "layer_scale2": "ls2",
+}  # fmt: skip
+_HF_UNUSED = ("pooler.", "embeddings.mask_token", "classifier.")
+
+
+def _remap_huggingface_vit(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """Rename the keys of Hugging Face's ViT, Dinov2 and Dinov2WithRegisters files."""
+    renamed: dict[str, Any] = {}
+    for key, value in state.items():
+        if key.startswith(_HF_UNUSED) or ".attention.attention.key." in key:
+            continue
+        if ".attention.attention.value." in key:
+            continue
+        if not key.startswith("encoder.layer."):
+            renamed[_HF_TOP[key]] = value
+            continue
+        n, rest = key.removeprefix("encoder.layer.").split(".", 1)
+        name, leaf = rest.rsplit(".", 1)
+        if name == "attention.attention.query":
+            parts = [value, *(state[key.replace(".query.", f".{p}.")] for p in ("key", "value"))]
+            renamed[f"blocks.{n}.attn.qkv.{leaf}"] = _join(parts)
+        else:
+            leaf = "gamma" if leaf == "lambda1" else leaf
+            renamed[f"blocks.{n}.{_HF_BLOCK[name]}.{leaf}"] = value
+    if "reg_token" in renamed:
+        _free_class_token_of_its_position(renamed)
+    return renamed
+
+
+def _remap_dinov2(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """Rename the keys of DINOv2's own files with registers, some of which prefix the backbone."""
+    prefix = next((p for p in ("teacher.backbone.", "backbone.") if f"{p}cls_token" in state), "")
+    renamed = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    renamed.pop("mask_token", None)
+    if "register_tokens" in renamed:
+        renamed["reg_token"] = renamed.pop("register_tokens")
+        _free_class_token_of_its_position(renamed)
+    for key in [k for k in renamed if ".mlp.w12." in k or ".mlp.w3." in k]:
+        name = key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
+        renamed[name] = renamed.pop(key)
+    return renamed
+
+
+def _free_class_token_of_its_position(state: dict[str, Any]) -> None:
+    # timm's models with registers give positions to patch tokens only: the class token takes its
+    # own into itself.
+    state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    state["pos_embed"] = state["pos_embed"][:, 1:]
+
+
+def _join(parts: list[Any]) -> Any:
+    import torch  # only a file that is read needs it
+
+    return torch.cat(parts)
 
 
 def _remap_efficientnet(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:

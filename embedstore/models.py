@@ -1,6 +1,7 @@
 """The boundary to timm: build a model strictly, pool its tokens, embed batches of patches."""
 
 import difflib
+import functools
 import hashlib
 import pickle
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ from safetensors import SafetensorError
 from embedstore.checkpoints import Weights, remap_keys, state_sha256
 from embedstore.errors import EmbedstoreError
 from embedstore.registry import REGISTRY, ModelEntry, check_name
+
+LAYERS: dict[str, Any] = {
+    "SwiGLUPacked": timm.layers.SwiGLUPacked,
+    "SiLU": torch.nn.SiLU,
+    "LayerNorm-1e-12": functools.partial(torch.nn.LayerNorm, eps=1e-12),
+}
+"""What the registry calls by name, so that it needs no torch."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -53,14 +61,14 @@ def _create_flexible(arch: str) -> tuple[Any, dict[str, object]]:
         return model, {}
 
 
-def choose_dtype(dtype: str, device: torch.device) -> str:
-    """Return dtype; for "auto" float16 on CUDA, bfloat16 on CPUs that compute it, else float32."""
+def choose_dtype(dtype: str, device: torch.device, on_cuda: str = "float16") -> str:
+    """Return dtype; for "auto" on_cuda there, bfloat16 on CPUs that compute it, else float32."""
     if dtype != "auto":
         if dtype not in DTYPES:
             raise EmbedstoreError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
         return dtype
     if device.type == "cuda":
-        return "float16"
+        return on_cuda
     return "bfloat16" if device.type == "cpu" and _cpu_has_bf16() else "float32"
 
 
@@ -141,25 +149,34 @@ def load_embedder(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:12], 16))
-        network = timm.create_model(entry.arch, pretrained=False, num_classes=0, **entry.kwargs)
-    if weights.path is None:
-        weights = Weights(weights.label, None, state_sha256(network.state_dict()))
-    else:
-        _load_strictly(network, entry, weights.path)
+        network = build(entry)
     if _count(network) != entry.n_params:
         raise EmbedstoreError(
             f"{name} was built with {_count(network):,} parameters, not {entry.n_params:,}; "
             f"timm {timm.__version__} builds {entry.arch} otherwise than expected"
         )
+    if weights.path is None:
+        weights = Weights(weights.label, None, state_sha256(network.state_dict()))
+    else:
+        network = _load_strictly(network, entry, weights.path)
     network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    return Embedder(name, entry, weights, choose_dtype(dtype, device), device, network)
+    dtype = choose_dtype(dtype, device, entry.cuda_dtype)
+    return Embedder(name, entry, weights, dtype, device, network)
+
+
+def build(entry: ModelEntry, **changes: object) -> Any:
+    """Return the untrained network of an entry; `changes` override its arguments."""
+    kwargs = {**entry.kwargs, **changes}
+    named = {k: LAYERS.get(v, v) if isinstance(v, str) else v for k, v in kwargs.items()}
+    return timm.create_model(entry.arch, pretrained=False, num_classes=0, **named)
 
 
 def _count(network: Any) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> None:
+def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
+    """Return the network with the file's parameters, built anew for another grid of positions."""
     try:
         # weights_only: a pickle that would run code is refused, not run.
         state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
@@ -177,6 +194,10 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> None:
         state = remap_keys(entry.remap, state, wanted)
     except (KeyError, IndexError, ValueError) as e:
         raise EmbedstoreError(f"{path} is not a {entry.arch} checkpoint: key {e}") from e
+    grid_px = _native_px(state, network)
+    if grid_px is not None:
+        network = build(entry, img_size=grid_px)
+        wanted = network.state_dict()
     heads = network.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
     state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{h}." for h in heads))}
@@ -190,6 +211,22 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> None:
                 for what, keys in found.items() if keys]  # fmt: skip
         raise EmbedstoreError(f"{path} is not a {entry.arch} checkpoint: keys {'; '.join(said)}")
     network.load_state_dict(state, strict=False)
+    return network
+
+
+def _native_px(state: dict[str, Any], network: Any) -> int | None:
+    """Return the image size of a checkpoint whose position grid is not the network's, else None.
+
+    The grid is kept as trained and interpolated at run time, as the model's own code does.
+    """
+    theirs, ours = state.get("pos_embed"), getattr(network, "pos_embed", None)
+    if theirs is None or ours is None or theirs.shape == ours.shape or theirs.ndim != 3:
+        return None
+    n_other = ours.shape[1] - network.patch_embed.num_patches  # tokens that have a position as well
+    side = round((theirs.shape[1] - n_other) ** 0.5)
+    if side**2 != theirs.shape[1] - n_other or theirs.shape[2] != ours.shape[2]:
+        return None
+    return int(side * network.patch_embed.patch_size[0])
 
 
 def record_of(embedder: Embedder) -> dict[str, Any]:

@@ -106,7 +106,10 @@ def weights_for(
 
         entry = resolve(model)
     found = find_weights(
-        model, spec or (entry.default_weights if entry else "hub"), entry.hub if entry else ""
+        model,
+        spec or (entry.default_weights if entry else "hub"),
+        entry.hub if entry else "",
+        entry.hub_file if entry else None,
     )
     if record is not None and not (found.path is None and record["weights"] == "random"):
         check_same(name, record, {"weights_sha256": found.sha256})

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from embedstore.checkpoints import Weights, file_sha256, find_weights, remap_keys
 from embedstore.errors import EmbedstoreError
-from embedstore.models import choose_device, choose_dtype, load_embedder, resolve
+from embedstore.models import build, choose_device, choose_dtype, load_embedder, resolve
 from embedstore.registry import REGISTRY
 
 CPU = torch.device("cpu")
@@ -33,13 +33,37 @@ def plain_state(model) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_registry_entries_build_as_written(name):
+    """On the meta device: parameter count, token layout and embedding width of every entry."""
     entry = REGISTRY[name]
     with torch.device("meta"):
-        network = timm.create_model(entry.arch, num_classes=0, **entry.kwargs).eval()
-        assert sum(p.numel() for p in network.parameters()) == entry.n_params
+        network = build(entry).eval()
         out = network.forward_features(torch.empty(2, 3, 224, 224))
-    width = out.shape[-1] if out.ndim == 3 else network.head_hidden_size
+    assert sum(p.numel() for p in network.parameters()) == entry.n_params
+    if entry.pooling == "gap":
+        assert entry.n_prefix == 0
+        width = network.head_hidden_size
+    else:
+        assert network.num_prefix_tokens == entry.n_prefix
+        patch = network.patch_embed.patch_size[0]
+        assert out.shape[1] == entry.n_prefix + (224 // patch) ** 2
+        width = out.shape[2]
     assert entry.dim == width * (2 if entry.pooling == "cls+mean" else 1)
+    assert entry.licence
+    assert entry.hub.count("/") == 1
+
+
+def test_the_papers_sizes_need_their_layers():
+    """Table 1 of the paper: 1.1B, 1.1B, 632M, 632M, 307M, 86M (nominal)."""
+    nominal = {"gigapath": 1.1e9, "h-optimus-0": 1.1e9, "virchow": 632e6, "virchow2": 632e6,
+               "uni": 307e6, "phikon": 86e6}  # fmt: skip
+    for name, size in nominal.items():
+        assert REGISTRY[name].n_params == pytest.approx(size, rel=0.035)
+    virchow = REGISTRY["virchow"]
+    plain = {k: v for k, v in virchow.kwargs.items() if k not in ("mlp_layer", "act_layer")}
+    with torch.device("meta"):
+        without = build(replace(virchow, kwargs=plain))
+    # 771 million without SwiGLU: the count would catch a missing layer.
+    assert sum(p.numel() for p in without.parameters()) == pytest.approx(771e6, rel=0.01)
 
 
 def test_real_checkpoint_is_loaded_to_the_last_parameter(vits14_file):
@@ -221,3 +245,83 @@ def test_hash_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     import hashlib
 
     assert file_sha256(file) == hashlib.sha256(b"three").hexdigest() != first
+
+
+class Tiny:
+    """A small transformer of each Hugging Face kind beside the timm network it must become."""
+
+    def __init__(self, kind: str) -> None:
+        import transformers as hf
+
+        torch.manual_seed(3)
+        same = {
+            "hidden_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": 56,
+        }
+        if kind == "vit":
+            config = hf.ViTConfig(
+                **same, intermediate_size=192, patch_size=14, layer_norm_eps=1e-12
+            )
+            self.theirs = hf.ViTModel(config)
+            kwargs = {"norm_layer": "LayerNorm-1e-12"}
+        else:
+            swiglu = {"use_swiglu_ffn": True} if "swiglu" in kind else {}
+            options = {**same, **swiglu, "patch_size": 14, "mlp_ratio": 4}
+            if "registers" in kind:
+                config = hf.Dinov2WithRegistersConfig(**options, num_register_tokens=4)
+                self.theirs = hf.Dinov2WithRegistersModel(config)
+            else:
+                self.theirs = hf.Dinov2Model(hf.Dinov2Config(**options))
+            kwargs = {"init_values": 1.0}
+            if "swiglu" in kind:
+                # Dinov2's hidden width: two thirds of 4 d, rounded up to a multiple of 8, twice.
+                hidden = (int(48 * 4 * 2 / 3) + 7) // 8 * 8
+                kwargs |= {
+                    "mlp_layer": "SwiGLUPacked",
+                    "act_layer": "SiLU",
+                    "mlp_ratio": 2 * hidden / 48,
+                }
+            if "registers" in kind:
+                kwargs |= {"reg_tokens": 4, "no_embed_class": True}
+        for p in self.theirs.parameters():
+            torch.nn.init.normal_(p, std=0.2)  # zeros and ones would hide what is swapped
+        self.entry = replace(
+            REGISTRY["phikon"], arch="vit_tiny_patch16_224", n_params=-1, dim=48,
+            kwargs={"img_size": 56, "patch_size": 14, "embed_dim": 48, "depth": 3, "num_heads": 4,
+                    "global_pool": "", "dynamic_img_size": True, **kwargs},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "dinov2-swiglu", "dinov2-registers",
+                                  "dinov2-registers-swiglu"])  # fmt: skip
+def test_hugging_face_files_give_the_same_tokens(kind, tmp_path):
+    """Saved and run by transformers, remapped and run by timm: all tokens agree."""
+    pytest.importorskip("transformers", reason="the test extra has transformers")
+    tiny = Tiny(kind)
+    tiny.theirs.eval().save_pretrained(tmp_path)
+    n_params = sum(p.numel() for p in build(tiny.entry).parameters())
+    ours = load_embedder("x", replace(tiny.entry, n_params=n_params),
+                         find_weights("x", str(tmp_path / "model.safetensors"), ""),
+                         dtype="float32", device=CPU)  # fmt: skip
+    x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = tiny.theirs(x).last_hidden_state
+        found = ours.network.forward_features(x)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_a_checkpoint_of_another_grid_keeps_its_own(tmp_path):
+    entry = resolve("timm:vit_tiny_patch16_224")
+    large = build(entry, img_size=384)
+    assert large.pos_embed.shape[1] == 1 + 24**2
+    torch.nn.init.normal_(large.pos_embed)
+    state = {k: v.contiguous() for k, v in large.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    found = embedder("timm:vit_tiny_patch16_224", str(tmp_path / "w.safetensors"))
+    assert torch.equal(found.network.pos_embed, large.pos_embed)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.network(x), large.eval()(x))
