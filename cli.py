@@ -172,7 +172,7 @@ def ingest_command(
         raise typer.Exit(130) from None
     rows: list[dict[str, Any]] = [
         {"dataset": dataset, "model": r.model, "weights": r.weights, "dtype": r.dtype,
-         "there_before": r.n_before, "embedded": r.n_embedded, "missing": r.n_left}
+         "there_before": r.n_before, "embedded": r.n_embedded, "not_embedded": r.n_left}
         for r in report.models
     ]  # fmt: skip
     if as_json:
@@ -325,7 +325,7 @@ def split_command(
     where: Annotated[
         str | None, typer.Option(help="SQL condition on the annotations view.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of all draws.")] = 42,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -371,7 +371,7 @@ def run_command(
     train_domain: Annotated[
         list[str] | None, typer.Option(help="With cross-domain: only these; repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the manifest.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the manifest.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
@@ -539,7 +539,8 @@ def _write(path: Path | None, write: Callable[[Any], Any]) -> None:
     except OSError as e:
         raise EmbedstoreError(f"{path} cannot be written: {e.strerror}") from e
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.is_file():
+            partial.unlink()
 
 
 def _format_of(path: Path) -> SqlFormat:
@@ -618,6 +619,8 @@ def _main(app: typer.Typer) -> None:
             f"[bold red]error:[/] {escape(str(e))}", highlight=False
         )
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; say nothing more
         raise SystemExit(1) from None

@@ -57,6 +57,13 @@ class AnnotationFile:
     notes: list[str]
 
 
+MALFORMED = (
+    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, OSError,
+    sqlite3.Error, csv.Error,
+)  # fmt: skip
+"""What readers raise on a file that is not what it should be."""
+
+
 def read_annotations(path: Path, format: str = "auto") -> AnnotationFile:
     """Return the content of an annotation file; `format` is a key of READERS or "auto"."""
     if not path.is_file():
@@ -67,7 +74,7 @@ def read_annotations(path: Path, format: str = "auto") -> AnnotationFile:
         raise EmbedstoreError(f"unknown format '{format}'; allowed: auto, {', '.join(READERS)}")
     try:
         content = READERS[format](path)
-    except (KeyError, TypeError, ValueError, AttributeError, sqlite3.Error) as e:
+    except MALFORMED as e:
         raise EmbedstoreError(
             f"{path} does not read as {format} ({type(e).__name__}: {e}); "
             f"name the right one with --format {'|'.join(READERS)}"
@@ -103,9 +110,10 @@ def read_midog(path: Path) -> AnnotationFile:
     images = {}
     for image in data["images"]:
         scalars = {k: str(v) for k, v in image.items() if isinstance(v, str | int | float)}
-        images[image["id"]] = SourceSlide(
-            _file_name(image["file_name"]), image.get("width"), image.get("height"), scalars
+        width, height = (
+            None if image.get(k) is None else int(image[k]) for k in ("width", "height")
         )
+        images[image["id"]] = SourceSlide(_file_name(image["file_name"]), width, height, scalars)
     annotations = []
     for a in data["annotations"]:
         x1, y1, x2, y2 = a["bbox"]
@@ -137,7 +145,7 @@ def read_sliderunner(path: Path) -> AnnotationFile:
     since their order differs between files.
     """
     notes: list[str] = []
-    with closing(sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)) as db:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
         db.row_factory = sqlite3.Row
         columns = {
             t: {r["name"] for r in db.execute(f"pragma table_info({t})")}
@@ -153,16 +161,18 @@ def read_sliderunner(path: Path) -> AnnotationFile:
             slides[row["uid"]] = SourceSlide(_file_name(row["filename"]), width, height, scalars)
         classes = {r["uid"]: str(r["name"]) for r in db.execute("select * from Classes")}
         deleted = "a.deleted" if "deleted" in columns["Annotations"] else "0"
-        annotations, n_deleted, n_unclassed = [], 0, 0
+        annotations, n_deleted, n_unclassed, n_placeless = [], 0, 0, 0
         for row in db.execute(
             f"select a.uid, a.slide, a.agreedClass as class, {deleted} as deleted, "
             "avg(c.coordinateX) as x, avg(c.coordinateY) as y from Annotations a "
-            "join Annotations_coordinates c on c.annoId = a.uid group by a.uid order by a.uid"
+            "left join Annotations_coordinates c on c.annoId = a.uid group by a.uid order by a.uid"
         ):
             if row["deleted"]:
                 n_deleted += 1
             elif row["class"] not in classes or row["slide"] not in slides:
                 n_unclassed += 1
+            elif row["x"] is None or row["y"] is None:
+                n_placeless += 1
             else:
                 slide = slides[row["slide"]]
                 annotations.append(
@@ -175,6 +185,8 @@ def read_sliderunner(path: Path) -> AnnotationFile:
         notes.append(f"{n_deleted} annotations marked deleted were left out")
     if n_unclassed:
         notes.append(f"{n_unclassed} annotations without an agreed class were left out")
+    if n_placeless:
+        notes.append(f"{n_placeless} annotations without coordinates were left out")
     return _annotation_file(
         path, "sliderunner", list(slides.values()), annotations, None, None, notes
     )
@@ -198,6 +210,7 @@ def read_csv(path: Path) -> AnnotationFile:
         )
     slides: dict[str, SourceSlide] = {}
     seen: dict[tuple[str, str], str] = {}
+    stated: dict[str, str] = {}
     annotations, notes = [], []
     for n, row in enumerate(rows, start=2):
         try:
@@ -207,7 +220,14 @@ def read_csv(path: Path) -> AnnotationFile:
                 f"{path} line {n}: x='{row['x']}', y='{row['y']}' are not numbers; "
                 "give the centre in level-0 pixels"
             ) from None
+        if not row[slide_key] or not row["label"]:
+            raise EmbedstoreError(f"{path} line {n}: slide or label is empty; fill or drop the row")
         slide = _file_name(row[slide_key])
+        if (first := stated.setdefault(slide, row[slide_key])) != row[slide_key]:
+            raise EmbedstoreError(
+                f"{path} line {n}: '{row[slide_key]}' and '{first}' have one file name; a slide is "
+                "known by its file name, so give each file a name of its own"
+            )
         attributes = {k: v for k, v in row.items() if k and isinstance(v, str) and v != ""}
         source_id = attributes.get("id") or _content_id(slide, x, y)
         if (slide, source_id) in seen:
@@ -243,8 +263,11 @@ def read_slide_table(path: Path) -> dict[str, dict[str, str]]:
     """
     if not path.is_file():
         raise EmbedstoreError(f"no slide table at {path}; give an existing CSV file")
-    with path.open(newline="", encoding="utf-8-sig") as f:
-        rows = list(csv.DictReader(f, dialect=_dialect(f.read(8192), f)))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as f:
+            rows = list(csv.DictReader(f, dialect=_dialect(f.read(8192), f)))
+    except MALFORMED as e:
+        raise EmbedstoreError(f"{path} does not read as a CSV table in UTF-8 ({e})") from e
     key = next((k for k in (rows[0] if rows else {}) if k.lower() in ("slide", "path")), None)
     if key is None:
         raise EmbedstoreError(f"{path} has no column slide; name each slide's file in one")

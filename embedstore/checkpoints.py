@@ -150,8 +150,8 @@ def file_sha256(path: Path) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "embedstore"
     memory = cache / "sha256.json"
     try:
-        known: dict[str, str] = json.loads(memory.read_text())
-    except (OSError, ValueError):
+        known: dict[str, str] = dict(json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
         known = {}
     if key not in known:
         with path.open("rb") as f:

@@ -20,6 +20,10 @@ from embedstore.registry import check_name
 from embedstore.slides import is_plausible_mpp
 from embedstore.store import Store, model_schema, model_table, now
 
+IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
+            "std")  # fmt: skip
+"""What a model's name stands for."""
+
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 10.0
 """Embeddings are written when either is reached: a kill costs at most that much work."""
@@ -129,7 +133,7 @@ def _check(
         raise EmbedstoreError("--as NAME goes with exactly one --model")
     for model in models:
         check_name(model)
-        check_model_name(options.name or model)
+        check_model_name(options.name or model, recorded_models(store))
     if unknown := [w for w in options.weights if not _names(w, models)]:
         raise EmbedstoreError(
             f"--weights names {', '.join(unknown)}, which no --model does; models: "
@@ -171,10 +175,11 @@ def _embed_missing(
     from embedstore.embed import SlideFailed, embed_slides  # torch comes in only when needed
 
     needed = {m: n for m, n in names.items() if any(n in r["models"] for r in wanted)}
-    embedders = [_open_model(store, m, n, weights[m], options) for m, n in needed.items()]
+    opened = [_open_model(store, m, n, weights[m], options) for m, n in needed.items()]
+    embedders = [e for e, _ in opened]
     on_cpu = embedders[0].device.type == "cpu"
     rows = {r["annotation_id"]: r for r in wanted}
-    writer = _Writer(store, dataset, rows)
+    writer = _Writer(store, dataset, rows, {i["model"]: i for _, i in opened})
     by_name = {r.model: r for r in report.models}
     total, done = sum(len(r["models"]) for r in wanted), 0
     stream = embed_slides(
@@ -215,8 +220,8 @@ def _jobs(wanted: list[dict[str, Any]]) -> Iterator[Any]:
 
 def _open_model(
     store: Store, model: str, name: str, weights: Weights | None, options: IngestOptions
-) -> Any:
-    """Return the model ready to embed, recorded in the models table."""
+) -> tuple[Any, dict[str, Any]]:
+    """Return the model, tried on one patch, and its row of the models table, not yet written."""
     from embedstore.models import choose_device, load_embedder, record_of, resolve
 
     if weights is None:
@@ -230,12 +235,9 @@ def _open_model(
     )
     identity = record_of(embedder) | _asked(model, options) | {"dtype": embedder.dtype}
     if record is not None:
-        keys = ("arch", "dim", "pooling", "dtype", "weights_sha256", "mean", "std")
-        check_same(name, record, {k: identity[k] for k in keys})
-    else:
-        store.make_model_table(name, embedder.entry.dim)
-        store.merge("models", [identity | {"created_at": now()}], replace=False)
-    return embedder
+        check_same(name, record, {k: identity[k] for k in IDENTITY})
+    embedder.check(options.patch_px)
+    return embedder, identity
 
 
 def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:
@@ -247,8 +249,15 @@ def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:
 class _Writer:
     """Collects vectors and writes them in batches, each batch whole or not at all."""
 
-    def __init__(self, store: Store, dataset: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dataset: str,
+        rows: Mapping[str, Mapping[str, Any]],
+        identities: dict[str, dict[str, Any]],
+    ) -> None:
         self._store, self._dataset, self._rows = store, dataset, rows
+        self._unrecorded = identities
         self._waiting: dict[str, list[tuple[list[str], NDArray[np.float32]]]] = defaultdict(list)
         self._last = time.monotonic()
 
@@ -261,11 +270,21 @@ class _Writer:
     def flush(self) -> None:
         for model, batches in self._waiting.items():
             if batches:
+                self._record(model)
                 ids = [i for batch, _ in batches for i in batch]
                 vectors = np.concatenate([v for _, v in batches])
                 self._store.merge(model_table(model), self._table(model, ids, vectors))
         self._waiting.clear()
         self._last = time.monotonic()
+
+    def _record(self, model: str) -> None:
+        """Record a model with its first vectors, so that a name is bound by nothing less."""
+        if (identity := self._unrecorded.pop(model, None)) is not None:
+            self._store.make_model_table(model, identity["dim"])
+            self._store.merge("models", [identity | {"created_at": now()}], replace=False)
+            # Another process may have been first, with something else under this name.
+            recorded = recorded_models(self._store)[model]
+            check_same(model, recorded, {k: identity[k] for k in IDENTITY})
 
     def _table(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
         rows = [self._rows[i] for i in ids]
@@ -274,6 +293,7 @@ class _Writer:
             "annotation_id": ids,
             **{k: [v] * len(ids) for k, v in (("model", model), ("dataset", self._dataset))},
             **{k: [r[k] for r in rows] for k in ("domain", "label", "slide")},
+            "embedded_at": [now()] * len(ids),
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
         }  # fmt: skip
         return pa.table(columns, schema=model_schema(dim))

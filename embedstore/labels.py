@@ -52,6 +52,11 @@ def choose_positive(asked: str | None, recorded: str | None, labels: set[str]) -
         raise EmbedstoreError(
             f"--positive '{asked}' is no label here; labels: {', '.join(sorted(labels))}"
         )
+    if asked is not None and recorded is not None and asked != recorded:
+        raise EmbedstoreError(
+            f"the positive label is recorded as '{recorded}', and results are for it; register the "
+            f"file under another dataset name to make it '{asked}'"
+        )
     positive = asked or recorded or (MITOTIC if MITOTIC in labels else None)
     if positive is None and len(labels) == 2:
         first, second = sorted(labels)

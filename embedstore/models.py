@@ -38,8 +38,11 @@ def resolve(name: str) -> ModelEntry:
         near = difflib.get_close_matches(arch.split(".")[0], timm.list_models(), n=3)
         hint = f"; near it: {', '.join(f'timm:{n}' for n in near)}" if near else ""
         raise EmbedstoreError(f"timm {timm.__version__} has no architecture '{arch}'{hint}")
-    with torch.device("meta"):
-        model, kwargs = _create_flexible(arch)
+    try:
+        with torch.device("meta"):
+            model, kwargs = _create_flexible(arch)
+    except RuntimeError as e:
+        raise EmbedstoreError(f"timm {timm.__version__} cannot build '{arch}': {e}") from e
     config = model.pretrained_cfg
     return ModelEntry(
         arch=arch, pooling="timm", norm=(tuple(config["mean"]), tuple(config["std"])),
@@ -100,6 +103,17 @@ class Embedder:
     device: torch.device
     network: Any
 
+    def check(self, patch_px: int) -> None:
+        """Raise EmbedstoreError unless the model embeds a patch of patch_px pixels here."""
+        try:
+            self.embed(np.full((1, patch_px, patch_px, 3), 200, dtype=np.uint8))
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as e:
+            raise EmbedstoreError(
+                f"{self.name} cannot embed patches of {patch_px} px on {self.device} "
+                f"({str(e).splitlines()[0] if str(e) else type(e).__name__}); "
+                "try another --patch-px or --device"
+            ) from e
+
     @torch.inference_mode()
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return embeddings, float32 (n, dim), of RGB patches, uint8 (n, height, width, 3).
@@ -113,7 +127,13 @@ class Embedder:
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self.entry.norm)
         x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"):
-            pooled = self._pool(x)
+            try:
+                pooled = self._pool(x)
+            except torch.OutOfMemoryError as e:
+                raise EmbedstoreError(
+                    f"{self.name} ran out of memory with {len(patches)} patches a batch; what is "
+                    "stored stays, go on with a smaller --batch-size"
+                ) from e
         vectors: NDArray[np.float32] = pooled.float().cpu().numpy()
         if vectors.shape[1] != self.entry.dim:
             raise EmbedstoreError(

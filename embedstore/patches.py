@@ -56,7 +56,8 @@ def read_patch(
     zoom = scale / down  # source pixels (of `level`) per patch pixel
     left, top = x_l0 / down - size * zoom / 2, y_l0 / down - size * zoom / 2
     if abs(zoom - 1) < 1e-3:
-        corner = (round(round(left) * down), round(round(top) * down))
+        # Half pixels always go the same way, unlike with Python's round.
+        corner = (round(math.floor(left + 0.5) * down), round(math.floor(top + 0.5) * down))
         return np.asarray(slide.read_region(*corner, level, size, size), dtype=np.uint8)
     # The bicubic filter reaches 2 source pixels, or 2 patch pixels where it shrinks: keep them.
     margin = math.ceil(2 * max(zoom, 1)) + 1

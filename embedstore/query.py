@@ -8,7 +8,8 @@ import csv
 import io
 import json
 import math
-from datetime import date, datetime
+from collections.abc import Iterable
+from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,10 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
         con.execute(f"create view {view} as {sql}")
     columns = "annotation_id, model, dataset, domain, label, slide"
     parts = []
-    for model in store.models():
-        con.register(model, store.lance(model_table(model)))
-        parts.append(f"select {columns}, vector::float[] as vector from {identifier(model)}")
+    for n, model in enumerate(store.models()):
+        con.register(f"_model_{n}", store.lance(model_table(model)))
+        con.execute(f"create view {identifier(model)} as select * from _model_{n}")
+        parts.append(f"select {columns}, vector::float[] as vector from _model_{n}")
     if not parts:
         con.register("_no_embeddings", model_schema(1).empty_table())
         parts.append(f"select {columns}, vector::float[] as vector from _no_embeddings")
@@ -99,9 +101,15 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def check_model_name(name: str) -> None:
-    """Raise EmbedstoreError for a model name that would hide a view."""
-    if name in VIEWS or name == "embeddings" or name.startswith("_") or not name.strip():
+def check_model_name(name: str, recorded: Iterable[str] = ()) -> None:
+    """Raise EmbedstoreError for a name that would hide a view or, to SQL, equal another model's."""
+    if twin := [r for r in recorded if r != name and r.casefold() == name.casefold()]:
+        raise EmbedstoreError(
+            f"there is a model '{twin[0]}' already, and SQL does not tell it from '{name}'; choose "
+            "another name with --as NAME"
+        )
+    folded = name.casefold()
+    if folded in VIEWS or folded == "embeddings" or name.startswith("_") or not name.strip():
         raise EmbedstoreError(
             f"'{name}' cannot name a model, since SQL has a view of that name; choose another "
             "with --as NAME"
@@ -154,6 +162,8 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> EmbedstoreError:
+    if "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from error
     hint = ""
     if isinstance(error, duckdb.CatalogException):
         models = [r[0] for r in con.execute("select model from _models order by 1").fetchall()]
@@ -170,13 +180,12 @@ def where_clause(where: str | None) -> str:
     """
     if where is None or not where.strip():
         return "true"
-    probe = f"select 1 from t where (\n{where}\n)"
     try:
-        whole = duckdb.extract_statements(probe)
-        alone = duckdb.extract_statements(f"select (\n{where}\n)")
+        # Inside a case no bracket closed early can start a union or another clause.
+        found = duckdb.extract_statements(f"select case when (\n{where}\n) then 1 end")
     except duckdb.Error as e:
         raise EmbedstoreError(f"--where '{where}' is no SQL condition: {e}") from e
-    if len(whole) != 1 or len(alone) != 1:
+    if len(found) != 1:
         raise EmbedstoreError(f"--where '{where}' must be one SQL condition, without a semicolon")
     return f"(\n{where}\n)"
 
@@ -189,7 +198,7 @@ def to_rows(table: pa.Table) -> list[dict[str, Any]]:
             return value if math.isfinite(value) else None
         if isinstance(value, Decimal):
             return int(value) if value == value.to_integral_value() else float(value)
-        if isinstance(value, datetime | date):
+        if isinstance(value, datetime | date | time):
             return value.isoformat()
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
@@ -197,7 +206,11 @@ def to_rows(table: pa.Table) -> list[dict[str, Any]]:
             return {k: plain(v) for k, v in value.items()}
         return value if isinstance(value, str | int | bool | None) else str(value)
 
-    return [{k: plain(v) for k, v in row.items()} for row in table.to_pylist()]
+    try:
+        rows = table.to_pylist()
+    except (OverflowError, ValueError) as e:
+        raise EmbedstoreError(f"a value has no form in Python ({e}); cast it to text in SQL") from e
+    return [{k: plain(v) for k, v in row.items()} for row in rows]
 
 
 def to_csv(table: pa.Table) -> str:
@@ -215,4 +228,7 @@ def to_csv(table: pa.Table) -> str:
 
 def write_parquet(table: pa.Table, sink: Path | Any) -> None:
     """Write rows as Parquet to a path or a binary stream."""
-    pq.write_table(table, sink, compression="zstd")
+    try:
+        pq.write_table(table, sink, compression="zstd")
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as e:
+        raise EmbedstoreError(f"Parquet cannot hold this result ({e}); cast it in SQL") from e

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from embedstore.annotations import (
     AnnotationFile,
     SourceAnnotation,
@@ -17,11 +15,11 @@ from embedstore.annotations import (
     read_annotations,
     read_slide_table,
 )
+from embedstore.changes import Before, follow_changes
 from embedstore.errors import EmbedstoreError
 from embedstore.labels import choose_positive, map_labels
-from embedstore.query import connect, fetch, fetch_rows, literal
 from embedstore.slides import MPP_MAX, MPP_MIN, is_plausible_mpp, probe
-from embedstore.store import TABLES, Store, model_table, now
+from embedstore.store import Store, now
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,13 @@ def add(
             notes.append(f"{n_by_class[name]} annotations of class '{name}' were left out")
     attributes = {s: {**v.attributes, **_row_of(table, s)} for s, v in content.slides.items()}
     rows = _annotation_rows(dataset, kept, attributes, content, options, notes)
-    before = _Before.load(there, dataset)
+    before = Before.load(there, dataset)
     labels = {r["label"] for r in (*rows, *before.annotations.values())}
     positive = choose_positive(options.positive, before.entry.get("positive_label"), labels)
+    before.check_cases(rows, annotations)
+    here = {r["annotation_id"] for r in rows}
+    if gone := sum(1 for i in before.annotations if i not in here):
+        notes.append(f"{gone} annotations registered before are not in this file; they stay")
     cases = {r["slide"]: r["case_id"] for r in rows}
     slides = []
     for n, slide in enumerate(s for s in content.slides.values() if s.slide in cases):
@@ -181,7 +183,7 @@ def _slide_row(
     attributes: Mapping[str, str],
     options: AddOptions,
     content: AnnotationFile,
-    before: "_Before",
+    before: Before,
 ) -> dict[str, Any]:
     old = before.slides.get(slide.slide, {})
     path = _find_slide(slide.slide, attributes.get("path"), options.slides, content.path.parent)
@@ -194,7 +196,9 @@ def _slide_row(
         given = mpp, "slide table"
     else:
         stated = old.get("mpp_source") in (None, "slide")
-        given = (None, None) if stated else (old["mpp"], old["mpp_source"])
+        of_dataset = before.entry.get("mpp")
+        known = (of_dataset, "option") if of_dataset else (None, None)
+        given = known if stated else (old["mpp"], old["mpp_source"])
     row = {
         "slide_id": f"{dataset}/{slide.slide}", "dataset": dataset, "slide": slide.slide,
         "path": str(path) if path else None, "width": slide.width, "height": slide.height,
@@ -226,69 +230,17 @@ def _find_slide(name: str, stated: str | None, folder: Path | None, beside: Path
     return next((p.resolve() for p in places if p.is_file()), None)
 
 
-@dataclass(frozen=True)
-class _Before:
-    """What the store knew of a dataset: its entry, and its slides and annotations by key."""
-
-    entry: dict[str, Any]
-    slides: dict[str, dict[str, Any]]
-    annotations: dict[str, dict[str, Any]]
-
-    @classmethod
-    def load(cls, store: Store | None, dataset: str) -> "_Before":
-        if store is None:
-            return cls({}, {}, {})
-        con, where = connect(store), f"where dataset = {literal(dataset)}"
-        entries = fetch_rows(con, f"select * from _datasets {where}")
-        slides = fetch(con, f"select slide, path, mpp, mpp_source from _slides {where}")
-        columns = "annotation_id, label, domain, x_l0, y_l0"
-        annotations = fetch(con, f"select {columns} from _annotations {where}")
-        return cls(
-            entries[0] if entries else {},
-            {r["slide"]: r for r in slides.to_pylist()},
-            {r["annotation_id"]: r for r in annotations.to_pylist()},
-        )
-
-
 def _write(
     store: Store,
     entry: dict[str, Any],
     rows: list[dict[str, Any]],
     slides: list[dict[str, Any]],
-    before: _Before,
+    before: Before,
 ) -> int:
     """Write slides, annotations and, last, the dataset's entry; return how many are new."""
     store.merge("slides", slides)
     # Before the annotations change: killed in between, the next add sees the difference again.
-    _follow_changes(store, rows, before.annotations, entry["notes"])
+    follow_changes(store, rows, slides, before, entry["notes"])
     n_new = store.merge("annotations", rows)
     store.merge("datasets", [entry])
     return n_new
-
-
-def _follow_changes(
-    store: Store,
-    rows: list[dict[str, Any]],
-    before: Mapping[str, Mapping[str, Any]],
-    notes: list[str],
-) -> None:
-    """Bring the models' tables in line: keys are rewritten, embeddings of moved points dropped."""
-    pairs = [(r, before[r["annotation_id"]]) for r in rows if r["annotation_id"] in before]
-    moved = [r["annotation_id"] for r, b in pairs if _at(r) != _at(b)]
-    renamed = [r for r, b in pairs if (r["label"], r["domain"]) != (b["label"], b["domain"])]
-    keys = ["annotation_id", "domain", "label"]
-    schema = pa.schema([TABLES["annotations"].field(k) for k in keys])
-    for model in store.models():
-        if moved:
-            store.delete(model_table(model), "annotation_id", moved)
-        if renamed:
-            update = [{k: r[k] for k in keys} for r in renamed]
-            store.update_columns(model_table(model), pa.Table.from_pylist(update, schema=schema))
-    if moved:
-        notes.append(f"{len(moved)} annotations moved: their embeddings were dropped, ingest again")
-    if renamed:
-        notes.append(f"{len(renamed)} annotations changed label or domain")
-
-
-def _at(row: Mapping[str, Any]) -> tuple[float, float]:
-    return row["x_l0"], row["y_l0"]

@@ -1,16 +1,23 @@
 """The boundary to OpenSlide: open a slide, say its size and mpp, read RGB regions."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import openslide
 from openslide.lowlevel import OpenSlideError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from embedstore.errors import SlideError
 
 MPP_MIN, MPP_MAX = 0.05, 2.0
 """Plausible micrometres per level-0 pixel of a light microscope's slide."""
+
+
+UNREADABLE = (
+    OpenSlideError, OSError, SyntaxError, ValueError, Image.DecompressionBombError,
+)  # fmt: skip
+"""What OpenSlide and Pillow raise on files that are damaged, too large or no images."""
 
 
 def is_plausible_mpp(mpp: float | None) -> bool:
@@ -26,13 +33,24 @@ class Slide:
     downsamples (level-0 pixels per pixel, per level).
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Open a file that OpenSlide or, failing that, Pillow reads; SlideError otherwise."""
+    def __init__(self, path: str | Path, *, decode: bool = True) -> None:
+        """Open a file that OpenSlide or, failing that, Pillow reads; SlideError otherwise.
+
+        decode=False only looks at a plain image's header: enough for its size, not for reading.
+        """
         try:
             self._slide: Any = openslide.open_slide(path)
+            if isinstance(self._slide, openslide.ImageSlide):
+                with Image.open(path) as image:
+                    _check_plain(image)
+                    if decode:
+                        # Now: Pillow decodes at the first read, which threads must not share.
+                        image.load()
+                        self._slide.close()
+                        self._slide = openslide.ImageSlide(image)
         except FileNotFoundError as e:
             raise SlideError(f"no slide file at {path}") from e
-        except (OpenSlideError, UnidentifiedImageError, OSError) as e:
+        except UNREADABLE as e:
             raise SlideError(f"{path} cannot be read as a slide: {e}") from e
         self.path = str(path)
         self.width, self.height = map(int, self._slide.dimensions)
@@ -52,11 +70,16 @@ class Slide:
         """
         try:
             region = self._slide.read_region((x_l0, y_l0), level, (width, height))
-        except (OpenSlideError, OSError, ValueError) as e:
+        except UNREADABLE as e:
             raise SlideError(f"{self.path} cannot be read at ({x_l0}, {y_l0}): {e}") from e
         white = Image.new("RGB", region.size, (255, 255, 255))
         white.paste(region, mask=region.getchannel("A"))
         return white
+
+
+def _check_plain(image: Image.Image) -> None:
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        raise ValueError(f"its pixels are not 8-bit (mode {image.mode}); convert it to 8-bit RGB")
 
 
 def _stated_mpp(properties: Any) -> tuple[float | None, str | None]:
@@ -79,20 +102,35 @@ def probe(path: Path | None, fallback: tuple[float | None, str | None]) -> dict[
     """Return the slide columns that opening the file decides: size, mpp, status and problem.
 
     fallback is (mpp, its source), used where the file states no plausible mpp. status is ok,
-    missing (no file yet), unreadable or no-mpp.
+    missing (no file yet), unreadable or no-mpp. fingerprint tells the file from another.
     """
+    mpp, source = fallback
+    row: dict[str, Any] = {"mpp": mpp, "mpp_source": source, "fingerprint": None}
     if path is None or not path.is_file():
-        mpp, source = fallback
-        return {"mpp": mpp, "mpp_source": source, "status": "missing", "problem": "no slide file"}
+        return row | {"status": "missing", "problem": "no slide file"}
+    row["fingerprint"] = _fingerprint(path)
     try:
-        with Slide(path) as slide:
+        with Slide(path, decode=False) as slide:
             size = {"width": slide.width, "height": slide.height}
             stated, doubt = slide.mpp, slide.mpp_problem
     except SlideError as e:
-        return {"mpp": None, "mpp_source": None, "status": "unreadable", "problem": str(e)}
-    mpp, source = (stated, "slide") if stated else fallback
-    if mpp is None:
+        # The fallback is kept for when the file is mended.
+        return row | {"status": "unreadable", "problem": str(e)}
+    row |= size
+    if stated:
+        row |= {"mpp": stated, "mpp_source": "slide"}
+    if row["mpp"] is None:
         why = doubt or "the file states no mpp"
         problem = f"{why}: add again with --mpp X, or with a --slide-table that has a column mpp"
-        return size | {"mpp": None, "mpp_source": None, "status": "no-mpp", "problem": problem}
-    return size | {"mpp": mpp, "mpp_source": source, "status": "ok", "problem": doubt}
+        return row | {"status": "no-mpp", "problem": problem}
+    return row | {"status": "ok", "problem": doubt}
+
+
+def _fingerprint(path: Path) -> str:
+    """Return a digest of a file's length and its ends: enough to see that a slide was replaced."""
+    n, ends = path.stat().st_size, 2**16
+    with path.open("rb") as f:
+        digest = hashlib.sha256(f"{n}|".encode() + f.read(ends))
+        f.seek(max(n - ends, 0))
+        digest.update(f.read(ends))
+    return digest.hexdigest()[:16]

@@ -41,7 +41,8 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "slides": _schema(
         "slide_id", dataset=TEXT, slide=TEXT, case_id=TEXT, case_source=TEXT, path=TEXT, width=INT,
-        height=INT, mpp=REAL, mpp_source=TEXT, scanner=TEXT, status=TEXT, problem=TEXT,
+        height=INT, mpp=REAL, mpp_source=TEXT, fingerprint=TEXT,
+        scanner=TEXT, status=TEXT, problem=TEXT,
         attributes=TEXT,
     ),
     "annotations": _schema(
@@ -65,8 +66,8 @@ TABLES: dict[str, pa.Schema] = {
         model=TEXT, weights=TEXT, weights_sha256=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
         where_sql=TEXT, target=TEXT, fold=INT, fraction=REAL, train_domain=TEXT, eval_domain=TEXT,
         metric=TEXT, value=REAL, ci_low=REAL, ci_high=REAL, n_train=INT, n_val=INT, n_test=INT,
-        n_pos=INT, seed=INT, seconds=REAL, state=TEXT, embeddings_version=INT, software=TEXT,
-        created_at=TIME,
+        n_pos=INT, seed=INT, seconds=REAL, state=TEXT, embeddings_version=INT, embedded_at=TIME,
+        software=TEXT, created_at=TIME,
     ),
     # One row holds all scores of a run, role and label: a run is written by one atomic merge.
     "predictions": _schema(
@@ -85,7 +86,7 @@ def model_schema(dim: int) -> pa.Schema:
     """Return the schema of one model's table: the keys beside a float32 vector of width dim."""
     return _schema(
         "annotation_id", model=TEXT, dataset=TEXT, domain=TEXT, label=TEXT, slide=TEXT,
-        vector=pa.list_(pa.float32(), dim),
+        embedded_at=TIME, vector=pa.list_(pa.float32(), dim),
     )  # fmt: skip
 
 
@@ -228,7 +229,7 @@ class Store:
             merge = merge.when_matched_update_all()
         try:
             return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
-        except (OSError, RuntimeError) as e:
+        except (OSError, RuntimeError, ValueError) as e:
             raise EmbedstoreError(
                 f"{rows.num_rows} rows could not be written to '{name}' of the store {self.uri}, "
                 f"what was there is unchanged ({e}); check its space and rights, then run again"

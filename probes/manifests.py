@@ -118,7 +118,9 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     if spec.group_by == "case" and counts["alone"] == counts["n"]:
         notes.append("no case is recorded, so every slide counts as its own case")
     centres = np.column_stack((column["x_l0"], column["y_l0"])) * np.array(column["mpp"])[:, None]
-    digest = manifest_digest(pool, **{k: v for k, v in vars(spec).items() if k != "dataset"})
+    places = [f"{x!r},{y!r}" for x, y in zip(column["x_l0"], column["y_l0"], strict=True)]
+    parameters = {k: v for k, v in vars(spec).items() if k != "dataset"}
+    digest = manifest_digest(pool, places, **parameters)
     return Candidates(digest, spec, pool, column["slide"], column["case_id"], centres,
                       counts["aside"], notes)  # fmt: skip
 
@@ -143,6 +145,8 @@ def ensure_splits(
     named in the notes; one asked for that cannot be is an EmbedstoreError. A domain that cannot
     train is left out by name, or, if asked for, an error. All is checked before any is written.
     """
+    if fractions is not None and not fractions:
+        raise EmbedstoreError("no fraction is named; give some in (0, 1], for example 0.1,1")
     asked = None if fractions is None else [check_fraction(f) for f in dict.fromkeys(fractions)]
     scheme, notes = found.spec.scheme, list(found.notes)
     every = train_domains(scheme, found.pool)

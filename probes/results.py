@@ -6,6 +6,7 @@ import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -50,13 +51,13 @@ class Scored:
     labels: Sequence[str]
 
 
-def recorded_runs(store: Store, run_ids: Sequence[str]) -> set[str]:
-    """Return those of run_ids whose results are recorded."""
-    if not run_ids:
-        return set()
-    sql = "select distinct run_id from _results where run_id in (" \
-          + ", ".join(map(literal, run_ids)) + ")"  # fmt: skip
-    return {r["run_id"] for r in fetch_rows(connect(store), sql)}
+def recorded_runs(store: Store, run_ids: Sequence[str]) -> dict[str, datetime | None]:
+    """Return those of run_ids whose results are recorded, each with the age of its embeddings."""
+    listed = ", ".join(map(literal, run_ids)) or "''"
+    sql = (
+        f"select run_id, max(embedded_at) as a from _results where run_id in ({listed}) group by 1"
+    )
+    return {r["run_id"]: r["a"] for r in fetch_rows(connect(store), sql)}
 
 
 def record(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from probes.linear import UniProbe
 from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
 from probes.metrics import evaluate
 from probes.results import Run, Scored, load_results, record, recorded_runs
-from probes.slices import Matrix, Slice, label_codes
+from probes.slices import Matrix, Slice, label_codes, newest
 
 METHODS: dict[str, Callable[[], Any]] = {"uni": UniProbe}
 """Probe by name: a function that makes an unfitted classifier in scikit-learn's grammar."""
@@ -68,9 +69,13 @@ def run(
         for m in models for s in splits for name in options.methods
     ]  # fmt: skip
     ids = [r.run_id for r in runs]
-    known = set() if options.force else recorded_runs(store, ids)
-    todo = [r for r in runs if r.run_id not in known]
+    known = {} if options.force else recorded_runs(store, ids)
+    # A recorded run stands as long as the embeddings it was made of do.
+    age = {m["model"]: newest(store, m["model"], found.pool.ids) for m in models}
+    todo = [r for r in runs if r.run_id not in known or known[r.run_id] != age[r.model]]
     labels = _label_order(store, found)
+    if found.n_left_out:
+        notes = [*notes, f"{found.n_left_out} annotations with a problem are in no split"]
     matrix: Matrix | None = None
     on_progress(0, len(todo))
     for n, one in enumerate(todo, start=1):
@@ -79,7 +84,7 @@ def run(
             matrix = Matrix(store, one.model, spec.dataset)
             for split in {r.split.split_id: r.split for r in todo if r.model == one.model}.values():
                 matrix.check(split)
-        _fit(store, one, matrix, labels)
+        _fit(store, one, matrix, labels, age[one.model])
         on_progress(n, len(todo))
     for table in ("splits", "results", "predictions"):
         store.compact(table)
@@ -123,11 +128,18 @@ def _label_order(store: Store, found: Candidates) -> list[str]:
     return sorted(set(found.pool.labels), key=lambda label: (label == positive, label))
 
 
-def _fit(store: Store, run: Run, matrix: Matrix, labels: list[str]) -> None:
+def _fit(
+    store: Store, run: Run, matrix: Matrix, labels: list[str], embedded_at: datetime | None
+) -> None:
     started = time.perf_counter()
     slices = matrix.slice(run.split)
     probe = METHODS[run.method]()
     probe.fit(slices["train"].X, label_codes(slices["train"].labels, labels))
+    if len(probe.classes_) != len(labels):
+        raise EmbedstoreError(
+            f"{run.method} was trained on {len(probe.classes_)} of the labels {', '.join(labels)}; "
+            "the manifest lacks some in train"
+        )
     roles = {r: slices[r] for r in ("val", "test") if slices[r].ids}
     scores = {
         r: Scored(s.ids, np.asarray(probe.predict_proba(s.X)), labels) for r, s in roles.items()
@@ -137,7 +149,7 @@ def _fit(store: Store, run: Run, matrix: Matrix, labels: list[str]) -> None:
     if getattr(probe, "collapsed_", False):
         state = "collapsed"
     facts = {
-        "state": state, "embeddings_version": matrix.version,
+        "state": state, "embeddings_version": matrix.version, "embedded_at": embedded_at,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     record(store, run, metrics=metrics, counts=counts, scores=scores, facts=facts)

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch, literal
+from embedstore.query import connect, fetch, fetch_rows, identifier, literal
 from embedstore.store import Store, model_table
 from probes.manifests import StoredSplit
 
@@ -61,7 +61,7 @@ class Matrix:
         if n != len(self.X) or len(keys.unique()) != n:
             raise EmbedstoreError(f"the table of model '{model}' holds annotations twice")
         self._check_finite()
-        self._con: duckdb.DuckDBPyConnection = connect(store)
+        self._con = connect(store)
         self._con.register(
             "_keys", pa.table({"annotation_id": keys, "row": pa.array(np.arange(n))})
         )
@@ -109,6 +109,15 @@ class Matrix:
         x = np.take(self.X, index, axis=0, mode="clip")
         ids, labels, domains = (rows[c].to_pylist() for c in ("annotation_id", "label", "domain"))
         return Slice(ids, labels, domains, x)
+
+
+def newest(store: Store, model: str, annotation_ids: Sequence[str]) -> datetime | None:
+    """Return when the newest of these annotations' embeddings was made; None where none is."""
+    con = connect(store)
+    con.register("_ids", pa.table({"annotation_id": list(annotation_ids)}))
+    sql = f"select max(embedded_at) as at from {identifier(model)} join _ids using (annotation_id)"
+    found: datetime | None = fetch_rows(con, sql)[0]["at"]
+    return found
 
 
 def label_codes(labels: Sequence[str], order: Sequence[str]) -> NDArray[np.intp]:

@@ -137,15 +137,14 @@ def _cut(
     if group_by != "annotation":
         val_groups, left = _whole_groups(pool, subset, groups[::-1], len(subset) - n_train)
         # Enough groups: train keeps every label and at least half of the subset.
-        if 2 * len(left) >= len(subset) and lacking(pool, left, members) is None:
+        if 2 * len(left) >= len(subset) and lacking(pool, left) is None:
             return Split(left, val_groups, test, "group"), rest
     return Split(train, val, test, "annotation"), rest
 
 
-def lacking(pool: Pool, train: Indices, members: Indices) -> str | None:
-    """Return the first label of `members` that `train` has fewer than two rows of, or None."""
-    label: str
-    for label in sorted({pool.labels[i] for i in members}):
+def lacking(pool: Pool, train: Indices) -> str | None:
+    """Return the first label of the pool that `train` has fewer than two rows of, or None."""
+    for label in sorted(set(pool.labels)):
         if sum(pool.labels[i] == label for i in train) < 2:
             return label
     return None
@@ -154,7 +153,7 @@ def lacking(pool: Pool, train: Indices, members: Indices) -> str | None:
 def _checked(pool: Pool, split: Split, members: Indices) -> Split:
     if len({pool.labels[i] for i in members}) < 2:
         raise InfeasibleError(f"all {len(members)} annotations have one label")
-    if (label := lacking(pool, split.train, members)) is not None:
+    if (label := lacking(pool, split.train)) is not None:
         raise InfeasibleError(
             f"its {len(split.train)} training annotations hold fewer than two of '{label}'"
         )
@@ -204,11 +203,15 @@ def train_domains(scheme: str, pool: Pool) -> list[str | None]:
     return [*sorted(set(pool.domains))] if scheme == "cross-domain" else [None]
 
 
-def manifest_digest(pool: Pool, **parameters: object) -> str:
-    """Return the manifest id: 16 hex digits over the annotations and the parameters by name."""
+def manifest_digest(pool: Pool, centres: Sequence[str], **parameters: object) -> str:
+    """Return the manifest id: 16 hex digits over the annotations and the parameters by name.
+
+    centres holds each annotation's place as text: a moved annotation is another one, to the audit
+    and to every score.
+    """
     digest = hashlib.sha256()
     for name in sorted(parameters):
         digest.update(f"{name}={parameters[name]!r}\n".encode())
-    for row in zip(pool.ids, pool.labels, pool.domains, pool.groups, strict=True):
+    for row in zip(pool.ids, pool.labels, pool.domains, pool.groups, centres, strict=True):
         digest.update("\t".join(row).encode() + b"\n")
     return digest.hexdigest()[:16]

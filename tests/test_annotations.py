@@ -60,7 +60,14 @@ def _database(path: Path, *, new: bool) -> Path:
                        [("Mitose", 2), ("Hard negative", 7), ("granulocyte", 1)])  # fmt: skip
         db.executemany("insert into Slides values (?, ?, ?, ?)",
                        [("C:\\slides\\one.svs", 1, None, None), ("two.svs", 2, 900, 700)])  # fmt: skip
-        rows = [(2, 1, 1, 1), (7, 2, 1, 2), (1, 3, 2, 3), (2, 4, 2, 1), (None, 5, 2, 1)]
+        rows = [
+            (2, 1, 1, 1),
+            (7, 2, 1, 2),
+            (1, 3, 2, 3),
+            (2, 4, 2, 1),
+            (None, 5, 2, 1),
+            (2, 6, 1, 1),
+        ]
         for row in rows:
             db.execute(
                 "insert into Annotations (agreedClass, uid, slide, type) values (?,?,?,?)", row
@@ -80,7 +87,7 @@ def _database(path: Path, *, new: bool) -> Path:
 
 @pytest.mark.parametrize("new", [False, True])
 def test_sliderunner_forms(tmp_path, new):
-    content = read_annotations(_database(tmp_path / "x.sqlite", new=new))
+    content = read_annotations(_database(tmp_path / "x#1?.sqlite", new=new))
     found = {a.source_id: (a.slide, a.x_l0, a.y_l0, a.category) for a in content.annotations}
     expected = {
         "1": ("one.svs", 10, 20, "Mitose"),
@@ -93,6 +100,7 @@ def test_sliderunner_forms(tmp_path, new):
         assert "1 annotations marked deleted were left out" in content.notes
     assert found == expected
     assert "1 annotations without an agreed class were left out" in content.notes
+    assert "1 annotations without coordinates were left out" in content.notes
     assert content.slides["one.svs"].width is None
     assert content.slides["two.svs"].width == 900
 

@@ -29,7 +29,7 @@ def real(data, vits14_file, tmp_path_factory) -> str:
     ingested = run_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
                            f"{MODEL}={vits14_file}", "--json", "--store", uri)  # fmt: skip
     (row,) = ingested.json()
-    assert (row["embedded"], row["missing"]) == (1214, 0)
+    assert (row["embedded"], row["not_embedded"]) == (1214, 0)
     return uri
 
 

@@ -22,7 +22,7 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=self.command == "GET")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def _answer(self, *, body: bool) -> None:
         owner = self.path.removeprefix("/api/models/").strip("/").split("/")[0]

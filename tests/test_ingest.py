@@ -266,3 +266,62 @@ def test_real_frames_with_a_real_checkpoint(data, vits14_file, tmp_path):
     assert (row["dim"], row["n_params"], row["pooling"]) == (384, 22_056_192, "cls")
     assert row["weights"] == "vit_small_patch14_dinov2.safetensors"
     assert Path(vits14_file).name == row["weights"]
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"patch_px": 100}, "--patch-px"), ({"device": "meta"}, "--device"),
+])  # fmt: skip
+def test_a_first_ingest_that_fails_binds_nothing(store, options, said):
+    name = "timm:vit_tiny_patch16_224"
+    weights = {name: "random"}
+    with pytest.raises(EmbedstoreError, match=said):
+        ingest(store, "tiny", [name], IngestOptions(weights=weights, **options))
+    assert store.models() == []
+    assert query(store, "select * from models") == []
+    assert (
+        ingest(store, "tiny", [name], IngestOptions(weights=weights, limit=2)).models[0].n_embedded
+        == 2
+    )
+
+
+def test_names_that_sql_does_not_tell_apart_are_refused(store):
+    ingest(store, "tiny", [RESNET], IngestOptions(weights={RESNET: "random"}, name="foo", limit=3))
+    for name, said in (
+        ("FOO", "there is a model 'foo'"),
+        ("Slides", "--as NAME"),
+        ("EMBEDDINGS", "--as"),
+    ):
+        with pytest.raises(EmbedstoreError, match=said):
+            ingest(store, "tiny", [VIT], IngestOptions(weights={VIT: "random"}, name=name))
+    assert store.models() == ["foo"]
+    assert status(store)[0]["done"] == 3
+
+
+def test_plain_images_as_slides_give_the_same_vectors_with_any_number_of_threads(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    rows = ["slide,x,y,label"]
+    for n in range(3):
+        Image.fromarray(rng.integers(0, 255, (600, 600, 3), dtype=np.uint8)).save(
+            tmp_path / f"{n}.png"
+        )
+        rows += [
+            f"{n}.png,{100 + 10 * k},{300 + k},{('mitosis', 'imposter')[k % 2]}" for k in range(40)
+        ]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    found = []
+    for workers in (1, 6):
+        uri = str(tmp_path / f"s{workers}")
+        add(uri, "d", tmp_path / "a.csv", AddOptions(slides=tmp_path, mpp=0.25))
+        report = ingest(
+            Store.open(uri), "d", [RESNET], IngestOptions(**{**vars(RANDOM), "workers": workers})
+        )
+        assert (report.models[0].n_embedded, report.set_aside) == (120, {})
+        found.append(
+            {
+                r["annotation_id"]: r["vector"]
+                for r in query(Store.open(uri), "select * from embeddings")
+            }
+        )
+    assert found[0] == found[1]

@@ -16,7 +16,7 @@ MAX_LINES, MAX_FUNCTION_LINES = 350, 60
 # Who may import a foreign system: one file each (and the demonstration's writer for tifffile).
 BOUNDARIES = {
     "openslide": {"slides.py"}, "timm": {"models.py"}, "lancedb": {"store.py"},
-    "duckdb": {"query.py", "slices.py"}, "huggingface_hub": {"checkpoints.py"},
+    "duckdb": {"query.py"}, "huggingface_hub": {"checkpoints.py"},
     "typer": {"cli.py"}, "rich": {"cli.py"}, "tifffile": {"demo_files.py"},
 }  # fmt: skip
 

@@ -1,4 +1,6 @@
-"""Manifests in the store: identity, what is skipped or refused, and the audit against brute force."""
+"""Manifests in the store: identity, what is skipped or refused, the audit by brute force."""
+
+import csv
 
 import numpy as np
 import pytest
@@ -90,6 +92,29 @@ def test_where_cannot_reach_beyond_the_dataset(real):
     assert {i.split("/")[0] for i in found.pool.ids} == {"atypia"}
 
 
+def test_where_takes_no_union(real):
+    where = "1 = 1) union all (select annotation_id, label, domain, slide, case_id, x_l0, y_l0, mpp from annotations"
+    with pytest.raises(EmbedstoreError, match="no SQL condition"):
+        candidates(real, ManifestSpec("atypia", where=where))
+
+
+def test_a_moved_annotation_makes_another_manifest(tiny, tmp_path):
+    uri, ids = str(tmp_path / "s"), []
+    for shift in (0, 40):
+        rows = [
+            {**r, "id": str(k), "x": str(float(r["x"]) + shift)} for k, r in enumerate(tiny.rows)
+        ]
+        with (tmp_path / "a.csv").open("w", newline="") as f:
+            writer = csv.DictWriter(f, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        add(uri, "d", tmp_path / "a.csv", AddOptions())
+        found = candidates(Store.open(uri), ManifestSpec("d"))
+        ids.append((found.manifest_id, found.pool.ids))
+    assert ids[0][1] == ids[1][1]
+    assert ids[0][0] != ids[1][0]
+
+
 def test_midog_leaks_as_the_protocol_says(real):
     """Public facts of the paper's splits: all images shared, 38.7% overlap, 11.8% centres."""
     found = candidates(real, ManifestSpec("midogpp", where=MIDOG22))
@@ -175,5 +200,5 @@ def test_stored_manifest_id(tiny, tmp_path):
     add(str(tmp_path / "s"), "tiny", tiny.csv, AddOptions())
     assert (
         candidates(Store.open(str(tmp_path / "s")), ManifestSpec("tiny")).manifest_id
-        == "f228bd95142f2365"
+        == "e8505fa1ab6fcebf"
     )

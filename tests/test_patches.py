@@ -1,5 +1,7 @@
 """Slides and patches: pixel values against formulas, sizes and mpp against the files themselves."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,3 +131,35 @@ def test_probe_of_what_is_not_there_or_broken(data, tmp_path):
     assert probe(None, (None, None))["status"] == "missing"
     assert probe(tmp_path / "x.svs", (None, None))["status"] == "missing"
     assert probe(data / "wsi/broken.svs", (0.25, "option"))["status"] == "unreadable"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
+def test_plain_images_are_read_alike_by_many_threads(tmp_path, suffix):
+    """Pillow decodes at the first read; threads that share that get each other's pixels."""
+    pixels = np.random.default_rng(0).integers(0, 255, (900, 900, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    decoded = np.asarray(Image.open(path).convert("RGB"))
+    places = [(int(x), int(y)) for x in range(0, 800, 90) for y in range(0, 800, 270)]
+    for _ in range(6):
+        with Slide(path) as slide, ThreadPoolExecutor(8) as pool:
+            regions = list(pool.map(lambda p, s=slide: s.read_region(*p, 0, 80, 80), places))
+        for (x, y), region in zip(places, regions, strict=True):
+            np.testing.assert_array_equal(np.asarray(region), decoded[y : y + 80, x : x + 80])
+
+
+def test_images_that_would_be_read_wrongly_or_not_at_all_are_slide_errors(tmp_path, monkeypatch):
+    Image.fromarray(np.full((50, 50), 60000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(SlideError, match="not 8-bit"):
+        Slide(tmp_path / "deep.png")
+    Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(tmp_path / "big.png")
+    content = bytearray((tmp_path / "big.png").read_bytes())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    with pytest.raises(SlideError, match=r"big\.png"):
+        Slide(tmp_path / "big.png")
+    assert probe(tmp_path / "big.png", (0.25, "option"))["status"] == "unreadable"
+    monkeypatch.undo()
+    content[40:60] = b"x" * 20
+    (tmp_path / "hurt.png").write_bytes(content)
+    with pytest.raises(SlideError, match=r"hurt\.png"):
+        Slide(tmp_path / "hurt.png")

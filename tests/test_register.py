@@ -204,3 +204,135 @@ def test_a_slide_has_one_case(tmp_path):
     rows = [{"slide": "a", "x": k, "y": 1, "label": "mitosis", "case": f"c{k}"} for k in range(2)]
     with pytest.raises(EmbedstoreError, match="a slide has one case"):
         add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
+
+
+def vectors(uri: str) -> dict[str, list[float]]:
+    return {r["annotation_id"]: r["vector"] for r in query(uri, "select * from embeddings")}
+
+
+@pytest.mark.parametrize("change", ["mpp", "file"])
+def test_another_scale_or_file_drops_the_embeddings_of_its_slides(tmp_path, change):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for name in ("a.tiff", "b.tiff"):
+        pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
+        # Only a.tiff depends on --mpp: b.tiff says its own.
+        write_slide(folder / name, pixels, mpp=None if name == "a.tiff" else 0.25)
+    rows = [{"slide": f"{'ab'[k % 2]}.tiff", "x": 150 + k, "y": 200, "label": ("mitosis", "imposter")[k % 3 == 0]}
+            for k in range(20)]  # fmt: skip
+    file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
+    add(uri, "d", file, AddOptions(slides=folder, mpp=0.25))
+    options = IngestOptions(weights={"timm:test_resnet": "random"})
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    before = vectors(uri)
+    add(uri, "d", file, AddOptions(slides=folder))  # the same again: nothing is dropped
+    assert vectors(uri) == before
+    if change == "file":
+        write_slide(
+            folder / "a.tiff", rng.integers(0, 255, (400, 400, 3), dtype=np.uint8), mpp=None
+        )
+    report = add(uri, "d", file, AddOptions(slides=folder, mpp=0.5 if change == "mpp" else 0.25))
+    assert any(
+        "10 annotations moved (1 slides with another file or mpp)" in n for n in report.notes
+    )
+    assert {i.split("/")[1] for i in vectors(uri)} == {"b.tiff"}
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    after = vectors(uri)
+    assert after.keys() == before.keys()
+    assert all((after[i] == before[i]) == ("b.tiff" in i) for i in after)
+
+
+def test_a_folder_that_moved_drops_nothing(tiny, tmp_path):
+    import shutil
+
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions(slides=tiny.slides))
+    options = IngestOptions(weights={"timm:test_resnet": "random"})
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    before = vectors(uri)
+    shutil.copytree(tiny.slides, tmp_path / "elsewhere")
+    add(uri, "d", tiny.csv, AddOptions(slides=tmp_path / "elsewhere"))
+    assert vectors(uri) == before
+    assert {"elsewhere"} == {
+        r["path"].split("/")[-2] for r in query(uri, "select path from slides")
+    }
+
+
+def test_one_file_name_in_two_folders_is_refused(tmp_path):
+    rows = [{"path": f"{d}/s.png", "x": 1, "y": k, "label": "mitosis"} for k, d in enumerate("ab")]
+    with pytest.raises(EmbedstoreError, match="have one file name"):
+        add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
+
+
+def test_a_slide_keeps_its_case_across_files(tmp_path):
+    uri = str(tmp_path / "s")
+    for n, said in ((0, None), (1, "registered in case 'c0'")):
+        rows = [
+            {"slide": "a", "x": n, "y": k, "label": "mitosis", "case": f"c{n}"} for k in range(2)
+        ]
+        file = write_csv(tmp_path / f"{n}.csv", rows)
+        if said is None:
+            add(uri, "d", file, AddOptions())
+        else:
+            with pytest.raises(EmbedstoreError, match=said):
+                add(uri, "d", file, AddOptions())
+    rows = [{"slide": "a", "x": 0, "y": k, "label": "mitosis", "case": "c9"} for k in range(2)]
+    add(uri, "d", write_csv(tmp_path / "0.csv", rows), AddOptions())  # all of it: corrected
+    assert query(uri, "select distinct case_id from annotations") == [{"case_id": "c9"}]
+
+
+def test_what_a_shorter_file_no_longer_names_stays_and_is_told(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions())
+    report = add(uri, "d", write_csv(tmp_path / "a.csv", tiny.rows[:40]), AddOptions())
+    assert "8 annotations registered before are not in this file; they stay" in report.notes
+
+
+def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(tmp_path, data):
+    import shutil
+
+    for name in ("a.tiff", "b.tiff"):
+        write_slide(tmp_path / name, np.zeros((300, 300, 3), np.uint8), mpp=None)
+    good = (tmp_path / "a.tiff").read_bytes()
+    shutil.copy(data / "wsi/broken.svs", tmp_path / "a.tiff")
+    uri = str(tmp_path / "s")
+    for name, options in (("a", {"mpp": 0.4}), ("b", {})):
+        rows = [{"slide": f"{name}.tiff", "x": 9, "y": 9, "label": "mitosis"}]
+        file = write_csv(tmp_path / f"{name}.csv", rows)
+        add(uri, "d", file, AddOptions(slides=tmp_path, **options))
+    found = {r["slide"]: (r["status"], r["mpp"]) for r in query(uri, "select * from slides")}
+    assert found == {"a.tiff": ("unreadable", 0.4), "b.tiff": ("ok", 0.4)}
+    (tmp_path / "a.tiff").write_bytes(good)
+    ingest(
+        Store.open(uri), "d", ["timm:test_resnet"], IngestOptions(weights={"test_resnet": "random"})
+    )
+    assert query(uri, "select status, mpp from slides where slide = 'a.tiff'") == [
+        {"status": "ok", "mpp": 0.4}]  # fmt: skip
+
+
+def test_the_positive_label_is_not_changed_under_recorded_results(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions())
+    with pytest.raises(EmbedstoreError, match="recorded as 'mitotic figure'"):
+        add(uri, "d", tiny.csv, AddOptions(positive="non-mitotic figure"))
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("a.csv", "slide,x,y,label\na,1,2\n"),
+    ("a.csv", "slide,x,y,label,width\na,1,2,mitosis,1e999\n"),
+    ("a.csv", "slide,x,y,label\n,1,2,mitosis\n"),
+    ("a.json", '{"images":[{"id":1,"file_name":"a","width":"abc"}],"categories":[{"id":1,"name":"mitosis"}],'
+     '"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[0,0,50,50]}]}'),
+])  # fmt: skip
+def test_malformed_rows_are_told_and_make_no_store(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(EmbedstoreError, match=name):
+        add(str(tmp_path / "s"), "d", tmp_path / name, AddOptions())
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_slide_table_in_another_encoding(tiny, tmp_path):
+    (tmp_path / "t.csv").write_bytes("slide,scanner\na0.tiff,Müller\n".encode("latin-1"))
+    with pytest.raises(EmbedstoreError, match="UTF-8"):
+        add(str(tmp_path / "s"), "d", tiny.csv, AddOptions(slide_table=tmp_path / "t.csv"))

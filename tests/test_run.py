@@ -1,6 +1,7 @@
 """`probes run`: planted answers are found, each run is recorded once, on one test set for all."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -25,14 +26,14 @@ def query(store, sql):
 
 def plant(store: Store, model: str, dim: int, signal: float, weights: str = "w.pth") -> None:
     """Store vectors whose first number tells the label with strength `signal`, the rest is noise."""
-    rng = np.random.default_rng(abs(hash(model)) % 1000)
+    rng = np.random.default_rng(sum(model.encode()))
     rows = query(store, "select * from annotations where status = 'ok'")
     vectors = rng.normal(size=(len(rows), dim)).astype(np.float32)
     vectors[:, 0] += [signal * (r["label"] == "mitotic figure") for r in rows]
     columns = {
         k: [r[k] for r in rows] for k in ("annotation_id", "dataset", "domain", "label", "slide")
     }
-    columns |= {"model": [model] * len(rows),
+    columns |= {"model": [model] * len(rows), "embedded_at": [None] * len(rows),
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)}  # fmt: skip
     schema = model_schema(dim)
     store.make_model_table(model, dim)
@@ -254,3 +255,45 @@ def test_three_labels(tmp_path):
         "select annotation_id, sum(score) as total, count(*) as n from predictions group by 1",
     )
     assert all(r["n"] == 3 and r["total"] == pytest.approx(1, abs=1e-5) for r in rows)
+
+
+def test_a_run_is_made_again_when_its_embeddings_were(planted):
+    """Same annotations, same model name, other vectors: the recorded score no longer stands."""
+    plant(planted, "fresh", 200, 4.0)
+    options = RunOptions(models=["fresh"], folds=[0])
+    first = run(planted, ManifestSpec("d"), options)
+    assert run(planted, ManifestSpec("d"), options).n_new == 0
+    rows = query(planted, "select * from fresh")
+    rng = np.random.default_rng(0)
+    for r in rows:
+        r["vector"] = rng.normal(size=200).tolist()
+        r["embedded_at"] = datetime(2026, 1, 1)
+    planted.merge(model_table("fresh"), rows)
+    again = run(planted, ManifestSpec("d"), options)
+    assert (again.n_new, again.n_recorded) == (1, 0)
+    value = [next(r["value"] for r in x.rows if r["metric"] == "auroc") for x in (first, again)]
+    assert value[0] > 0.95
+    assert value[1] < 0.7
+    assert [r["run_id"] for r in again.rows] == [r["run_id"] for r in first.rows]
+
+
+def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path):
+    rows = ["slide,x,y,label,domain"] + [
+        f"s{k % 5},{k},0,{'ABC'[k % (2 if k < 120 else 3)]},{'two' if k < 120 else 'three'}" for k in range(300)]  # fmt: skip
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    add(str(tmp_path / "s"), "e", tmp_path / "a.csv", AddOptions(labels={c: c for c in "ABC"}))
+    store = Store.open(str(tmp_path / "s"))
+    store.make_model_table("m", 150)
+    keys = ("annotation_id", "dataset", "domain", "label", "slide")
+    vectors = np.random.default_rng(0).normal(size=(300, 150))
+    notes = query(store, "select * from annotations")
+    vectors += 4 * np.eye(150)[["ABC".index(r["label"]) for r in notes]]
+    store.merge(model_table("m"), [{**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
+                                   for r, v in zip(notes, vectors, strict=True)])  # fmt: skip
+    store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
+    report = run(store, ManifestSpec("e", scheme="cross-domain"), RunOptions(folds=[0]))
+    assert {r["train_domain"] for r in report.rows} == {"three"}
+    assert any("train domain two" in n and "'C'" in n for n in report.notes)
+    value = {r["eval_domain"]: r["value"] for r in report.rows if r["metric"] == "auroc"}
+    assert value["three"] > 0.9
+    assert value["two"] is None  # a label is absent there: NULL, not a number for fewer labels

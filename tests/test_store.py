@@ -17,6 +17,7 @@ from embedstore.store import TABLES, Store, model_of_table, model_schema, model_
 def rows(ids: list[str], vectors: np.ndarray) -> pa.Table:
     n, dim = vectors.shape
     keys = {k: ["x"] * n for k in ("model", "dataset", "domain", "label", "slide")}
+    keys["embedded_at"] = [None] * n
     flat = pa.array(vectors.astype(np.float32).ravel())
     vector = pa.FixedSizeListArray.from_arrays(flat, dim)
     return pa.table({"annotation_id": ids, **keys, "vector": vector}, schema=model_schema(dim))

@@ -1,0 +1,98 @@
+"""Adding a dataset again: what the store knew, and how the embeddings follow what has changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from embedstore.errors import EmbedstoreError
+from embedstore.query import connect, fetch_rows, literal
+from embedstore.store import TABLES, Store, model_table
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the store knew of a dataset: its entry, and its slides and annotations by key."""
+
+    entry: dict[str, Any]
+    slides: dict[str, dict[str, Any]]
+    annotations: dict[str, dict[str, Any]]
+
+    @classmethod
+    def load(cls, store: Store | None, dataset: str) -> "Before":
+        """Return what a store, if there is one, holds of a dataset."""
+        if store is None:
+            return cls({}, {}, {})
+        con, where = connect(store), f"where dataset = {literal(dataset)}"
+        entries = fetch_rows(con, f"select * from _datasets {where}")
+        slides = fetch_rows(
+            con, f"select slide, case_id, path, mpp, mpp_source, fingerprint from _slides {where}"
+        )
+        columns = "annotation_id, slide, label, domain, x_l0, y_l0"
+        annotations = fetch_rows(con, f"select {columns} from _annotations {where}")
+        return cls(
+            entries[0] if entries else {},
+            {r["slide"]: r for r in slides},
+            {r["annotation_id"]: r for r in annotations},
+        )
+
+    def check_cases(self, rows: list[dict[str, Any]], path: Path) -> None:
+        """Raise EmbedstoreError where a slide has another case than an earlier file gave it."""
+        kept = self.others(rows)
+        for r in rows:
+            old = self.slides.get(r["slide"], {}).get("case_id")
+            if r["slide"] in kept and old is not None and old != r["case_id"]:
+                raise EmbedstoreError(
+                    f"{path} puts slide {r['slide']} in case '{r['case_id']}', but annotations of "
+                    f"it are registered in case '{old}'; a slide has one case"
+                )
+
+    def others(self, rows: list[dict[str, Any]]) -> set[str]:
+        """Return the slides of annotations that these rows do not replace."""
+        here = {r["annotation_id"] for r in rows}
+        return {b["slide"] for i, b in self.annotations.items() if i not in here}
+
+
+def follow_changes(
+    store: Store,
+    rows: list[dict[str, Any]],
+    slides: list[dict[str, Any]],
+    before: Before,
+    notes: list[str],
+) -> None:
+    """Bring the models' tables in line: keys are rewritten, embeddings of other pixels dropped."""
+    old = before.annotations
+    pairs = [(r, old[r["annotation_id"]]) for r in rows if r["annotation_id"] in old]
+    changed = {s["slide"] for s in slides if _shows_else(s, before.slides.get(s["slide"], {}))}
+    moved = [i for i, b in old.items() if b["slide"] in changed]
+    moved += [
+        r["annotation_id"] for r, b in pairs if _at(r) != _at(b) and r["slide"] not in changed
+    ]
+    renamed = [r for r, b in pairs if (r["label"], r["domain"]) != (b["label"], b["domain"])]
+    keys = ["annotation_id", "domain", "label"]
+    schema = pa.schema([TABLES["annotations"].field(k) for k in keys])
+    for model in store.models():
+        if moved:
+            store.delete(model_table(model), "annotation_id", moved)
+        if renamed:
+            update = [{k: r[k] for k in keys} for r in renamed]
+            store.update_columns(model_table(model), pa.Table.from_pylist(update, schema=schema))
+    if moved:
+        why = f" ({len(changed)} slides with another file or mpp)" if changed else ""
+        notes.append(
+            f"{len(moved)} annotations moved{why}: their embeddings were dropped, ingest again"
+        )
+    if renamed:
+        notes.append(f"{len(renamed)} annotations changed label or domain")
+
+
+def _shows_else(slide: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Return whether patches of a slide would now differ from those cut before."""
+    known = [k for k in ("fingerprint", "mpp") if slide[k] is not None and old.get(k) is not None]
+    return any(slide[k] != old[k] for k in known)
+
+
+def _at(row: Mapping[str, Any]) -> tuple[float, float]:
+    return row["x_l0"], row["y_l0"]
