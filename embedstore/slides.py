@@ -41,13 +41,8 @@ class Slide:
         try:
             self._slide: Any = openslide.open_slide(path)
             if isinstance(self._slide, openslide.ImageSlide):
-                with Image.open(path) as image:
-                    _check_plain(image)
-                    if decode:
-                        # Now: Pillow decodes at the first read, which threads must not share.
-                        image.load()
-                        self._slide.close()
-                        self._slide = openslide.ImageSlide(image)
+                self._slide.close()
+                self._slide = _plain_image(path, decode)
         except FileNotFoundError as e:
             raise SlideError(f"no slide file at {path}") from e
         except UNREADABLE as e:
@@ -77,9 +72,14 @@ class Slide:
         return white
 
 
-def _check_plain(image: Image.Image) -> None:
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
-        raise ValueError(f"its pixels are not 8-bit (mode {image.mode}); convert it to 8-bit RGB")
+def _plain_image(path: str | Path, decode: bool) -> openslide.ImageSlide:
+    with Image.open(path) as image:
+        if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+            raise ValueError(f"its pixels are not 8-bit (mode {image.mode}); convert it to RGB")
+        if not decode:
+            return openslide.ImageSlide(path)
+        image.load()  # now: Pillow decodes at the first read, which threads must not share
+        return openslide.ImageSlide(image)
 
 
 def _stated_mpp(properties: Any) -> tuple[float | None, str | None]:

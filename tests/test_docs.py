@@ -81,3 +81,7 @@ def test_no_path_of_a_machine_and_no_secret_in_the_repository():
 def test_the_models_of_the_readme_are_known():
     for name in re.findall(r"--model ([a-z0-9-]+)", README):
         assert name in REGISTRY
+    listed = README[README.index("(gigapath") :]
+    named = re.findall(r"[a-z][a-z0-9-]+", listed[: listed.index("and 24 more")])
+    assert set(named) <= set(REGISTRY)
+    assert len(REGISTRY) == len(named) + 24
