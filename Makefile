@@ -28,7 +28,7 @@ demo: install
 	$(BIN)/probes run demo --scheme cross-domain --store $(STORE)
 	$(BIN)/probes run demo --fraction 0.01 --fraction 0.1 --fraction 1 --store $(STORE)
 	@echo "The store to query next: $(STORE)"
-	@echo "  $(BIN)/embedstore sql \"select * from results limit 5\" --store $(STORE)"
+	@echo "  $(BIN)/embedstore sql \"select model, fraction, avg(value) as auroc from results where metric = 'auroc' and eval_domain = 'all' group by all order by all\" --store $(STORE)"
 
 test: install
 	$(BIN)/python -m pytest

@@ -300,8 +300,11 @@ def demo_command(
     """Write a small generated dataset: slides of several stain domains with annotations."""
     from embedstore.demo import write_demo
 
-    with _progress("drawing slides", "slides") as on_slide:
-        written = write_demo(directory, progress=on_slide)
+    try:
+        with _progress("drawing slides", "slides") as on_slide:
+            written = write_demo(directory, progress=on_slide)
+    except OSError as e:
+        raise EmbedstoreError(f"{directory} cannot be written: {e.strerror}") from e
     typer.echo(str(written.slides))
     typer.echo(str(written.midog_json))
     typer.echo(str(written.sliderunner_sqlite))
@@ -484,18 +487,38 @@ def _print_table(
     title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
 ) -> None:
     columns = list(columns if columns is not None else rows[0] if rows else [])
+    console = _console()
+    if len(columns) > 3 and 9 * len(columns) > console.width:
+        _print_records(title, rows, columns, console)
+        return
     table = Table(header_style="bold")
     for c in columns:
         numbers = any(isinstance(r[c], int | float) for r in rows)
         table.add_column(escape(c), justify="right" if numbers else "left", overflow="fold")
     for row in rows[:500]:
         table.add_row(*(_cell(row[c]) for c in columns))
-    console = _console()
     if title is not None:
         console.print(Text(title, style="bold"))
     console.print(table)
     if len(rows) > 500:
         _say(f"the first 500 of {len(rows):,} rows; --format csv or --output FILE gives all")
+
+
+def _print_records(
+    title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], console: Console
+) -> None:
+    """Print each row as a list of columns: what has many columns is read down, not across."""
+    if title is not None:
+        console.print(Text(title, style="bold"))
+    for row in rows[:50]:
+        table = Table(show_header=False)
+        for c in columns:
+            table.add_row(Text(c, style="bold"), _cell(row[c]))
+        console.print(table)
+    if len(rows) > 50:
+        _say(f"the first 50 of {len(rows):,} rows; --format csv or --output FILE gives all")
+    if not rows:
+        console.print("no rows")
 
 
 def _cell(value: Any) -> Text:
@@ -530,6 +553,11 @@ def _write(path: Path | None, write: Callable[[Any], Any]) -> None:
         sys.stdout.flush()
         write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
+        return
+    path = path.resolve()
+    if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
+        with path.open("wb") as sink:
+            write(sink)
         return
     partial = path.with_name(path.name + ".part")
     try:
@@ -604,7 +632,7 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     except KeyboardInterrupt:
-        _say("interrupted; what is done is kept, the same command does the rest")
+        _say("interrupted; what is stored is kept, the same command does the rest")
         raise typer.Exit(130) from None
 
 
@@ -621,6 +649,9 @@ def _main(app: typer.Typer) -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except PermissionError as e:
+        _say(f"error: {e.strerror}: {e.filename}")
+        raise SystemExit(1) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; say nothing more
         raise SystemExit(1) from None

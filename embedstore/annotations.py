@@ -198,8 +198,7 @@ def read_csv(path: Path) -> AnnotationFile:
     x and y are level-0 pixels. Columns domain, case, width, height and id are used where present;
     without an id the source id is a digest of slide, x and y, which sorting and relabelling keep.
     """
-    with path.open(newline="", encoding="utf-8-sig") as f:
-        rows = list(csv.DictReader(f, dialect=_dialect(f.read(8192), f)))
+    rows = _table_rows(path)
     header = list(rows[0]) if rows else []
     slide_key = next((k for k in ("slide", "path") if k in header), None)
     missing = [k for k in ("x", "y", "label") if k not in header]
@@ -209,44 +208,55 @@ def read_csv(path: Path) -> AnnotationFile:
             "needed: slide (or path), x, y, label"
         )
     slides: dict[str, SourceSlide] = {}
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str], SourceAnnotation] = {}
     stated: dict[str, str] = {}
-    annotations, notes = [], []
+    repeats: list[int] = []
     for n, row in enumerate(rows, start=2):
-        try:
-            x, y = float(row["x"]), float(row["y"])
-        except (TypeError, ValueError):
-            raise EmbedstoreError(
-                f"{path} line {n}: x='{row['x']}', y='{row['y']}' are not numbers; "
-                "give the centre in level-0 pixels"
-            ) from None
-        if not row[slide_key] or not row["label"]:
-            raise EmbedstoreError(f"{path} line {n}: slide or label is empty; fill or drop the row")
-        slide = _file_name(row[slide_key])
-        if (first := stated.setdefault(slide, row[slide_key])) != row[slide_key]:
+        new = _csv_annotation(f"{path} line {n}", row, slide_key)
+        if (first := stated.setdefault(new.slide, row[slide_key])) != row[slide_key]:
             raise EmbedstoreError(
                 f"{path} line {n}: '{row[slide_key]}' and '{first}' have one file name; a slide is "
                 "known by its file name, so give each file a name of its own"
             )
-        attributes = {k: v for k, v in row.items() if k and isinstance(v, str) and v != ""}
-        source_id = attributes.get("id") or _content_id(slide, x, y)
-        if (slide, source_id) in seen:
-            if seen[slide, source_id] != row["label"]:
-                raise EmbedstoreError(
-                    f"{path} line {n}: {slide} ({x:g}, {y:g}) is there twice with labels "
-                    f"'{seen[slide, source_id]}' and '{row['label']}'; keep one of them"
-                )
-            notes.append(f"line {n} repeats an earlier row and was left out")
-            continue
-        seen[slide, source_id] = row["label"]
+        old = seen.setdefault((new.slide, new.source_id), new)
+        if (old.x_l0, old.y_l0, old.category) != (new.x_l0, new.y_l0, new.category):
+            raise EmbedstoreError(
+                f"{path} line {n}: {new.slide} has {new.source_id} twice, at ({new.x_l0:g}, "
+                f"{new.y_l0:g}) as '{new.category}' and at ({old.x_l0:g}, {old.y_l0:g}) as "
+                f"'{old.category}'; keep one of them"
+            )
+        if old is not new:
+            repeats.append(n)
         width, height = (
-            int(float(attributes[k])) if k in attributes else None for k in ("width", "height")
+            int(float(new.attributes[k])) if k in new.attributes else None
+            for k in ("width", "height")
         )
-        of_slide = {k: v for k, v in attributes.items() if k not in ("x", "y", "label", "id")}
-        slides.setdefault(slide, SourceSlide(slide, width, height, of_slide))
-        annotations.append(SourceAnnotation(slide, source_id, x, y, row["label"], attributes))
+        of_slide = {k: v for k, v in new.attributes.items() if k not in ("x", "y", "label", "id")}
+        slides.setdefault(new.slide, SourceSlide(new.slide, width, height, of_slide))
+    notes = []
+    if repeats:
+        notes.append(
+            f"{len(repeats)} rows repeat earlier ones and were left out (line {repeats[0]})"
+        )
     domain, case = (k if k in header else None for k in ("domain", "case"))
+    annotations = list(seen.values())
     return _annotation_file(path, "csv", list(slides.values()), annotations, domain, case, notes)
+
+
+def _csv_annotation(where: str, row: Mapping[str, Any], slide_key: str) -> SourceAnnotation:
+    try:
+        x, y = float(row["x"]), float(row["y"])
+    except (TypeError, ValueError):
+        raise EmbedstoreError(
+            f"{where}: x='{row['x']}', y='{row['y']}' are not numbers; "
+            "give the centre in level-0 pixels"
+        ) from None
+    if not row[slide_key] or not row["label"]:
+        raise EmbedstoreError(f"{where}: slide or label is empty; fill or drop the row")
+    slide = _file_name(row[slide_key])
+    attributes = {k: v for k, v in row.items() if k and isinstance(v, str) and v != ""}
+    source_id = attributes.get("id") or _content_id(slide, x, y)
+    return SourceAnnotation(slide, source_id, x, y, row["label"], attributes)
 
 
 READERS: dict[str, Callable[[Path], AnnotationFile]] = {
@@ -264,8 +274,7 @@ def read_slide_table(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         raise EmbedstoreError(f"no slide table at {path}; give an existing CSV file")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            rows = list(csv.DictReader(f, dialect=_dialect(f.read(8192), f)))
+        rows = _table_rows(path)
     except MALFORMED as e:
         raise EmbedstoreError(f"{path} does not read as a CSV table in UTF-8 ({e})") from e
     key = next((k for k in (rows[0] if rows else {}) if k.lower() in ("slide", "path")), None)
@@ -302,6 +311,17 @@ def _annotation_file(
 
 def _any_has(slides: Any, key: str) -> bool:
     return any(key in s.attributes for s in slides)
+
+
+def _table_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a delimited file, column names without the spaces around them."""
+    with path.open(newline="", encoding="utf-8-sig") as f:
+        reader = csv.DictReader(f, dialect=_dialect(f.read(8192), f))
+        names = [name.strip() for name in reader.fieldnames or []]
+        if doubles := sorted({n for n in names if names.count(n) > 1}):
+            raise EmbedstoreError(f"{path} has column {', '.join(doubles)} more than once")
+        reader.fieldnames = names
+        return list(reader)
 
 
 def _file_name(text: str) -> str:

@@ -52,6 +52,8 @@ def choose_positive(asked: str | None, recorded: str | None, labels: set[str]) -
         raise EmbedstoreError(
             f"--positive '{asked}' is no label here; labels: {', '.join(sorted(labels))}"
         )
+    if recorded not in labels:
+        recorded = None  # the file was mapped anew
     if asked is not None and recorded is not None and asked != recorded:
         raise EmbedstoreError(
             f"the positive label is recorded as '{recorded}', and results are for it; register the "

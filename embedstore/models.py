@@ -202,12 +202,13 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
         state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
     except (
         pickle.UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError,
-        SafetensorError,
+        SafetensorError, IndexError, AttributeError, TypeError,
     ) as e:  # fmt: skip
         if "weights_only" in str(e):
             why = "it is no plain checkpoint of tensors, and reading it could run code: refused"
         else:
-            why = f"torch cannot read it as a checkpoint ({str(e).splitlines()[0]})"
+            said = (str(e).splitlines() or [type(e).__name__])[0]
+            why = f"torch cannot read it as a checkpoint ({said})"
         raise EmbedstoreError(f"{path}: {why}") from e
     wanted = network.state_dict()
     try:

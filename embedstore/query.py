@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -129,7 +130,14 @@ def run_sql(store: Store, query: str) -> pa.Table:
     if len(statements) != 1:
         raise EmbedstoreError(f"give one SQL statement, not {len(statements)}")
     kind = statements[0].type
-    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+    if kind is duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains, so that must be a reading statement, too.
+        inner = re.sub(r"(?is)^\s*explain\s+(analyze\s+)?", "", query, count=1)
+        try:
+            kind = con.extract_statements(inner)[0].type
+        except duckdb.Error as e:
+            raise _sql_error(e, con) from e
+    if kind is not duckdb.StatementType.SELECT:
         raise EmbedstoreError(
             f"the store is read only in SQL, {kind.name} is not allowed; "
             "write results to a file with --output FILE"
@@ -143,6 +151,10 @@ def fetch(con: duckdb.DuckDBPyConnection, query: str, params: list[Any] | None =
         table = con.sql(query, params=params).to_arrow_table()
     except duckdb.Error as e:
         raise _sql_error(e, con) from e
+    except RuntimeError as e:
+        if "interrupted" in str(e):
+            raise KeyboardInterrupt from e
+        raise
     return table.rename_columns(_unique(table.column_names))
 
 

@@ -74,12 +74,15 @@ def add(
     attributes = {s: {**v.attributes, **_row_of(table, s)} for s, v in content.slides.items()}
     rows = _annotation_rows(dataset, kept, attributes, content, options, notes)
     before = Before.load(there, dataset)
-    labels = {r["label"] for r in (*rows, *before.annotations.values())}
+    here = {r["annotation_id"] for r in rows}
+    staying = [b for i, b in before.annotations.items() if i not in here]
+    labels = {r["label"] for r in (*rows, *staying)}
     positive = choose_positive(options.positive, before.entry.get("positive_label"), labels)
     before.check_cases(rows, annotations)
-    here = {r["annotation_id"] for r in rows}
-    if gone := sum(1 for i in before.annotations if i not in here):
-        notes.append(f"{gone} annotations registered before are not in this file; they stay")
+    if staying:
+        notes.append(
+            f"{len(staying)} annotations registered before are not in this file; they stay"
+        )
     cases = {r["slide"]: r["case_id"] for r in rows}
     slides = []
     for n, slide in enumerate(s for s in content.slides.values() if s.slide in cases):

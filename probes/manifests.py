@@ -95,13 +95,18 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
             f"{', '.join(sorted(known)) or 'none'}"
         )
     # A sub-select, so that no condition can reach beyond this dataset's usable annotations.
-    rows = fetch(
-        con,
-        "select annotation_id, label, domain, slide, case_id, x_l0, y_l0, "
-        "coalesce(mpp, 0.25) as mpp from "
-        f"(select * from annotations where dataset = {dataset} and status = 'ok') "
-        f"where {where_clause(spec.where)} order by annotation_id",
-    ).to_pydict()
+    selected = (
+        f"from (select * from annotations where dataset = {dataset} and status = 'ok') "
+        f"where {where_clause(spec.where)} order by annotation_id"
+    )
+    columns = "annotation_id, label, domain, slide, case_id, x_l0, y_l0, coalesce(mpp, 0.25) as mpp"
+    rows = fetch(con, f"select {columns} {selected}").to_pydict()
+    again = fetch(con, f"select annotation_id {selected}")["annotation_id"].to_pylist()
+    if sorted(again) != sorted(rows["annotation_id"]):
+        raise EmbedstoreError(
+            f"--where {spec.where} selects other annotations each time it is asked; use a "
+            "condition on what is stored"
+        )
     counts = fetch_rows(con, "select count(*) filter (status != 'ok') as aside, count(*) filter "
                    f"(case_id = slide) as alone, count(*) as n from annotations where dataset = "
                    f"{dataset}")[0]  # fmt: skip
@@ -167,7 +172,7 @@ def ensure_splits(
                 }
             except InfeasibleError as e:
                 where = f"train domain {domain}, " if domain is not None else ""
-                message = f"{where}fraction {fraction:g}: too small, {e}"
+                message = f"{where}fraction {fraction:g}: {e}"
                 if (asked is not None and scheme != "cross-domain") or domains:
                     raise EmbedstoreError(message) from e
                 notes.append(f"left out {message}")

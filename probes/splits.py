@@ -155,10 +155,11 @@ def _checked(pool: Pool, split: Split, members: Indices) -> Split:
         raise InfeasibleError(f"all {len(members)} annotations have one label")
     if (label := lacking(pool, split.train)) is not None:
         raise InfeasibleError(
-            f"its {len(split.train)} training annotations hold fewer than two of '{label}'"
+            f"too small, its {len(split.train)} training annotations hold fewer than two of "
+            f"'{label}'"
         )
     if len({pool.labels[i] for i in split.test}) < 2:
-        raise InfeasibleError(f"its {len(split.test)} test annotations have one label")
+        raise InfeasibleError(f"too small, its {len(split.test)} test annotations have one label")
     return split
 
 

@@ -134,8 +134,10 @@ def test_csv_round_trip_in_any_order(tmp_path_factory, rows, delimiter):
     [
         ("a.csv", "slide,x,y\na.tiff,1,2\n", "needed: slide (or path), x, y, label"),
         ("a.csv", "slide,x,y,label\na.tiff,1,two,A\n", "line 2"),
-        ("a.csv", "slide,x,y,label\na.tiff,1,2,A\na.tiff,1,2,B\n", "twice with labels 'A' and 'B'"),
+        ("a.csv", "slide,x,y,label\na.tiff,1,2,A\na.tiff,1,2,B\n", "as 'B' and at (1, 2) as 'A'"),
         ("a.csv", "slide,x,y,label\n", "needed: slide"),
+        ("a.csv", "slide,x,y,label,id\na,1,2,A,7\na,3,4,A,7\n", "has 7 twice"),
+        ("a.csv", "slide,x,x,y,label\na,1,2,3,A\n", "column x more than once"),
         ("a.json", '{"images": []}', "does not read as midog"),
         ("a.json", '{"images": [', "does not read as midog"),
         ("a.json", '{"images": [], "categories": [], "annotations": []}', "holds no annotations"),
@@ -180,3 +182,10 @@ def test_slide_table_by_name_with_or_without_suffix(tmp_path):
     table = read_slide_table(tmp_path / "t.csv")
     assert table["001.tiff"] == {"slide": "001.tiff", "mpp": "0.23", "scanner": "XR"}
     assert table["7"]["mpp"] == "0.25"
+
+
+def test_repeated_rows_are_counted_once_and_spaces_around_names_do_not_matter(tmp_path):
+    (tmp_path / "a.csv").write_text(" slide , x,y , label\na,1,2,A\n" + "a,1,2,A\n" * 30)
+    content = read_annotations(tmp_path / "a.csv")
+    assert len(content.annotations) == 1
+    assert content.notes == ["30 rows repeat earlier ones and were left out (line 3)"]

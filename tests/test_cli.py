@@ -204,7 +204,7 @@ def test_probes_interrupted_keep_what_is_recorded(real):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what is done is kept" in said
+    assert "interrupted; what is stored is kept" in said
     (row,) = run_command("embedstore", "sql", sql, "--json", "--store", real).json()
     assert 0 < row["n"] < 20
     again = run_command(*words, env={"EMBEDSTORE_URI": real})

@@ -92,6 +92,11 @@ def test_where_cannot_reach_beyond_the_dataset(real):
     assert {i.split("/")[0] for i in found.pool.ids} == {"atypia"}
 
 
+def test_where_must_select_the_same_each_time(real):
+    with pytest.raises(EmbedstoreError, match="other annotations each time"):
+        candidates(real, ManifestSpec("atypia", where="random() < 0.5"))
+
+
 def test_where_takes_no_union(real):
     where = "1 = 1) union all (select annotation_id, label, domain, slide, case_id, x_l0, y_l0, mpp from annotations"
     with pytest.raises(EmbedstoreError, match="no SQL condition"):

@@ -220,8 +220,10 @@ def test_what_cannot_be_had_says_the_way_out(name, spec, said):
 
 def test_text_and_truncated_files_are_no_checkpoints(tmp_path, vits14_file):
     (tmp_path / "a.pth").write_text("hello")
+    (tmp_path / "c.pth").write_text("slide,x,y\n1,2,3\n")
+    (tmp_path / "d.pth").write_bytes(b"")
     (tmp_path / "b.safetensors").write_bytes(vits14_file.read_bytes()[:5000])
-    for name in ("a.pth", "b.safetensors"):
+    for name in ("a.pth", "b.safetensors", "c.pth", "d.pth"):
         with pytest.raises(EmbedstoreError, match=name):
             embedder("dinov2-vits14", str(tmp_path / name))
 

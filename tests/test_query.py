@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,7 +66,8 @@ def test_two_widths_in_one_view_and_each_under_its_own_name(embedded):
 @pytest.mark.parametrize("sql", [
     "create table t as select 1", "drop view results", "copy annotations to '/tmp/x.csv'",
     "attach '/tmp/x.db'", "insert into _results select * from _results", "set threads = 1",
-    "delete from _annotations", "install httpfs", "pragma database_list", "select 1; select 2",
+    "delete from _annotations", "install httpfs", "explain analyze copy (select 1) to '/tmp/x.csv'",
+    "EXPLAIN  ANALYZE create table t as select 1", "pragma database_list", "select 1; select 2",
 ])  # fmt: skip
 def test_only_one_reading_statement_is_taken(embedded, sql):
     with pytest.raises(EmbedstoreError, match="read only|one SQL statement"):
@@ -107,6 +110,38 @@ def test_output_forms_agree(embedded, command, tmp_path):
     assert command("embedstore", "sql", sql, "--output", out, "--store", embedded).code == 0
     assert pq.read_table(out).to_pylist() == rows
     assert [p.name for p in tmp_path.iterdir()] == ["x.parquet"]
+
+
+def test_output_follows_links_and_never_replaces_what_is_no_file(embedded, command, tmp_path):
+    (tmp_path / "real.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    words = (
+        "embedstore",
+        "sql",
+        "select 1 as a",
+        "--store",
+        embedded,
+        "--format",
+        "csv",
+        "--output",
+    )
+    assert command(*words, tmp_path / "link.csv").code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text() == "a\n1\n"
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit((tmp_path / "pipe").read_text)
+        assert command(*words, tmp_path / "pipe").code == 0
+        assert reader.result(30) == "a\n1\n"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_wide_results_are_read_down(embedded, command):
+    done = command("embedstore", "sql", "select * from results limit 0", "--store", embedded)
+    assert done.code == 0
+    wide = ", ".join(f"{n} as column_{n}" for n in range(40))
+    shown = command("embedstore", "sql", f"select {wide}", "--store", embedded).out
+    assert all(f"column_{n} " in shown for n in range(40))
 
 
 def test_json_is_json_whatever_the_values(embedded):

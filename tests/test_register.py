@@ -336,3 +336,13 @@ def test_a_slide_table_in_another_encoding(tiny, tmp_path):
     (tmp_path / "t.csv").write_bytes("slide,scanner\na0.tiff,Müller\n".encode("latin-1"))
     with pytest.raises(EmbedstoreError, match="UTF-8"):
         add(str(tmp_path / "s"), "d", tiny.csv, AddOptions(slide_table=tmp_path / "t.csv"))
+
+
+def test_a_new_mapping_asks_again_which_label_is_positive(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions())
+    labels = {"mitotic figure": "zebra", "non-mitotic figure": "apple"}
+    with pytest.raises(EmbedstoreError, match="which of the two labels"):
+        add(uri, "d", tiny.csv, AddOptions(labels=labels))
+    add(uri, "d", tiny.csv, AddOptions(labels=labels, positive="apple"))
+    assert query(uri, "select positive_label from datasets") == [{"positive_label": "apple"}]
