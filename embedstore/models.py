@@ -207,8 +207,8 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
         if "weights_only" in str(e):
             why = "it is no plain checkpoint of tensors, and reading it could run code: refused"
         else:
-            said = (str(e).splitlines() or [type(e).__name__])[0]
-            why = f"torch cannot read it as a checkpoint ({said})"
+            told = (str(e).splitlines() or [type(e).__name__])[0]
+            why = f"torch cannot read it as a checkpoint ({told})"
         raise EmbedstoreError(f"{path}: {why}") from e
     wanted = network.state_dict()
     try:
