@@ -4,17 +4,17 @@ A new format is one function and one row in `READERS`. Readers only say what the
 which classes become which labels, and what counts as a domain, is decided in `register`.
 """
 
-import csv
 import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
+from embedstore.tables import MALFORMED, file_name, table_rows
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,6 @@ class AnnotationFile:
     domain_key: str | None
     case_key: str | None
     notes: list[str]
-
-
-MALFORMED = (
-    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, OSError,
-    sqlite3.Error, csv.Error,
-)  # fmt: skip
-"""What readers raise on a file that is not what it should be."""
 
 
 def read_annotations(path: Path, format: str = "auto") -> AnnotationFile:
@@ -113,7 +106,7 @@ def read_midog(path: Path) -> AnnotationFile:
         width, height = (
             None if image.get(k) is None else int(image[k]) for k in ("width", "height")
         )
-        images[image["id"]] = SourceSlide(_file_name(image["file_name"]), width, height, scalars)
+        images[image["id"]] = SourceSlide(file_name(image["file_name"]), width, height, scalars)
     annotations = []
     for a in data["annotations"]:
         x1, y1, x2, y2 = a["bbox"]
@@ -158,7 +151,7 @@ def read_sliderunner(path: Path) -> AnnotationFile:
                 int(row[k]) if k in columns["Slides"] and row[k] else None
                 for k in ("width", "height")
             )
-            slides[row["uid"]] = SourceSlide(_file_name(row["filename"]), width, height, scalars)
+            slides[row["uid"]] = SourceSlide(file_name(row["filename"]), width, height, scalars)
         classes = {r["uid"]: str(r["name"]) for r in db.execute("select * from Classes")}
         deleted = "a.deleted" if "deleted" in columns["Annotations"] else "0"
         annotations, n_deleted, n_unclassed, n_placeless = [], 0, 0, 0
@@ -198,7 +191,7 @@ def read_csv(path: Path) -> AnnotationFile:
     x and y are level-0 pixels. Columns domain, case, width, height and id are used where present;
     without an id the source id is a digest of slide, x and y, which sorting and relabelling keep.
     """
-    rows = _table_rows(path)
+    rows = table_rows(path)
     header = list(rows[0]) if rows else []
     slide_key = next((k for k in ("slide", "path") if k in header), None)
     missing = [k for k in ("x", "y", "label") if k not in header]
@@ -253,7 +246,7 @@ def _csv_annotation(where: str, row: Mapping[str, Any], slide_key: str) -> Sourc
         ) from None
     if not row[slide_key] or not row["label"]:
         raise EmbedstoreError(f"{where}: slide or label is empty; fill or drop the row")
-    slide = _file_name(row[slide_key])
+    slide = file_name(row[slide_key])
     attributes = {k: v for k, v in row.items() if k and isinstance(v, str) and v != ""}
     source_id = attributes.get("id") or _content_id(slide, x, y)
     return SourceAnnotation(slide, source_id, x, y, row["label"], attributes)
@@ -264,23 +257,6 @@ READERS: dict[str, Callable[[Path], AnnotationFile]] = {
     "sliderunner": read_sliderunner,
     "csv": read_csv,
 }
-
-
-def read_slide_table(path: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of a table of slides by slide name: columns slide, and mpp, case, ... .
-
-    A slide is named by its file name; the name without its suffix is accepted as well.
-    """
-    if not path.is_file():
-        raise EmbedstoreError(f"no slide table at {path}; give an existing CSV file")
-    try:
-        rows = _table_rows(path)
-    except MALFORMED as e:
-        raise EmbedstoreError(f"{path} does not read as a CSV table in UTF-8 ({e})") from e
-    key = next((k for k in (rows[0] if rows else {}) if k.lower() in ("slide", "path")), None)
-    if key is None:
-        raise EmbedstoreError(f"{path} has no column slide; name each slide's file in one")
-    return {_file_name(r[key]): {k.lower(): v for k, v in r.items() if k and v} for r in rows}
 
 
 def _annotation_file(
@@ -313,31 +289,5 @@ def _any_has(slides: Any, key: str) -> bool:
     return any(key in s.attributes for s in slides)
 
 
-def _table_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a delimited file, column names without the spaces around them."""
-    with path.open(newline="", encoding="utf-8-sig") as f:
-        reader = csv.DictReader(f, dialect=_dialect(f.read(8192), f))
-        names = [name.strip() for name in reader.fieldnames or []]
-        if doubles := sorted({n for n in names if names.count(n) > 1}):
-            raise EmbedstoreError(f"{path} has column {', '.join(doubles)} more than once")
-        reader.fieldnames = names
-        return list(reader)
-
-
-def _file_name(text: str) -> str:
-    # Files written on Windows carry backslashes; PureWindowsPath splits at both.
-    return PureWindowsPath(str(text)).name
-
-
 def _content_id(slide: str, x: float, y: float) -> str:
     return hashlib.sha256(f"{slide}\t{x!r}\t{y!r}".encode()).hexdigest()[:12]
-
-
-def _dialect(head: str, f: Any) -> type[csv.Dialect]:
-    f.seek(0)
-    first = head.split("\n", 1)[0]
-
-    class Dialect(csv.excel):
-        delimiter = max(",;\t", key=first.count)
-
-    return Dialect

@@ -40,7 +40,7 @@ class Before:
 
     def check_cases(self, rows: list[dict[str, Any]], path: Path) -> None:
         """Raise EmbedstoreError where a slide has another case than an earlier file gave it."""
-        kept = self.others(rows)
+        kept = {b["slide"] for b in self.staying(rows)}
         for r in rows:
             old = self.slides.get(r["slide"], {}).get("case_id")
             if r["slide"] in kept and old is not None and old != r["case_id"]:
@@ -49,10 +49,10 @@ class Before:
                     f"it are registered in case '{old}'; a slide has one case"
                 )
 
-    def others(self, rows: list[dict[str, Any]]) -> set[str]:
-        """Return the slides of annotations that these rows do not replace."""
+    def staying(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the annotations that these rows do not replace."""
         here = {r["annotation_id"] for r in rows}
-        return {b["slide"] for i, b in self.annotations.items() if i not in here}
+        return [b for i, b in self.annotations.items() if i not in here]
 
 
 def follow_changes(

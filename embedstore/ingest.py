@@ -15,7 +15,7 @@ from embedstore.checkpoints import Weights
 from embedstore.errors import EmbedstoreError
 from embedstore.patches import PatchGeometry
 from embedstore.plan import check_same, plan, recorded_models, retry_slides, weights_for
-from embedstore.query import check_model_name, connect, fetch_rows, literal
+from embedstore.query import check_dataset, check_model_name, connect, fetch_rows, literal
 from embedstore.registry import check_name
 from embedstore.slides import is_plausible_mpp
 from embedstore.store import Store, model_schema, model_table, now
@@ -46,7 +46,7 @@ class IngestOptions:
 
 @dataclass
 class ModelReport:
-    """What one model has after an ingest; n_left counts what no readable slide stands behind."""
+    """What one model has after an ingest; n_left: on its slide, not embedded yet."""
 
     model: str
     n_before: int = 0
@@ -90,7 +90,8 @@ def ingest(
     the report, and tried again at the next call. Raises Interrupted on Ctrl-C, nothing lost.
     """
     started = time.monotonic()
-    names = _check(store, dataset, models, options)
+    recorded = recorded_models(store)
+    names = _check(store, dataset, models, options, recorded)
     retry_slides(store, dataset)
     todo = plan(store, dataset, list(names.values()))
     report = IngestReport(
@@ -100,7 +101,9 @@ def ingest(
     wanted = todo.missing[: options.limit]
     open_models = [m for m, n in names.items() if any(n in r["models"] for r in wanted)]
     weights = {
-        m: weights_for(store, m, n, _asked(m, options), _spec(m, options), m in open_models)
+        m: weights_for(
+            m, n, recorded.get(n), _asked(m, options), _spec(m, options), m in open_models
+        )
         for m, n in names.items()
     }
     if wanted:
@@ -118,22 +121,21 @@ def ingest(
 
 
 def _check(
-    store: Store, dataset: str, models: Sequence[str], options: IngestOptions
+    store: Store,
+    dataset: str,
+    models: Sequence[str],
+    options: IngestOptions,
+    recorded: Mapping[str, Any],
 ) -> dict[str, str]:
     """Return the key under which each model's embeddings are stored; all names are checked."""
-    known = [r["dataset"] for r in fetch_rows(connect(store), "select dataset from datasets")]
-    if dataset not in known:
-        raise EmbedstoreError(
-            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'} "
-            "(`embedstore add` registers one)"
-        )
+    check_dataset(store, connect(store), dataset)
     if not models:
         raise EmbedstoreError("name at least one model with --model")
     if options.name is not None and len(models) != 1:
         raise EmbedstoreError("--as NAME goes with exactly one --model")
     for model in models:
         check_name(model)
-        check_model_name(options.name or model, recorded_models(store))
+        check_model_name(options.name or model, recorded)
     if unknown := [w for w in options.weights if not _names(w, models)]:
         raise EmbedstoreError(
             f"--weights names {', '.join(unknown)}, which no --model does; models: "

@@ -107,7 +107,7 @@ class Embedder:
         """Raise EmbedstoreError unless the model embeds a patch of patch_px pixels here."""
         try:
             self.embed(np.full((1, patch_px, patch_px, 3), 200, dtype=np.uint8))
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as e:
+        except (RuntimeError, AssertionError, ValueError) as e:
             raise EmbedstoreError(
                 f"{self.name} cannot embed patches of {patch_px} px on {self.device} "
                 f"({str(e).splitlines()[0] if str(e) else type(e).__name__}); "

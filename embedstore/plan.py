@@ -43,10 +43,10 @@ def plan(store: Store, dataset: str, names: Sequence[str]) -> Plan:
     tables = set(store.models())
     lacks, n_done = [], {}
     for i, name in enumerate(names):
-        known = model_schema(1).empty_table() if name not in tables else None
-        if known is not None:
-            con.register(f"_keys{i}", known)
-        source = f"_keys{i}" if known is not None else identifier(name)
+        source = identifier(name)
+        if name not in tables:
+            source = f"_keys{i}"
+            con.register(source, model_schema(1).empty_table())
         lacks.append(f"annotation_id not in (select annotation_id from {source})")
         done = f"select count(*) as n, count(distinct annotation_id) as d from {source} " \
                f"where dataset = {literal(dataset)}"  # fmt: skip
@@ -84,16 +84,19 @@ def recorded_models(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def weights_for(
-    store: Store, model: str, name: str, asked: Mapping[str, Any], spec: str | None, is_open: bool
+    model: str,
+    name: str,
+    record: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    spec: str | None,
+    is_open: bool,
 ) -> Weights | None:
     """Return the weights that spec means; None where nothing is to embed and none were asked for.
 
-    asked holds the columns of the models view that this call decides, is_open whether anything is
-    missing.
-    A name stands for one set of weights, pooling, dtype and geometry, so what is asked for must
-    agree with what is recorded, also when nothing is missing.
+    record is the name's row of the models view, asked the columns of it that this call decides,
+    is_open whether anything is missing. A name stands for one set of weights, pooling, dtype and
+    geometry, so what is asked for must agree with what is recorded, also when nothing is missing.
     """
-    record = recorded_models(store).get(name)
     if record is not None:
         check_same(name, record, asked)
         if spec is None and record["weights"] == "random":

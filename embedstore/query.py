@@ -92,6 +92,16 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     return con
 
 
+def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) -> None:
+    """Raise EmbedstoreError unless the store has a dataset of that name."""
+    known = [r["dataset"] for r in fetch_rows(con, "select dataset from datasets")]
+    if dataset not in known:
+        raise EmbedstoreError(
+            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'} "
+            "(`embedstore add` registers one)"
+        )
+
+
 def identifier(name: str) -> str:
     """Return name quoted as a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

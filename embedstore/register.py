@@ -13,13 +13,13 @@ from embedstore.annotations import (
     SourceAnnotation,
     SourceSlide,
     read_annotations,
-    read_slide_table,
 )
 from embedstore.changes import Before, follow_changes
 from embedstore.errors import EmbedstoreError
 from embedstore.labels import choose_positive, map_labels
 from embedstore.slides import MPP_MAX, MPP_MIN, is_plausible_mpp, probe
 from embedstore.store import Store, now
+from embedstore.tables import read_slide_table
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def add(
     attributes = {s: {**v.attributes, **_row_of(table, s)} for s, v in content.slides.items()}
     rows = _annotation_rows(dataset, kept, attributes, content, options, notes)
     before = Before.load(there, dataset)
-    here = {r["annotation_id"] for r in rows}
-    staying = [b for i, b in before.annotations.items() if i not in here]
+    staying = before.staying(rows)
     labels = {r["label"] for r in (*rows, *staying)}
     positive = choose_positive(options.positive, before.entry.get("positive_label"), labels)
     before.check_cases(rows, annotations)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch_rows, identifier, literal
+from embedstore.query import check_dataset, connect, fetch_rows, identifier, literal
 from embedstore.store import Store, model_table
 
 
@@ -14,6 +13,8 @@ def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
     their slide or on one that cannot be read or has no mpp; no_file those whose slide is absent.
     """
     con = connect(store)
+    if dataset is not None:
+        check_dataset(store, con, dataset)
     datasets = fetch_rows(
         con,
         "select dataset, count(*) as n_annotations, "
@@ -21,11 +22,6 @@ def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
         "count(*) filter (a.status = 'ok' and s.status = 'missing') as no_file "
         "from annotations a join slides s using (dataset, slide) group by 1 order by 1",
     )
-    names = [d["dataset"] for d in datasets]
-    if dataset is not None and dataset not in names:
-        raise EmbedstoreError(
-            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(names) or 'none'}"
-        )
     models = fetch_rows(con, "select * from models order by model")
     rows = []
     for d in (d for d in datasets if dataset in (None, d["dataset"])):

@@ -160,10 +160,9 @@ class Store:
 
     def _make(self, tables: set[str]) -> None:
         # 'store' comes last: a store killed while being made is completed by the next add.
-        for name in [t for t in (*TABLES, "store") if t not in tables and t != "store"]:
-            self._create(name, TABLES[name])
-        if "store" not in tables:
-            self._create("store", TABLES["store"])
+        for name in [*(t for t in TABLES if t != "store"), "store"]:
+            if name not in tables:
+                self._create(name, TABLES[name])
         if not self._open("store").count_rows():
             self.merge("store", [{"format": str(FORMAT), "created_at": now()}])
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch, fetch_rows, literal, where_clause
+from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal, where_clause
 from embedstore.store import Store, now
 from probes.splits import (
     DEFAULT_FRACTIONS,
@@ -88,12 +88,7 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     spec = replace(spec, where=spec.where.strip() or None if spec.where else None)
     con = connect(store)
     dataset = literal(spec.dataset)
-    known = [r["dataset"] for r in fetch_rows(con, "select dataset from datasets")]
-    if spec.dataset not in known:
-        raise EmbedstoreError(
-            f"no dataset '{spec.dataset}' in {store.uri}; there: "
-            f"{', '.join(sorted(known)) or 'none'}"
-        )
+    check_dataset(store, con, spec.dataset)
     # A sub-select, so that no condition can reach beyond this dataset's usable annotations.
     selected = (
         f"from (select * from annotations where dataset = {dataset} and status = 'ok') "
@@ -226,11 +221,10 @@ def audit(found: Candidates, split: Split) -> dict[str, float]:
     train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
     (slides without mpp are taken as 0.25 um/px).
     """
-    seen = split.train
-    distance = _nearest_um(found, split.test, seen)
+    distance = _nearest_um(found, split.test, split.train)
     shares = {
-        "shared_slides": _shared(found.slides, split.test, seen),
-        "shared_cases": _shared(found.cases, split.test, seen),
+        "shared_slides": _shared(found.slides, split.test, split.train),
+        "shared_cases": _shared(found.cases, split.test, split.train),
         "overlapping_patches": distance < PATCH_UM,
         "shared_centres": distance < PATCH_UM / 2,
     }

@@ -1,5 +1,6 @@
 """Results and predictions: how a run is named, recorded exactly once, and summed up."""
 
+import functools
 import hashlib
 import json
 import platform
@@ -103,6 +104,7 @@ def record(
     store.merge("results", results)
 
 
+@functools.cache
 def software() -> str:
     """Return the versions that decide a number, as JSON."""
     versions = {name: version(name) for name in SOFTWARE}
@@ -116,7 +118,7 @@ def load_results(store: Store, run_ids: Sequence[str]) -> list[dict[str, Any]]:
         f"select * from results where run_id in ({listed}) order by model, method, train_domain, "
         "fraction, fold, metric, eval_domain"
     )
-    return list(fetch_rows(connect(store), sql))
+    return fetch_rows(connect(store), sql)
 
 
 @dataclass(frozen=True)

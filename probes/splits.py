@@ -58,10 +58,20 @@ def sizes(n: int, fraction: float) -> tuple[int, int, int]:
     test = floor(0.2 n); subset = floor(fraction * (n - test)); train = floor(0.8 * subset). In
     exact decimals: floor(0.29 * 100) is 29, not the 28 that binary floats give.
     """
-    n_test = n // 5
+    n_test = test_size(n)
     n_subset = subset_size(n - n_test, fraction)
-    n_train = n_subset * 4 // 5
+    n_train = train_size(n_subset)
     return n_train, n_subset - n_train, n_test
+
+
+def test_size(n: int) -> int:
+    """Return floor(0.2 * n)."""
+    return n // 5
+
+
+def train_size(n_subset: int) -> int:
+    """Return floor(0.8 * n_subset); the rest is validation."""
+    return n_subset * 4 // 5
 
 
 def subset_size(n_pool: int, fraction: float) -> int:
@@ -125,14 +135,15 @@ def _cut(
     """Return the split of `members`, and the fold's whole pool that its fractions draw from."""
     order = draw_order(pool, members, stratify, seed, fold, key)
     if group_by == "annotation":
-        test, rest = order[: len(order) // 5], order[len(order) // 5 :]
+        n_test = test_size(len(order))
+        test, rest = order[:n_test], order[n_test:]
     else:
         names = sorted({pool.groups[i] for i in members})
         groups = [names[k] for k in keyed_order(names, seed, fold, key, "groups")]
         n_wanted = -(-len(order) // 5)  # at least 20%
         test, rest = _whole_groups(pool, order, groups, n_wanted)
     subset = rest[: subset_size(len(rest), fraction)]
-    n_train = len(subset) * 4 // 5
+    n_train = train_size(len(subset))
     train, val = subset[:n_train], subset[n_train:]
     if group_by != "annotation":
         val_groups, left = _whole_groups(pool, subset, groups[::-1], len(subset) - n_train)

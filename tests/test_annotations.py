@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.annotations import READERS, read_annotations, read_slide_table
+from embedstore.annotations import READERS, read_annotations
 from embedstore.errors import EmbedstoreError
+from embedstore.tables import read_slide_table
 
 
 def test_midog_centres_agree_with_the_json(data):
