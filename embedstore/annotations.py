@@ -33,7 +33,10 @@ class SourceSlide:
 
 @dataclass(frozen=True)
 class SourceAnnotation:
-    """One labelled point: centre in level-0 pixels, class name as the file spells it."""
+    """One labelled point: centre in level-0 pixels, class name as the file spells it.
+
+    split is train, val or test where the file says so, votes what each expert said.
+    """
 
     slide: str
     source_id: str
@@ -42,11 +45,15 @@ class SourceAnnotation:
     category: str
     attributes: Mapping[str, str] = field(default_factory=dict)
     votes: tuple[str, ...] = ()
+    split: str | None = None
 
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What one file holds. `domain_key` and `case_key` name the format's usual attributes."""
+    """What one file holds. `domain_key` and `case_key` name the format's usual attributes.
+
+    kind is "slide" where slides are images to cut patches from, "patch" where each is one patch.
+    """
 
     path: Path
     format: str
@@ -55,6 +62,7 @@ class AnnotationFile:
     domain_key: str | None
     case_key: str | None
     notes: list[str]
+    kind: str = "slide"
 
 
 def read_annotations(path: Path, format: str = "auto") -> AnnotationFile:

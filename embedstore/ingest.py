@@ -295,7 +295,7 @@ class _Writer:
             "annotation_id": ids,
             **{k: [v] * len(ids) for k, v in (("model", model), ("dataset", self._dataset))},
             **{k: [r[k] for r in rows] for k in ("domain", "label", "slide")},
-            "embedded_at": [now()] * len(ids),
+            "embedded_at": [now()] * len(ids), "resized": [None] * len(ids),
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
         }  # fmt: skip
         return pa.table(columns, schema=model_schema(dim))

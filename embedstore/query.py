@@ -29,7 +29,7 @@ _RUN_COLUMNS = "manifest_id, dataset, scheme, group_by, stratify, where_sql, see
 VIEWS: dict[str, str] = {
     "slides": (
         "select dataset, slide, case_id, path, width, height, mpp, mpp_source, scanner, status, "
-        "problem, case_source, attributes from _slides"
+        "problem, kind, case_source, attributes from _slides"
     ),
     "annotations": (
         "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, "
@@ -37,7 +37,7 @@ VIEWS: dict[str, str] = {
         "when s.status in ('unreadable', 'no-mpp') then s.status else 'ok' end as status, "
         f"case when {_OFF_SLIDE} then 'the centre lies off the slide' "
         "when s.status in ('unreadable', 'no-mpp') then s.problem end as problem, "
-        "a.category, a.votes, s.scanner, s.mpp "
+        "a.category, a.votes, a.split, s.kind, s.scanner, s.mpp "
         "from _annotations a join _slides s on s.slide_id = a.dataset || '/' || a.slide"
     ),
     "datasets": (
@@ -47,7 +47,7 @@ VIEWS: dict[str, str] = {
     ),
     "models": (
         "select model, arch, dim, pooling, dtype, patch_px, mpp_out, n_params, weights, "
-        "weights_sha256, timm_version, created_at, mean, std, registry_name, torch_version "
+        "weights_sha256, timm_version, created_at, mean, std, registry_name, parity, torch_version "
         "from _models"
     ),
     "splits": (

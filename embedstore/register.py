@@ -152,6 +152,7 @@ def _annotation_rows(
             "domain": known[domain_key] if domain_key else options.domain or dataset,
             "label": label, "x_l0": float(a.x_l0), "y_l0": float(a.y_l0),
             "source_id": a.source_id, "category": a.category, "votes": list(a.votes),
+            "split": a.split,
         })  # fmt: skip
     if domain_key is None and options.domain is None:
         notes.append(
@@ -203,6 +204,7 @@ def _slide_row(
         given = known if stated else (old["mpp"], old["mpp_source"])
     row = {
         "slide_id": f"{dataset}/{slide.slide}", "dataset": dataset, "slide": slide.slide,
+        "kind": content.kind,
         "path": str(path) if path else None, "width": slide.width, "height": slide.height,
         "scanner": attributes.get("scanner") or attributes.get("Scanner"),
         "attributes": json.dumps(dict(sorted(attributes.items())), ensure_ascii=False),

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout below; a store of another one is refused, not guessed at."""
 
 
@@ -31,6 +31,7 @@ def _schema(key: str, **columns: pa.DataType) -> pa.Schema:
 
 
 TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us")
+FLAG = pa.bool_()
 TEXTS = pa.list_(TEXT)
 
 TABLES: dict[str, pa.Schema] = {
@@ -40,19 +41,18 @@ TABLES: dict[str, pa.Schema] = {
         created_at=TIME,
     ),
     "slides": _schema(
-        "slide_id", dataset=TEXT, slide=TEXT, case_id=TEXT, case_source=TEXT, path=TEXT, width=INT,
-        height=INT, mpp=REAL, mpp_source=TEXT, fingerprint=TEXT,
-        scanner=TEXT, status=TEXT, problem=TEXT,
-        attributes=TEXT,
+        "slide_id", dataset=TEXT, slide=TEXT, kind=TEXT, case_id=TEXT, case_source=TEXT, path=TEXT,
+        width=INT, height=INT, mpp=REAL, mpp_source=TEXT, fingerprint=TEXT, scanner=TEXT,
+        status=TEXT, problem=TEXT, attributes=TEXT,
     ),
     "annotations": _schema(
         "annotation_id", dataset=TEXT, slide=TEXT, case_id=TEXT, domain=TEXT, label=TEXT,
-        x_l0=REAL, y_l0=REAL, source_id=TEXT, category=TEXT, votes=TEXTS,
+        x_l0=REAL, y_l0=REAL, source_id=TEXT, category=TEXT, votes=TEXTS, split=TEXT,
     ),
     "models": _schema(
         "model", arch=TEXT, dim=INT, pooling=TEXT, dtype=TEXT, patch_px=INT, mpp_out=REAL,
         n_params=INT, weights=TEXT, weights_sha256=TEXT, mean=pa.list_(REAL), std=pa.list_(REAL),
-        registry_name=TEXT, timm_version=TEXT, torch_version=TEXT, created_at=TIME,
+        registry_name=TEXT, parity=REAL, timm_version=TEXT, torch_version=TEXT, created_at=TIME,
     ),
     "splits": _schema(
         "split_id", manifest_id=TEXT, dataset=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
@@ -83,10 +83,14 @@ _MODEL_PREFIX = "embeddings."
 
 
 def model_schema(dim: int) -> pa.Schema:
-    """Return the schema of one model's table: the keys beside a float32 vector of width dim."""
+    """Return the schema of one model's table: the keys beside a float32 vector of width dim.
+
+    resized says whether a pre-cropped patch had another size than the model was given; NULL for
+    patches cut from slides and for imported vectors.
+    """
     return _schema(
         "annotation_id", model=TEXT, dataset=TEXT, domain=TEXT, label=TEXT, slide=TEXT,
-        embedded_at=TIME, vector=pa.list_(pa.float32(), dim),
+        embedded_at=TIME, resized=FLAG, vector=pa.list_(pa.float32(), dim),
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def plant(store: Store, model: str, dim: int, signal: float, weights: str = "w.p
     columns = {
         k: [r[k] for r in rows] for k in ("annotation_id", "dataset", "domain", "label", "slide")
     }
-    columns |= {"model": [model] * len(rows), "embedded_at": [None] * len(rows),
+    columns |= {"model": [model] * len(rows), "embedded_at": [None] * len(rows), "resized": [None] * len(rows),
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)}  # fmt: skip
     schema = model_schema(dim)
     store.make_model_table(model, dim)

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError
-from embedstore.store import TABLES, Store, model_of_table, model_schema, model_table
+from embedstore.store import FORMAT, TABLES, Store, model_of_table, model_schema, model_table
 
 
 def rows(ids: list[str], vectors: np.ndarray) -> pa.Table:
     n, dim = vectors.shape
     keys = {k: ["x"] * n for k in ("model", "dataset", "domain", "label", "slide")}
-    keys["embedded_at"] = [None] * n
+    keys["embedded_at"] = keys["resized"] = [None] * n
     flat = pa.array(vectors.astype(np.float32).ravel())
     vector = pa.FixedSizeListArray.from_arrays(flat, dim)
     return pa.table({"annotation_id": ids, **keys, "vector": vector}, schema=model_schema(dim))
@@ -158,7 +158,7 @@ def test_a_store_killed_while_being_made_is_completed(tmp_path):
 
 def test_another_format_is_refused(tmp_path):
     store = Store.open(str(tmp_path / "s"), create=True)
-    store.delete("store", "format", ["1"])
+    store.delete("store", "format", [str(FORMAT)])
     store.merge("store", [{"format": "99", "created_at": None}])
     with pytest.raises(EmbedstoreError, match="store format 99"):
         Store.open(str(tmp_path / "s"))
