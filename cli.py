@@ -131,7 +131,10 @@ def add_command(
 def ingest_command(
     dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
     model: Annotated[
-        list[str], typer.Option(help="Registry name or timm:NAME; repeatable, read once for all.")
+        list[str],
+        typer.Option(
+            help="Registry name, timm:NAME or hf-hub:OWNER/NAME; repeatable, read once for all."
+        ),
     ],
     weights: Annotated[
         list[str] | None,
@@ -140,10 +143,29 @@ def ingest_command(
     name: Annotated[
         str | None, typer.Option("--as", help="Store under another model name.")
     ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="cls, cls+mean, mean or timm, in place of the model's own."),
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Normalise by this mean, pixels in 0..1.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Normalise by this standard deviation.")
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(help="d4: store the 8 flips and rotations of each patch as well."),
+    ] = None,
     patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224,
     mpp_out: Annotated[float, typer.Option(help="Patch scale in um per pixel.")] = 0.25,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: the fastest that keeps to float32 here."
+        ),
+    ] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a batch.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read patches.")] = None,
     limit: Annotated[
@@ -155,10 +177,13 @@ def ingest_command(
     """Embed every annotation a model lacks. Interrupt it any time; again, it does only the rest."""
     from embedstore import status
     from embedstore.ingest import IngestOptions, Interrupted, ingest
+    from embedstore.registry import Variation
     from embedstore.store import Store
 
     options = IngestOptions(
-        weights=_pairs(weights, "--weights"), name=name, patch_px=patch_px, mpp_out=mpp_out,
+        weights=_pairs(weights, "--weights"), name=name, views=views,
+        variation=Variation(pooling, _rgb(mean, "--mean"), _rgb(std, "--std")),
+        patch_px=patch_px, mpp_out=mpp_out,
         device=device, dtype=dtype, batch_size=batch_size, workers=workers, limit=limit,
     )  # fmt: skip
     opened = Store.open(store)
@@ -172,14 +197,19 @@ def ingest_command(
         raise typer.Exit(130) from None
     rows: list[dict[str, Any]] = [
         {"dataset": dataset, "model": r.model, "weights": r.weights, "dtype": r.dtype,
-         "there_before": r.n_before, "embedded": r.n_embedded, "not_embedded": r.n_left}
+         "parity": r.parity, "there_before": r.n_before, "embedded": r.n_embedded,
+         "not_embedded": r.n_left, **({"views": r.n_views} if views else {})}
         for r in report.models
     ]  # fmt: skip
     if as_json:
         _print_json(rows)
     else:
         _print_table(f"{dataset}: embeddings", rows)
-    embedded = sum(r.n_embedded for r in report.models)
+    for r in report.models:
+        if r.parity is not None and r.parity < 0.999:
+            _say(f"{r.model}: the lowest cosine of {r.dtype} to float32 in a sample is "
+                 f"{r.parity:.4f}; --dtype float32 --as NAME is exact")  # fmt: skip
+    embedded = sum(r.n_embedded + r.n_views for r in report.models)
     if embedded:
         rate = embedded / max(report.seconds, 1e-9)
         _say(f"{embedded:,} embedded in {report.seconds:.1f} s ({rate:.1f}/s, loading included)")
@@ -208,6 +238,7 @@ def status_command(
     shown = [
         {"dataset": r["dataset"], "annotations": r["n_annotations"], "model": r["model"],
          "done": r["done"], "missing": r["missing"], "set aside": r["set_aside"],
+         "views": r.get("views"),
          "dim": r.get("dim"), "dtype": r.get("dtype"), "weights": r.get("weights"),
          "sha256": (r.get("weights_sha256") or "")[:12], "version": r.get("version"),
          "fragments": r.get("n_fragments"), "MB": (r.get("n_bytes") or 0) / 1e6}
@@ -228,7 +259,7 @@ def models_command(
     ] = ModelsAction.list,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models known by name; any timm architecture goes as timm:NAME."""
+    """List the models known by name; others go as timm:NAME or hf-hub:OWNER/NAME."""
     from embedstore.checkpoints import availability
     from embedstore.registry import REGISTRY
 
@@ -271,8 +302,8 @@ def sql_command(
 ) -> None:
     """Ask the store in SQL (DuckDB), read only.
 
-    Views: datasets, annotations, slides, models, embeddings, manifests, splits, results,
-    predictions, and each model's embeddings under its own name.
+    Views: datasets, annotations, slides, models, embeddings, embedding_views, manifests, splits,
+    results, predictions, and each model's embeddings under its own name.
     """
     from embedstore.query import run_sql, to_csv, to_rows, write_parquet
     from embedstore.store import Store
@@ -592,6 +623,15 @@ def _pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:
         if pairs.setdefault(name, rest) != rest:
             raise typer.BadParameter(f"'{name}' is given twice", param_hint=option)
     return pairs
+
+
+def _rgb(text: str | None, option: str) -> tuple[float, float, float] | None:
+    values = _numbers(text, option)
+    if values is None:
+        return None
+    if len(values) != 3:
+        raise typer.BadParameter(f"'{text}' is not three numbers R,G,B", param_hint=option)
+    return values[0], values[1], values[2]
 
 
 def _numbers(text: str | None, option: str) -> list[float] | None:

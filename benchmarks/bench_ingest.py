@@ -20,9 +20,10 @@ import numpy as np
 from embedstore.checkpoints import find_weights
 from embedstore.demo import write_demo
 from embedstore.embed import Embedded, Point, SlideJob, embed_slides
+from embedstore.embedder import choose_device
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.models import choose_device, load_embedder
-from embedstore.patches import PatchGeometry, read_patch
+from embedstore.models import load_embedder
+from embedstore.patches import PLAIN, PatchGeometry, read_patch
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.registry import REGISTRY
@@ -66,7 +67,7 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
     jobs = []
     for slide in dict.fromkeys(r["slide"] for r in rows):
         mine = [r for r in rows if r["slide"] == slide]
-        points = [Point(r["annotation_id"], r["x_l0"], r["y_l0"], frozenset([MODEL])) for r in mine]
+        points = [Point(r["annotation_id"], r["x_l0"], r["y_l0"], {MODEL: [PLAIN]}) for r in mine]
         jobs.append(SlideJob(slide, mine[0]["path"], mine[0]["mpp"], points))
     entry = REGISTRY[MODEL]
     weights = find_weights(MODEL, entry.default_weights, entry.hub)

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
+from embedstore.patches import D4
 from embedstore.query import connect, fetch_rows, literal
-from embedstore.store import TABLES, Store, model_table
+from embedstore.store import TABLES, Store, model_table, view_id, views_schema, views_table
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,20 @@ def follow_changes(
     renamed = [r for r, b in pairs if (r["label"], r["domain"]) != (b["label"], b["domain"])]
     keys = ["annotation_id", "domain", "label"]
     schema = pa.schema([TABLES["annotations"].field(k) for k in keys])
+    update = [{k: r[k] for k in keys} for r in renamed]
     for model in store.models():
         if moved:
             store.delete(model_table(model), "annotation_id", moved)
         if renamed:
-            update = [{k: r[k] for k in keys} for r in renamed]
             store.update_columns(model_table(model), pa.Table.from_pylist(update, schema=schema))
+    view_key = views_schema(1).field("view_id")
+    schema = pa.schema([view_key, *(f for f in schema if f.name != "annotation_id")])
+    update = [{**r, "view_id": view_id(r["annotation_id"], v)} for r in update for v in D4]
+    for model in store.viewed_models():
+        if moved:
+            store.delete(views_table(model), "annotation_id", moved)
+        if renamed:  # views that are not there are not made
+            store.update_columns(views_table(model), pa.Table.from_pylist(update, schema=schema))
     if moved:
         why = f" ({len(changed)} slides with another file or mpp)" if changed else ""
         notes.append(

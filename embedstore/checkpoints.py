@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from embedstore.errors import EmbedstoreError
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+CONFIG = "config.json"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
@@ -74,6 +75,29 @@ def _from_package(name: str, package: str) -> Path:
     raise EmbedstoreError(f"the package {package} holds no checkpoint; give --weights {name}=PATH")
 
 
+def model_config(name: str, spec: str | None, hub: str) -> dict[str, Any]:
+    """Return the config.json of a hub model: beside the weights that `spec` names, or of the hub.
+
+    Raises EmbedstoreError where there is none, or where it is not a timm model's.
+    """
+    beside = Path(spec) if spec and spec not in ("hub", "random") else None
+    folder = beside.parent if beside is not None and beside.is_file() else beside
+    if folder is not None and (folder / CONFIG).is_file():
+        path = folder / CONFIG
+    else:
+        path, _ = _from_hub(name, hub, CONFIG)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise EmbedstoreError(f"{path} is no JSON file ({e})") from e
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise EmbedstoreError(
+            f"{hub} is no timm model: its {CONFIG} names no 'architecture'; models with a layout "
+            "of their own go by a name of `embedstore models`"
+        )
+    return config
+
+
 def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -87,9 +111,10 @@ def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
         raise EmbedstoreError(f"no hub holds weights of {name}; give --weights {name}=PATH|random")
     local = f"or give a local file: --weights {name}=PATH"
     unreachable: Exception | None = None
+    hub, _, revision = hub.partition("@")
     for file in (hub_file,) if hub_file else HUB_FILES:
         try:
-            path = Path(hf_hub_download(hub, file))
+            path = Path(hf_hub_download(hub, file, revision=revision or None))
         except GatedRepoError as e:
             raise EmbedstoreError(
                 f"{hub} is gated: accept its terms on its hub page, log in with the hub's own "
@@ -109,7 +134,8 @@ def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
         raise EmbedstoreError(
             f"the hub cannot be reached for {hub} and no copy is cached; {local}"
         ) from unreachable
-    raise EmbedstoreError(f"{hub} has no checkpoint file that is known here; {local}")
+    what = hub_file or "checkpoint file that is known here"
+    raise EmbedstoreError(f"{hub} has no {what}; {local}")
 
 
 def availability(spec: str, hub: str, hub_file: str | None = None) -> str:
@@ -174,107 +200,3 @@ def state_sha256(state: Mapping[str, Any]) -> str:
         digest.update(f"{key}|{array.dtype}|{array.shape}|".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def remap_keys(
-    layout: str | None, state: Mapping[str, Any], wanted: Iterable[str]
-) -> dict[str, Any]:
-    """Return `state` with the keys of `layout` renamed to timm's; `wanted` are the model's keys."""
-    if layout is None:
-        return dict(state)
-    return {
-        "efficientnet-pytorch": _remap_efficientnet,
-        "huggingface-vit": _remap_huggingface_vit,
-        "dinov2": _remap_dinov2,
-    }[layout](state, wanted)
-
-
-_HF_TOP = {
-    "embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "pos_embed",
-    "embeddings.register_tokens": "reg_token",
-    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
-    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
-    "layernorm.weight": "norm.weight", "layernorm.bias": "norm.bias",
-}  # fmt: skip
-_HF_BLOCK = {
-    "attention.output.dense": "attn.proj", "layernorm_before": "norm1", "layernorm_after": "norm2",
-    "norm1": "norm1", "norm2": "norm2", "intermediate.dense": "mlp.fc1", "mlp.fc1": "mlp.fc1",
-    "mlp.weights_in": "mlp.fc1", "output.dense": "mlp.fc2", "mlp.fc2": "mlp.fc2",
-    "mlp.weights_out": "mlp.fc2", "layer_scale1": "ls1", "layer_scale2": "ls2",
-}  # fmt: skip
-_HF_UNUSED = ("pooler.", "embeddings.mask_token", "classifier.")
-
-
-def _remap_huggingface_vit(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
-    """Rename the keys of Hugging Face's ViT, Dinov2 and Dinov2WithRegisters files."""
-    renamed: dict[str, Any] = {}
-    for key, value in state.items():
-        if key.startswith(_HF_UNUSED) or ".attention.attention.key." in key:
-            continue
-        if ".attention.attention.value." in key:
-            continue
-        if not key.startswith("encoder.layer."):
-            renamed[_HF_TOP[key]] = value
-            continue
-        n, rest = key.removeprefix("encoder.layer.").split(".", 1)
-        name, leaf = rest.rsplit(".", 1)
-        if name == "attention.attention.query":
-            parts = [value, *(state[key.replace(".query.", f".{p}.")] for p in ("key", "value"))]
-            renamed[f"blocks.{n}.attn.qkv.{leaf}"] = _join(parts)
-        else:
-            leaf = "gamma" if leaf == "lambda1" else leaf
-            renamed[f"blocks.{n}.{_HF_BLOCK[name]}.{leaf}"] = value
-    if "reg_token" in renamed:
-        _free_class_token_of_its_position(renamed)
-    return renamed
-
-
-def _remap_dinov2(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
-    """Rename the keys of DINOv2's own files with registers, some of which prefix the backbone."""
-    prefix = next((p for p in ("teacher.backbone.", "backbone.") if f"{p}cls_token" in state), "")
-    renamed = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    renamed.pop("mask_token", None)
-    if "register_tokens" in renamed:
-        renamed["reg_token"] = renamed.pop("register_tokens")
-        _free_class_token_of_its_position(renamed)
-    for key in [k for k in renamed if ".mlp.w12." in k or ".mlp.w3." in k]:
-        name = key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
-        renamed[name] = renamed.pop(key)
-    return renamed
-
-
-def _free_class_token_of_its_position(state: dict[str, Any]) -> None:
-    # timm's models with registers give positions to patch tokens only: the class token takes its
-    # own into itself.
-    state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-    state["pos_embed"] = state["pos_embed"][:, 1:]
-
-
-def _join(parts: list[Any]) -> Any:
-    import torch  # only a file that is read needs it
-
-    return torch.cat(parts)
-
-
-def _remap_efficientnet(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
-    # The source numbers its blocks through, timm by stage and place: match them in order.
-    places = list(
-        dict.fromkeys(tuple(k.split(".")[1:3]) for k in wanted if k.startswith("blocks."))
-    )
-    stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
-            "_fc": "classifier"}  # fmt: skip
-    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw",
-                 "_bn2": "bn2"}  # fmt: skip
-    inverted = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
-                "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
-    renamed = {}
-    for key, value in state.items():
-        parts = key.split(".")
-        if parts[0] == "_blocks":
-            expands = f"_blocks.{parts[1]}._expand_conv.weight" in state
-            stage, place = places[int(parts[1])]
-            layer = (inverted if expands else separable)[parts[2]]
-            renamed[".".join(("blocks", stage, place, layer, *parts[3:]))] = value
-        else:
-            renamed[".".join((stem[parts[0]], *parts[1:]))] = value
-    return renamed

@@ -1,32 +1,33 @@
 """The verb `ingest`: what is missing, embedded and stored batch by batch; it can stop anywhere."""
 
+import functools
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from embedstore.checkpoints import Weights
 from embedstore.errors import EmbedstoreError
-from embedstore.patches import PatchGeometry
-from embedstore.plan import check_same, plan, recorded_models, retry_slides, weights_for
+from embedstore.patches import PLAIN, VIEW_SETS, PatchGeometry
+from embedstore.plan import (
+    IDENTITY,
+    check_same,
+    entry_of,
+    plan,
+    recorded_models,
+    retry_slides,
+    weights_for,
+)
 from embedstore.query import check_dataset, check_model_name, connect, fetch_rows, literal
-from embedstore.registry import check_name
+from embedstore.registry import NO_VARIATION, Variation, check_name
 from embedstore.slides import is_plausible_mpp
-from embedstore.store import Store, model_schema, model_table, now
+from embedstore.store import Store, model_table, views_table
+from embedstore.writer import SAME, Writer
 
-IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
-            "std")  # fmt: skip
-"""What a model's name stands for."""
-
-FLUSH_ROWS = 512
-FLUSH_SECONDS = 10.0
-"""Embeddings are written when either is reached: a kill costs at most that much work."""
+N_SAMPLE = 16
+"""Patches on which a dtype is held against float32."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class IngestOptions:
 
     weights: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None
+    variation: Variation = NO_VARIATION
+    views: str | None = None
     patch_px: int = 224
     mpp_out: float = 0.25
     device: str = "auto"
@@ -46,12 +49,17 @@ class IngestOptions:
 
 @dataclass
 class ModelReport:
-    """What one model has after an ingest; n_left: on its slide, not embedded yet."""
+    """What one model has after an ingest; n_left: on its slide, not embedded yet.
+
+    n_views counts the views embedded beside; parity is the lowest cosine to float32 seen.
+    """
 
     model: str
     n_before: int = 0
     n_embedded: int = 0
     n_left: int = 0
+    n_views: int = 0
+    parity: float | None = None
     dtype: str = ""
     weights: str = ""
 
@@ -86,20 +94,21 @@ def ingest(
 ) -> IngestReport:
     """Embed every annotation that a model lacks; what is there already is left alone.
 
-    on_progress(done, total) counts embeddings. Slides that cannot be read are set aside, told in
-    the report, and tried again at the next call. Raises Interrupted on Ctrl-C, nothing lost.
+    on_progress(done, total) counts patches through models. Slides that cannot be read are set
+    aside, told in the report, and tried again at the next call. Raises Interrupted on Ctrl-C,
+    nothing lost.
     """
     started = time.monotonic()
     recorded = recorded_models(store)
     names = _check(store, dataset, models, options, recorded)
     retry_slides(store, dataset)
-    todo = plan(store, dataset, list(names.values()))
+    todo = plan(store, dataset, list(names.values()), VIEW_SETS.get(options.views or "", ()))
     report = IngestReport(
         dataset, [ModelReport(n, todo.n_done[n]) for n in names.values()],
         todo.n_annotations, todo.n_off_slide, dict(todo.set_aside),
     )  # fmt: skip
     wanted = todo.missing[: options.limit]
-    open_models = [m for m, n in names.items() if any(n in r["models"] for r in wanted)]
+    open_models = [m for m, n in names.items() if any(n in r["wants"] for r in wanted)]
     weights = {
         m: weights_for(
             m, n, recorded.get(n), _asked(m, options), _spec(m, options), m in open_models
@@ -116,6 +125,7 @@ def ingest(
         r.n_left = todo.n_annotations - todo.n_off_slide - r.n_before - r.n_embedded
         r.dtype = recorded.get(r.model, {}).get("dtype", "")
         r.weights = recorded.get(r.model, {}).get("weights", "")
+        r.parity = recorded.get(r.model, {}).get("parity")
     report.seconds = time.monotonic() - started
     return report
 
@@ -141,6 +151,11 @@ def _check(
             f"--weights names {', '.join(unknown)}, which no --model does; models: "
             f"{', '.join(models)}"
         )
+    if options.variation != NO_VARIATION and len(models) != 1:
+        raise EmbedstoreError("--pooling, --mean and --std go with exactly one --model")
+    options.variation.check()
+    if options.views is not None and options.views not in VIEW_SETS:
+        raise EmbedstoreError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
     if not 16 <= options.patch_px <= 2048:
         raise EmbedstoreError(f"--patch-px {options.patch_px} is not between 16 and 2048")
     if not is_plausible_mpp(options.mpp_out):
@@ -149,19 +164,28 @@ def _check(
 
 
 def _names(key: str, models: Sequence[str]) -> bool:
-    return key in models or f"timm:{key}" in models
+    return any(key in (m, *_short(m)) for m in models)
+
+
+def _short(model: str) -> list[str]:
+    """Return what --weights may call timm:NAME or hf-hub:OWNER/NAME for short."""
+    return [model.split(":", 1)[1]] if ":" in model else []
 
 
 def _spec(model: str, options: IngestOptions) -> str | None:
-    """Return what --weights says of a model; timm:NAME may be called NAME there."""
-    return options.weights.get(model) or options.weights.get(model.removeprefix("timm:"))
+    """Return what --weights says of a model."""
+    return next((options.weights[k] for k in (model, *_short(model)) if k in options.weights), None)
 
 
 def _asked(model: str, options: IngestOptions) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "registry_name": model, "patch_px": options.patch_px, "mpp_out": options.mpp_out,
     }  # fmt: skip
-    return asked if options.dtype == "auto" else asked | {"dtype": options.dtype}
+    varied = options.variation
+    decided = {"dtype": None if options.dtype == "auto" else options.dtype,
+               "pooling": varied.pooling, "mean": varied.mean and list(varied.mean),
+               "std": varied.std and list(varied.std)}  # fmt: skip
+    return asked | {k: v for k, v in decided.items() if v is not None}
 
 
 def _embed_missing(
@@ -174,18 +198,20 @@ def _embed_missing(
     report: IngestReport,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    from embedstore.embed import SlideFailed, embed_slides  # torch comes in only when needed
+    from embedstore.embed import SlideFailed, embed_slides, sample_patches
 
-    needed = {m: n for m, n in names.items() if any(n in r["models"] for r in wanted)}
-    opened = [_open_model(store, m, n, weights[m], options) for m, n in needed.items()]
+    jobs, geometry = _jobs(wanted), PatchGeometry(options.patch_px, options.mpp_out)
+    needed = {m: n for m, n in names.items() if any(n in r["wants"] for r in wanted)}
+    sample = functools.cache(lambda: sample_patches(jobs, geometry, N_SAMPLE))
+    opened = [_open_model(store, m, n, weights[m], options, sample) for m, n in needed.items()]
     embedders = [e for e, _ in opened]
     on_cpu = embedders[0].device.type == "cpu"
     rows = {r["annotation_id"]: r for r in wanted}
-    writer = _Writer(store, dataset, rows, {i["model"]: i for _, i in opened})
+    writer = Writer(store, dataset, rows, {i["model"]: i for _, i in opened})
     by_name = {r.model: r for r in report.models}
-    total, done = sum(len(r["models"]) for r in wanted), 0
+    total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
     stream = embed_slides(
-        _jobs(wanted), embedders, PatchGeometry(options.patch_px, options.mpp_out),
+        jobs, embedders, geometry,
         batch_size=options.batch_size or (32 if on_cpu else 256),
         workers=options.workers or min(os.cpu_count() or 1, 16),
     )  # fmt: skip
@@ -196,8 +222,8 @@ def _embed_missing(
                 report.set_aside[event.slide] = event.problem
                 _set_aside(store, dataset, event.slide, event.problem)
                 continue
-            writer.add(event.model, event.annotation_ids, event.vectors)
-            by_name[event.model].n_embedded += len(event.annotation_ids)
+            writer.add(event.model, (event.annotation_ids, event.views, event.vectors))
+            _count(by_name[event.model], event, rows)
             done += len(event.annotation_ids)
             on_progress(done, total)
     except KeyboardInterrupt:
@@ -207,38 +233,71 @@ def _embed_missing(
         writer.flush()
     for name in needed.values():
         store.compact(model_table(name))
+    for name in set(needed.values()) & set(store.viewed_models()):
+        store.compact(views_table(name))
 
 
-def _jobs(wanted: list[dict[str, Any]]) -> Iterator[Any]:
+def _count(report: ModelReport, event: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    for i, view in zip(event.annotation_ids, event.views, strict=True):
+        wants = rows[i]["wants"][event.model]
+        report.n_embedded += view == PLAIN or (view == SAME and PLAIN in wants)
+        report.n_views += view != PLAIN
+
+
+def _jobs(wanted: list[dict[str, Any]]) -> list[Any]:
+    """Return the work slide by slide; a patch wanted both by itself and as a view is read once."""
     from embedstore.embed import Point, SlideJob
+
+    def once(views: Sequence[str]) -> list[str]:
+        return [v for v in views if v != PLAIN or SAME not in views]
 
     by_slide: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in wanted:
         by_slide[row["slide"]].append(row)
+    jobs = []
     for slide, rows in by_slide.items():
-        points = [Point(r["annotation_id"], r["x_l0"], r["y_l0"], r["models"]) for r in rows]
-        yield SlideJob(slide, rows[0]["path"], rows[0]["mpp"], points)
+        points = [
+            Point(r["annotation_id"], r["x_l0"], r["y_l0"],
+                  {m: once(v) for m, v in r["wants"].items()})
+            for r in rows
+        ]  # fmt: skip
+        mpp = None if rows[0]["kind"] == "patch" else rows[0]["mpp"]
+        jobs.append(SlideJob(slide, rows[0]["path"], mpp, points))
+    return jobs
 
 
 def _open_model(
-    store: Store, model: str, name: str, weights: Weights | None, options: IngestOptions
+    store: Store,
+    model: str,
+    name: str,
+    weights: Weights | None,
+    options: IngestOptions,
+    sample: Callable[[], Any],
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the model, tried on one patch, and its row of the models table, not yet written."""
-    from embedstore.models import choose_device, load_embedder, record_of, resolve
+    """Return the model, tried on patches, and its row of the models table, not yet written."""
+    # torch comes in only where something is embedded
+    from embedstore.embedder import choose_device
+    from embedstore.models import load_embedder, record_of
 
     if weights is None:
         raise EmbedstoreError(f"no weights for {model}; give --weights {model}=PATH")
-    record = recorded_models(store).get(name)
-    dtype = options.dtype
-    if record is not None and dtype == "auto":
-        dtype = record["dtype"]  # a resumed ingest keeps its dtype on any machine
+    record, dtype, variation = recorded_models(store).get(name), options.dtype, options.variation
+    if record is not None:  # a resumed ingest goes on as it began, on any machine
+        dtype = record["dtype"] if dtype == "auto" else dtype
+        variation = Variation(
+            variation.pooling or record["pooling"], variation.mean or tuple(record["mean"]),
+            variation.std or tuple(record["std"]),
+        )  # fmt: skip
     embedder = load_embedder(
-        name, resolve(model), weights, dtype=dtype, device=choose_device(options.device)
-    )
+        name, entry_of(model, variation, _spec(model, options)), weights,
+        dtype=dtype, device=choose_device(options.device),
+    )  # fmt: skip
+    embedder.check(options.patch_px)
+    if record is None:
+        embedder.settle_dtype(sample, may_change=dtype == "auto")
     identity = record_of(embedder) | _asked(model, options) | {"dtype": embedder.dtype}
     if record is not None:
         check_same(name, record, {k: identity[k] for k in IDENTITY})
-    embedder.check(options.patch_px)
     return embedder, identity
 
 
@@ -246,56 +305,3 @@ def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:
     con, slide_id = connect(store), literal(f"{dataset}/{slide}")
     (row,) = fetch_rows(con, f"select * from _slides where slide_id = {slide_id}")
     store.merge("slides", [row | {"status": "unreadable", "problem": problem}])
-
-
-class _Writer:
-    """Collects vectors and writes them in batches, each batch whole or not at all."""
-
-    def __init__(
-        self,
-        store: Store,
-        dataset: str,
-        rows: Mapping[str, Mapping[str, Any]],
-        identities: dict[str, dict[str, Any]],
-    ) -> None:
-        self._store, self._dataset, self._rows = store, dataset, rows
-        self._unrecorded = identities
-        self._waiting: dict[str, list[tuple[list[str], NDArray[np.float32]]]] = defaultdict(list)
-        self._last = time.monotonic()
-
-    def add(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> None:
-        self._waiting[model].append((ids, vectors))
-        n_rows = sum(len(i) for i, _ in self._waiting[model])
-        if n_rows >= FLUSH_ROWS or time.monotonic() - self._last > FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        for model, batches in self._waiting.items():
-            if batches:
-                self._record(model)
-                ids = [i for batch, _ in batches for i in batch]
-                vectors = np.concatenate([v for _, v in batches])
-                self._store.merge(model_table(model), self._table(model, ids, vectors))
-        self._waiting.clear()
-        self._last = time.monotonic()
-
-    def _record(self, model: str) -> None:
-        """Record a model with its first vectors, so that a name is bound by nothing less."""
-        if (identity := self._unrecorded.pop(model, None)) is not None:
-            self._store.make_model_table(model, identity["dim"])
-            self._store.merge("models", [identity | {"created_at": now()}], replace=False)
-            # Another process may have been first, with something else under this name.
-            recorded = recorded_models(self._store)[model]
-            check_same(model, recorded, {k: identity[k] for k in IDENTITY})
-
-    def _table(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
-        rows = [self._rows[i] for i in ids]
-        dim = vectors.shape[1]
-        columns = {
-            "annotation_id": ids,
-            **{k: [v] * len(ids) for k, v in (("model", model), ("dataset", self._dataset))},
-            **{k: [r[k] for r in rows] for k in ("domain", "label", "slide")},
-            "embedded_at": [now()] * len(ids), "resized": [None] * len(ids),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
-        }  # fmt: skip
-        return pa.table(columns, schema=model_schema(dim))

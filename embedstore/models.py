@@ -1,22 +1,30 @@
-"""The boundary to timm: build a model strictly, pool its tokens, embed batches of patches."""
+"""The boundary to timm: what a model is made of, built, and loaded strictly."""
 
 import difflib
 import functools
 import hashlib
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from embedstore.checkpoints import Weights, remap_keys, state_sha256
+from embedstore.checkpoints import Weights, model_config, state_sha256
+from embedstore.embedder import Embedder, choose_dtype
 from embedstore.errors import EmbedstoreError
-from embedstore.registry import REGISTRY, ModelEntry, check_name
+from embedstore.registry import (
+    NO_VARIATION,
+    REGISTRY,
+    TOKEN_POOLINGS,
+    ModelEntry,
+    Pooling,
+    Variation,
+    check_name,
+    vary,
+)
+from embedstore.remap import remap_keys
 
 LAYERS: dict[str, Any] = {
     "SwiGLUPacked": timm.layers.SwiGLUPacked,
@@ -25,138 +33,70 @@ LAYERS: dict[str, Any] = {
 }
 """What the registry calls by name, so that it needs no torch."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+def resolve(
+    name: str, variation: Variation = NO_VARIATION, weights: str | None = None
+) -> ModelEntry:
+    """Return the entry of a registry name, or one made of what timm or the hub says of a model.
 
-def resolve(name: str) -> ModelEntry:
-    """Return the entry of a registry name, or one made from timm's own facts for timm:NAME."""
+    variation says what to pool or normalise otherwise. A hub model is described by the config.json
+    beside its weights, where `weights` names a file or folder, else by the hub's.
+    """
     check_name(name)
+    variation.check()
     if name in REGISTRY:
-        return REGISTRY[name]
-    arch = name.removeprefix("timm:")
+        return vary(name, REGISTRY[name], variation)
+    if name.startswith("hf-hub:"):
+        hub = name.removeprefix("hf-hub:")
+        config = model_config(name, weights, hub)
+        facts = config.get("pretrained_cfg", config)  # older files hold all in one
+        arch, kwargs = config["architecture"], dict(config.get("model_args") or {})
+    else:
+        arch, kwargs, facts, hub = name.removeprefix("timm:"), {}, {}, ""
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch.split(".")[0], timm.list_models(), n=3)
         hint = f"; near it: {', '.join(f'timm:{n}' for n in near)}" if near else ""
         raise EmbedstoreError(f"timm {timm.__version__} has no architecture '{arch}'{hint}")
+    tokens = variation.pooling in TOKEN_POOLINGS
+    kwargs |= {"global_pool": ""} if tokens else {}
     try:
         with torch.device("meta"):
-            model, kwargs = _create_flexible(arch)
-    except RuntimeError as e:
-        raise EmbedstoreError(f"timm {timm.__version__} cannot build '{arch}': {e}") from e
-    config = model.pretrained_cfg
+            model, kwargs = _create_flexible(arch, kwargs)
+    except (RuntimeError, TypeError, ValueError) as e:
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise EmbedstoreError(f"timm {timm.__version__} cannot build '{arch}': {why}") from e
+    facts = {**model.pretrained_cfg, **facts}
     return ModelEntry(
-        arch=arch, pooling="timm", norm=(tuple(config["mean"]), tuple(config["std"])),
-        dim=int(model.head_hidden_size), n_params=_count(model), kwargs=kwargs,
-        licence=str(config.get("license") or ""), hub=str(config.get("hf_hub_id") or ""),
+        arch=arch, pooling=cast(Pooling, variation.pooling or "timm"),
+        norm=(variation.mean or tuple(facts["mean"]), variation.std or tuple(facts["std"])),
+        dim=_width(name, model, variation.pooling), n_params=_count(model), kwargs=kwargs,
+        n_prefix=int(getattr(model, "num_prefix_tokens", 0)),
+        licence=str(facts.get("license") or ""), hub=hub or str(facts.get("hf_hub_id") or ""),
     )  # fmt: skip
 
 
-def _create_flexible(arch: str) -> tuple[Any, dict[str, object]]:
+def _width(name: str, model: Any, pooling: str | None) -> int:
+    if pooling not in TOKEN_POOLINGS:
+        return int(model.head_hidden_size)
+    n_prefix = getattr(model, "num_prefix_tokens", None)
+    if n_prefix is None or (n_prefix < 1 and pooling != "mean"):
+        raise EmbedstoreError(
+            f"{name} has no {'patch' if n_prefix is None else 'class'} token to pool by "
+            f"'{pooling}'; leave --pooling out for what the architecture does by itself"
+        )
+    return int(model.num_features) * (2 if pooling == "cls+mean" else 1)
+
+
+def _create_flexible(arch: str, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the model and the arguments that let an architecture of fixed size take any patch."""
-    model = timm.create_model(arch, num_classes=0)
-    if not model.pretrained_cfg.get("fixed_input_size"):
-        return model, {}
+    model = timm.create_model(arch, **{**kwargs, "num_classes": 0})
+    if not model.pretrained_cfg.get("fixed_input_size") or "dynamic_img_size" in kwargs:
+        return model, kwargs
+    flexible = {**kwargs, "dynamic_img_size": True}
     try:
-        return timm.create_model(arch, num_classes=0, dynamic_img_size=True), {
-            "dynamic_img_size": True
-        }
+        return timm.create_model(arch, **{**flexible, "num_classes": 0}), flexible
     except TypeError:
-        return model, {}
-
-
-def choose_dtype(dtype: str, device: torch.device, on_cuda: str = "float16") -> str:
-    """Return dtype; for "auto" on_cuda there, bfloat16 on CPUs that compute it, else float32."""
-    if dtype != "auto":
-        if dtype not in DTYPES:
-            raise EmbedstoreError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
-        return dtype
-    if device.type == "cuda":
-        return on_cuda
-    return "bfloat16" if device.type == "cpu" and _cpu_has_bf16() else "float32"
-
-
-def _cpu_has_bf16() -> bool:
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(bool(getattr(torch.cpu, p, lambda: False)()) for p in probes)
-
-
-def choose_device(device: str) -> torch.device:
-    """Return the torch device for "auto" (cuda where there is one, else cpu) or for its name."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as e:
-        raise EmbedstoreError(f"device '{device}' cannot be used here ({e}); try cpu") from e
-    return chosen
-
-
-@dataclass
-class Embedder:
-    """A frozen model ready to embed. `name` is the key under which its embeddings are stored."""
-
-    name: str
-    entry: ModelEntry
-    weights: Weights
-    dtype: str
-    device: torch.device
-    network: Any
-
-    def check(self, patch_px: int) -> None:
-        """Raise EmbedstoreError unless the model embeds a patch of patch_px pixels here."""
-        try:
-            self.embed(np.full((1, patch_px, patch_px, 3), 200, dtype=np.uint8))
-        except (RuntimeError, AssertionError, ValueError) as e:
-            raise EmbedstoreError(
-                f"{self.name} cannot embed patches of {patch_px} px on {self.device} "
-                f"({str(e).splitlines()[0] if str(e) else type(e).__name__}); "
-                "try another --patch-px or --device"
-            ) from e
-
-    @torch.inference_mode()
-    def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return embeddings, float32 (n, dim), of RGB patches, uint8 (n, height, width, 3).
-
-        A row does not depend on the others of its batch beyond rounding. EmbedstoreError where
-        a value is not finite.
-        """
-        if not patches.flags.writeable:
-            patches = patches.copy()  # torch warns of memory that it could write to
-        x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self.entry.norm)
-        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"):
-            try:
-                pooled = self._pool(x)
-            except torch.OutOfMemoryError as e:
-                raise EmbedstoreError(
-                    f"{self.name} ran out of memory with {len(patches)} patches a batch; what is "
-                    "stored stays, go on with a smaller --batch-size"
-                ) from e
-        vectors: NDArray[np.float32] = pooled.float().cpu().numpy()
-        if vectors.shape[1] != self.entry.dim:
-            raise EmbedstoreError(
-                f"{self.name} gave {vectors.shape[1]} numbers a patch, not {self.entry.dim}"
-            )
-        if not np.isfinite(vectors).all():
-            raise EmbedstoreError(
-                f"{self.name} gave embeddings that are not finite in {self.dtype}; "
-                "try --dtype float32"
-            )
-        return vectors
-
-    def _pool(self, x: torch.Tensor) -> torch.Tensor:
-        if self.entry.pooling in ("gap", "timm"):
-            features = self.network.forward_features(x)
-            pooled: torch.Tensor = self.network.forward_head(features, pre_logits=True)
-            return pooled
-        tokens: torch.Tensor = self.network.forward_features(x)
-        if self.entry.pooling == "cls":
-            return tokens[:, 0]
-        # Registers sit between the class token and the patch tokens and are not averaged.
-        patch_tokens = tokens[:, self.network.num_prefix_tokens :]
-        return torch.cat((tokens[:, 0], patch_tokens.mean(1)), dim=1)
+        return model, kwargs
 
 
 def load_embedder(
@@ -186,9 +126,9 @@ def load_embedder(
 
 def build(entry: ModelEntry, **changes: object) -> Any:
     """Return the untrained network of an entry; `changes` override its arguments."""
-    kwargs = {**entry.kwargs, **changes}
+    kwargs = {**entry.kwargs, **changes, "pretrained": False, "num_classes": 0}
     named = {k: LAYERS.get(v, v) if isinstance(v, str) else v for k, v in kwargs.items()}
-    return timm.create_model(entry.arch, pretrained=False, num_classes=0, **named)
+    return timm.create_model(entry.arch, **named)
 
 
 def _count(network: Any) -> int:
@@ -258,5 +198,6 @@ def record_of(embedder: Embedder) -> dict[str, Any]:
         "pooling": embedder.entry.pooling, "dtype": embedder.dtype,
         "n_params": embedder.entry.n_params, "weights": embedder.weights.label,
         "weights_sha256": embedder.weights.sha256, "mean": list(mean), "std": list(std),
-        "timm_version": timm.__version__, "torch_version": torch.__version__,
+        "parity": embedder.parity, "timm_version": timm.__version__,
+        "torch_version": torch.__version__,
     }  # fmt: skip

@@ -24,6 +24,42 @@ class PatchGeometry:
         return self.size_px * self.mpp_out / mpp
 
 
+PLAIN = ""
+"""The view of a patch as it lies on the slide, which the model's own table holds."""
+
+D4: dict[str, tuple[bool, int]] = {
+    "r0": (False, 0), "r90": (False, 1), "r180": (False, 2), "r270": (False, 3),
+    "m0": (True, 0), "m90": (True, 1), "m180": (True, 2), "m270": (True, 3),
+}  # fmt: skip
+"""The eight symmetries of a square: whether mirrored left to right, then turned counter-clockwise
+by how many quarters. r0 is the patch itself."""
+
+VIEW_SETS: dict[str, tuple[str, ...]] = {"d4": tuple(D4)}
+"""What --views takes: the views of each set."""
+
+
+def turn(patch: NDArray[np.uint8], view: str) -> NDArray[np.uint8]:
+    """Return a view of a patch (size, size, 3): PLAIN or a key of D4."""
+    if view == PLAIN:
+        return patch
+    mirrored, quarters = D4[view]
+    return np.rot90(patch[:, ::-1] if mirrored else patch, quarters)
+
+
+def fit_patch(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
+    """Return a pre-cropped patch as uint8 (size_px, size_px, 3).
+
+    An image of another size is resized (bicubic, anti-aliased), one that is no square is cut to its
+    centred square before.
+    """
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.size != (size_px, size_px):
+        box = (left, top, left + side, top + side)
+        image = image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image, dtype=np.uint8)
+
+
 class Readable(Protocol):
     """What `read_patch` needs of a slide."""
 

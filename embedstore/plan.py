@@ -1,16 +1,21 @@
 """What an ingest has to do: what each model lacks, and what a model's name stands for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedstore.checkpoints import Weights, find_weights
 from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch_rows, identifier, literal
-from embedstore.registry import REGISTRY
+from embedstore.patches import PLAIN
+from embedstore.query import connect, fetch_rows, identifier, literal, views_name
+from embedstore.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.slides import probe
-from embedstore.store import Store, model_schema
+from embedstore.store import Store, model_schema, views_schema
+
+IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
+            "std")  # fmt: skip
+"""What a model's name stands for."""
 
 
 def retry_slides(store: Store, dataset: str) -> None:
@@ -30,57 +35,92 @@ def retry_slides(store: Store, dataset: str) -> None:
 class Plan:
     """What is to be embedded; n_done by model, set_aside: the slides not ok and why."""
 
-    missing: list[dict[str, Any]]  # a row an annotation: where it is, and the models that lack it
+    missing: list[dict[str, Any]]  # a row an annotation: where it is, and what each model lacks
     n_annotations: int
     n_off_slide: int
     n_done: dict[str, int]
     set_aside: dict[str, str]
 
 
-def plan(store: Store, dataset: str, names: Sequence[str]) -> Plan:
-    """Return what of a dataset the named models lack, slide by slide, row by row down the slide."""
+def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] = ()) -> Plan:
+    """Return what of a dataset the named models lack, slide by slide, row by row down the slide.
+
+    A row's `wants` holds the views that each model lacks of it: PLAIN for its own table, and all of
+    `views` unless every one of them is there.
+    """
     con = connect(store)
-    tables = set(store.models())
-    lacks, n_done = [], {}
-    for i, name in enumerate(names):
-        source = identifier(name)
-        if name not in tables:
-            source = f"_keys{i}"
-            con.register(source, model_schema(1).empty_table())
-        lacks.append(f"annotation_id not in (select annotation_id from {source})")
-        done = f"select count(*) as n, count(distinct annotation_id) as d from {source} " \
-               f"where dataset = {literal(dataset)}"  # fmt: skip
-        counts = fetch_rows(con, done)[0]
-        if counts["n"] != counts["d"]:
-            raise EmbedstoreError(
-                f"the table of model {name} holds {counts['n'] - counts['d']} annotations twice; "
-                "it was not written by this tool alone, restore a copy or use --as NAME"
+    lacks: dict[tuple[str, str], str] = {}
+    n_done = {}
+    for name in names:
+        source = _source(con, name, store.models(), model_schema(1))
+        n_done[name] = _count_once(con, dataset, name, source)
+        lacks[name, "plain"] = f"annotation_id not in (select annotation_id from {source})"
+        if views:
+            source = _source(con, views_name(name), map(views_name, store.viewed_models()),
+                             views_schema(1))  # fmt: skip
+            lacks[name, "views"] = (
+                f"annotation_id not in (select annotation_id from {source} where view in "
+                f"({', '.join(map(literal, views))}) group by 1 "
+                f"having count(distinct view) = {len(views)})"
             )
-        n_done[name] = counts["n"]
-    columns = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(lacks))
+    columns = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(lacks.values()))
     rows = fetch_rows(
         con,
-        f"select a.annotation_id, a.slide, a.domain, a.label, a.x_l0, a.y_l0, s.path, s.mpp, "
-        f"a.status, s.status as slide_status, {columns} from annotations a "
-        "join slides s using (dataset, slide) "
+        "select a.annotation_id, a.slide, a.domain, a.label, a.x_l0, a.y_l0, s.kind, s.path, "
+        f"s.mpp, s.width, s.height, a.status, s.status as slide_status, {columns} "
+        "from annotations a join slides s using (dataset, slide) "
         f"where dataset = {literal(dataset)} order by a.slide, a.y_l0, a.x_l0, a.annotation_id",
     )
     for row in rows:
-        row["models"] = frozenset(n for i, n in enumerate(names) if row[f"lacks_{i}"])
+        wants: dict[str, tuple[str, ...]] = {}
+        for i, (name, what) in enumerate(lacks):
+            if row.pop(f"lacks_{i}"):
+                wants[name] = (*wants.get(name, ()), *((PLAIN,) if what == "plain" else views))
+        row["wants"] = wants
     aside = fetch_rows(
         con, f"select slide, problem from slides where dataset = {literal(dataset)} "
         "and status != 'ok' order by slide",
     )  # fmt: skip
     return Plan(
-        [r for r in rows if r["models"] and r["status"] == "ok" and r["slide_status"] == "ok"],
+        [r for r in rows if r["wants"] and r["status"] == "ok" and r["slide_status"] == "ok"],
         len(rows), sum(r["status"] == "off-slide" for r in rows), n_done,
         {r["slide"]: r["problem"] for r in aside},
     )  # fmt: skip
 
 
+def _source(con: Any, table: str, there: Iterable[str], schema: Any) -> str:
+    """Return what SQL calls a table, an empty one where it is not there yet."""
+    if table not in set(there):
+        con.register(table, schema.empty_table())
+    return identifier(table)
+
+
+def _count_once(con: Any, dataset: str, name: str, source: str) -> int:
+    counts = fetch_rows(
+        con, f"select count(*) as n, count(distinct annotation_id) as d from {source} "
+        f"where dataset = {literal(dataset)}",
+    )[0]  # fmt: skip
+    if counts["n"] != counts["d"]:
+        raise EmbedstoreError(
+            f"the table of model {name} holds {counts['n'] - counts['d']} annotations twice; "
+            "it was not written by this tool alone, restore a copy or use --as NAME"
+        )
+    return int(counts["n"])
+
+
 def recorded_models(store: Store) -> dict[str, dict[str, Any]]:
     """Return the rows of the models view by name."""
     return {r["model"]: r for r in fetch_rows(connect(store), "select * from models")}
+
+
+def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:
+    """Return the entry of a model; needs torch only where timm or the hub must be asked."""
+    variation.check()
+    if model in REGISTRY:
+        return vary(model, REGISTRY[model], variation)
+    from embedstore.models import resolve
+
+    return resolve(model, variation, spec)
 
 
 def weights_for(
@@ -103,11 +143,8 @@ def weights_for(
             spec = "random"  # going on with what the name stands for
     if spec is None and not is_open:
         return None
-    entry = REGISTRY.get(model)
-    if entry is None and spec in (None, "hub"):
-        from embedstore.models import resolve  # only timm knows where its own weights lie
-
-        entry = resolve(model)
+    # Only timm and the hub know where the weights of their models lie.
+    entry = entry_of(model, NO_VARIATION, spec) if spec in (None, "hub") else REGISTRY.get(model)
     found = find_weights(
         model,
         spec or (entry.default_weights if entry else "hub"),

@@ -20,7 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
-from embedstore.store import TABLES, Store, model_schema, model_table
+from embedstore.store import (
+    TABLES,
+    Store,
+    model_schema,
+    model_table,
+    views_schema,
+    views_table,
+)
 
 # An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
 _OFF_SLIDE = "(x_l0 < 0 or y_l0 < 0 or x_l0 >= s.width or y_l0 >= s.height)"
@@ -67,6 +74,10 @@ VIEWS: dict[str, str] = {
 }
 
 
+UNIONS = ("embeddings", "embedding_views")
+"""Views over the tables of all models."""
+
+
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection that sees the store's views, pinned to this moment.
 
@@ -79,17 +90,36 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
         con.register(f"_{table}", store.lance(table))
     for view, sql in VIEWS.items():
         con.execute(f"create view {view} as {sql}")
-    columns = "annotation_id, model, dataset, domain, label, slide"
-    parts = []
-    for n, model in enumerate(store.models()):
-        con.register(f"_model_{n}", store.lance(model_table(model)))
-        con.execute(f"create view {identifier(model)} as select * from _model_{n}")
-        parts.append(f"select {columns}, vector::float[] as vector from _model_{n}")
-    if not parts:
-        con.register("_no_embeddings", model_schema(1).empty_table())
-        parts.append(f"select {columns}, vector::float[] as vector from _no_embeddings")
-    con.execute(f"create view embeddings as {' union all '.join(parts)}")
+    keys = "annotation_id, model, dataset, domain, label, slide"
+    plain = {m: (m, store.lance(model_table(m))) for m in store.models()}
+    _unite(con, "embeddings", keys, plain, model_schema(1))
+    views = {m: (views_name(m), store.lance(views_table(m))) for m in store.viewed_models()}
+    _unite(con, "embedding_views", f"view_id, view, {keys}", views, views_schema(1))
     return con
+
+
+def views_name(model: str) -> str:
+    """Return the SQL name of a model's table of views."""
+    return f"{model}#views"
+
+
+def _unite(
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    columns: str,
+    tables: dict[str, tuple[str, Any]],
+    schema: pa.Schema,
+) -> None:
+    """Make a view of each table under its own name, and `name` over them all, vector FLOAT[]."""
+    parts = []
+    for n, (own_name, table) in enumerate(tables.values()):
+        con.register(f"_{name}_{n}", table)
+        con.execute(f"create view {identifier(own_name)} as select * from _{name}_{n}")
+        parts.append(f"select {columns}, vector::float[] as vector from _{name}_{n}")
+    if not parts:
+        con.register(f"_no_{name}", schema.empty_table())
+        parts.append(f"select {columns}, vector::float[] as vector from _no_{name}")
+    con.execute(f"create view {name} as {' union all '.join(parts)}")
 
 
 def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) -> None:
@@ -120,7 +150,8 @@ def check_model_name(name: str, recorded: Iterable[str] = ()) -> None:
             "another name with --as NAME"
         )
     folded = name.casefold()
-    if folded in VIEWS or folded == "embeddings" or name.startswith("_") or not name.strip():
+    taken = folded in VIEWS or folded in UNIONS or folded.endswith(views_name(""))
+    if taken or name.startswith("_") or not name.strip():
         raise EmbedstoreError(
             f"'{name}' cannot name a model, since SQL has a view of that name; choose another "
             "with --as NAME"
@@ -189,7 +220,7 @@ def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> Embedstor
     hint = ""
     if isinstance(error, duckdb.CatalogException):
         models = [r[0] for r in con.execute("select model from _models order by 1").fetchall()]
-        names = [*sorted([*VIEWS, "embeddings"]), *(identifier(m) for m in models)]
+        names = [*sorted([*VIEWS, *UNIONS]), *(identifier(m) for m in models)]
         hint = f"\nviews: {', '.join(names)}"
     return EmbedstoreError(f"SQL: {str(error).strip()}{hint}")
 

@@ -4,15 +4,18 @@ A new model is one entry. Facts come from the model cards and from building each
 entry marked unverified was read in public code and has not been held against its checkpoint.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from embedstore.errors import EmbedstoreError
 
-Pooling = Literal["cls", "cls+mean", "gap", "timm"]
-"""cls: the class token; cls+mean: it beside the mean of the patch tokens; gap: the network's own
-pooled output before any classifier; timm: whatever the timm architecture pools by default."""
+Pooling = Literal["cls", "cls+mean", "mean", "gap", "timm"]
+"""cls: the class token; mean: the mean of the patch tokens; cls+mean: one beside the other; gap:
+the network's own pooled output before any classifier; timm: whatever the architecture pools by
+default."""
+TOKEN_POOLINGS: tuple[Pooling, ...] = ("cls", "cls+mean", "mean")
 
 RGB = tuple[float, float, float]
 IMAGENET: tuple[RGB, RGB] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -213,11 +216,57 @@ REGISTRY: dict[str, ModelEntry] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Variation:
+    """What options say of a model in place of its entry or config; None: as there."""
+
+    pooling: str | None = None
+    mean: RGB | None = None
+    std: RGB | None = None
+
+    def check(self) -> None:
+        """Raise EmbedstoreError for a pooling or a normalisation that cannot be."""
+        allowed = (*TOKEN_POOLINGS, "timm")
+        if self.pooling not in (None, *allowed, "gap"):
+            raise EmbedstoreError(
+                f"unknown pooling '{self.pooling}'; allowed: {', '.join(allowed)}"
+            )
+        for option, values in (("--mean", self.mean), ("--std", self.std)):
+            low = 0.0 if option == "--mean" else 1e-3
+            if values is not None and not all(low <= v <= 1 for v in values):
+                raise EmbedstoreError(
+                    f"{option} {','.join(f'{v:g}' for v in values)} is not three numbers between "
+                    f"{low:g} and 1, as for pixels in 0..1"
+                )
+
+
+NO_VARIATION = Variation()
+
+
+def vary(name: str, entry: ModelEntry, variation: Variation) -> ModelEntry:
+    """Return a registry entry with another pooling or normalisation; needs no torch."""
+    norm = (variation.mean or entry.norm[0], variation.std or entry.norm[1])
+    pooling = variation.pooling or entry.pooling
+    if pooling == entry.pooling:
+        return replace(entry, norm=norm)
+    if entry.pooling not in TOKEN_POOLINGS or pooling not in TOKEN_POOLINGS:
+        able = TOKEN_POOLINGS if entry.pooling in TOKEN_POOLINGS else (entry.pooling,)
+        raise EmbedstoreError(f"{name} cannot be pooled by '{pooling}'; allowed: {', '.join(able)}")
+    width = entry.dim // (2 if entry.pooling == "cls+mean" else 1)
+    dim = 2 * width if pooling == "cls+mean" else width
+    return replace(entry, norm=norm, pooling=pooling, dim=dim)
+
+
+HF_HUB = re.compile(r"hf-hub:([\w.-]+/[\w.-]+)(@[\w./-]+)?")
+
+
 def check_name(name: str) -> None:
-    """Raise EmbedstoreError unless `name` is in REGISTRY or of the form timm:NAME."""
+    """Raise EmbedstoreError unless `name` is in REGISTRY, timm:NAME or hf-hub:OWNER/NAME."""
     if name in REGISTRY or (name.startswith("timm:") and len(name) > len("timm:")):
+        return
+    if HF_HUB.fullmatch(name):
         return
     raise EmbedstoreError(
         f"unknown model '{name}'; known: {', '.join(REGISTRY)}; any architecture of timm is "
-        "taken as timm:NAME"
+        "taken as timm:NAME, a timm model on the hub as hf-hub:OWNER/NAME"
     )

@@ -72,6 +72,15 @@ class Slide:
         return white
 
 
+def read_image(path: str | Path) -> Image.Image:
+    """Return a whole image file in RGB, transparent pixels white; SlideError if unreadable."""
+    try:
+        with Slide(path) as image:
+            return image.read_region(0, 0, 0, image.width, image.height)
+    except MemoryError as e:
+        raise SlideError(f"{path} is too large for one patch") from e
+
+
 def _plain_image(path: str | Path, decode: bool) -> openslide.ImageSlide:
     with Image.open(path) as image:
         if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from embedstore.query import check_dataset, connect, fetch_rows, identifier, literal
+from embedstore.query import check_dataset, connect, fetch_rows, identifier, literal, views_name
 from embedstore.store import Store, model_table
 
 
@@ -43,10 +43,17 @@ def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[s
         f"where a.dataset = {literal(d['dataset'])}"
     )
     counts = fetch_rows(con, sql)[0]
+    views = 0
+    if m["model"] in store.viewed_models():
+        sql = (
+            f"select count(*) as n from {identifier(views_name(m['model']))} "
+            f"where dataset = {literal(d['dataset'])}"
+        )
+        views = fetch_rows(con, sql)[0]["n"]
     keep = ("model", "arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights",
-            "weights_sha256", "timm_version")  # fmt: skip
+            "weights_sha256", "parity", "timm_version")  # fmt: skip
     return {
-        **d, "done": counts["done"], "missing": _usable(d) - counts["usable"],
+        **d, "done": counts["done"], "missing": _usable(d) - counts["usable"], "views": views,
         **{k: m[k] for k in keep}, **store.stats(model_table(m["model"])),
     }  # fmt: skip
 

@@ -79,7 +79,7 @@ TABLES: dict[str, pa.Schema] = {
 LISTS = ("splits", "predictions")
 """Tables whose rows hold long lists, to be scanned a few rows at a time."""
 
-_MODEL_PREFIX = "embeddings."
+_MODEL_PREFIX, _VIEWS_PREFIX = "embeddings.", "views."
 
 
 def model_schema(dim: int) -> pa.Schema:
@@ -94,17 +94,34 @@ def model_schema(dim: int) -> pa.Schema:
     )  # fmt: skip
 
 
+def views_schema(dim: int) -> pa.Schema:
+    """Return the schema of a model's table of views: as its own, keyed by annotation_id#view."""
+    key = _schema("view_id", view=TEXT)
+    plain = (f.remove_metadata().with_nullable(True) for f in model_schema(dim))
+    return pa.schema([*key, *plain])
+
+
 def model_table(model: str) -> str:
     """Return the Lance table name of a model: letters LanceDB forbids become .hex, reversibly."""
     safe = re.sub(r"[^A-Za-z0-9_-]", lambda m: "".join(f".{b:02x}" for b in m[0].encode()), model)
     return _MODEL_PREFIX + safe
 
 
-def model_of_table(table: str) -> str | None:
+def views_table(model: str) -> str:
+    """Return the Lance table name of a model's views."""
+    return _VIEWS_PREFIX + model_table(model).removeprefix(_MODEL_PREFIX)
+
+
+def view_id(annotation_id: str, view: str) -> str:
+    """Return the key of a view of a patch: annotation_id#view."""
+    return f"{annotation_id}#{view}"
+
+
+def model_of_table(table: str, prefix: str = _MODEL_PREFIX) -> str | None:
     """Return the model whose table this is, or None."""
-    if not table.startswith(_MODEL_PREFIX):
+    if not table.startswith(prefix):
         return None
-    safe = table.removeprefix(_MODEL_PREFIX)
+    safe = table.removeprefix(prefix)
     raw = re.sub(rb"\.([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), safe.encode())
     return raw.decode()
 
@@ -191,7 +208,14 @@ class Store:
 
     def models(self) -> list[str]:
         """Return the models that have a table of embeddings."""
-        found = (model_of_table(t) for t in self.tables())
+        return self._models(_MODEL_PREFIX)
+
+    def viewed_models(self) -> list[str]:
+        """Return the models that have a table of views."""
+        return self._models(_VIEWS_PREFIX)
+
+    def _models(self, prefix: str) -> list[str]:
+        found = (model_of_table(t, prefix) for t in self.tables())
         return sorted(m for m in found if m is not None)
 
     def _create(self, name: str, schema: pa.Schema) -> Any:
@@ -214,6 +238,11 @@ class Store:
         """Make the table of a model's embeddings if it is not there."""
         if model_table(model) not in self.tables():
             self._create(model_table(model), model_schema(dim))
+
+    def make_views_table(self, model: str, dim: int) -> None:
+        """Make the table of a model's views if it is not there."""
+        if views_table(model) not in self.tables():
+            self._create(views_table(model), views_schema(dim))
 
     def merge(
         self, name: str, rows: list[Mapping[str, Any]] | pa.Table, *, replace: bool = True

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 
 from embedstore.checkpoints import find_weights
 from embedstore.embed import Embedded, Point, SlideFailed, SlideJob, embed_slides
+from embedstore.embedder import choose_device
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.models import choose_device, load_embedder, resolve
-from embedstore.patches import PatchGeometry, read_patch
+from embedstore.models import load_embedder, resolve
+from embedstore.patches import PLAIN, PatchGeometry, read_patch
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.slides import Slide
@@ -81,10 +82,16 @@ def test_each_patch_is_read_once_for_all_models(store, monkeypatch):
     real = embed.read_patch
     monkeypatch.setattr(embed, "read_patch", lambda s, x, y, *a: seen.update([(s.path, x, y)]) or
                         real(s, x, y, *a))  # fmt: skip
-    both = IngestOptions(weights={RESNET: "random", VIT: "random"})
+    weights = {RESNET: "random", VIT: "random"}
+    both = IngestOptions(weights=weights, dtype="float32", views="d4")
     reports = ingest(store, "tiny", [RESNET, VIT], both).models
-    assert [r.n_embedded for r in reports] == [48, 48]
+    assert [(r.n_embedded, r.n_views) for r in reports] == [(48, 8 * 48)] * 2
     assert sum(seen.values()) == len(seen) == 48
+    # A dtype of less precision is first held against float32, on 16 patches for all models.
+    seen.clear()
+    low = IngestOptions(weights={RESNET: "random"}, dtype="bfloat16", name="low")
+    assert ingest(store, "tiny", [RESNET], low).models[0].parity > 0.999
+    assert sum(seen.values()) == 48 + 16
 
 
 def test_a_model_that_is_ahead_is_not_embedded_again(store):
@@ -242,7 +249,7 @@ def test_the_loop_alone_in_order_with_a_failure(tmp_path, data):
                           device=choose_device("cpu"))  # fmt: skip
 
     def job(name: str, path: str, n: int) -> SlideJob:
-        points = [Point(f"{name}{k}", 200 + k, 200, frozenset(["m"])) for k in range(n)]
+        points = [Point(f"{name}{k}", 200 + k, 200, {"m": [PLAIN]}) for k in range(n)]
         return SlideJob(name, path, 0.25, points)
 
     jobs = [job("a", good, 40), job("b", str(data / "wsi/broken.svs"), 40), job("c", good, 3)]

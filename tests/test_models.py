@@ -11,10 +11,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from embedstore.checkpoints import Weights, file_sha256, find_weights, remap_keys
+from embedstore.checkpoints import Weights, file_sha256, find_weights
+from embedstore.embedder import choose_device, choose_dtype
 from embedstore.errors import EmbedstoreError
-from embedstore.models import build, choose_device, choose_dtype, load_embedder, resolve
+from embedstore.models import build, load_embedder, resolve
 from embedstore.registry import REGISTRY
+from embedstore.remap import remap_keys
 
 CPU = torch.device("cpu")
 PATCHES = np.random.default_rng(0).integers(0, 255, (6, 224, 224, 3), dtype=np.uint8)
