@@ -1,5 +1,6 @@
 """Where a model's weights come from: the hub, a file or folder, a Python package, or chance."""
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -127,7 +128,8 @@ def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
         except EntryNotFoundError:
             continue
         except OSError as e:
-            raise EmbedstoreError(f"{hub} could not be fetched ({e}); {local}") from e
+            room = "set HF_HOME to a folder with more room, " if e.errno == errno.ENOSPC else ""
+            raise EmbedstoreError(f"{hub} could not be fetched ({e}); {room}{local}") from e
         else:
             return path, f"{hub}@{path.parent.name}"
     if unreachable is not None:

@@ -1,5 +1,6 @@
 """Weights from the hub: the real client against a server on this machine that speaks its protocol."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,8 +8,13 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
+import timm
+import torch
+from safetensors.torch import save
 
 from tests.conftest import ROOT, run_command
 
@@ -17,7 +23,9 @@ CONTENT = b"some weights"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Serves ok/model, gates gated/model, breaks on broken/model, knows nothing else."""
+    """Serves ok/model and what lies in `files`, gates gated/model, breaks on broken/model."""
+
+    files: ClassVar[dict[str, bytes]] = {}
 
     def do_GET(self) -> None:
         self._answer(body=self.command == "GET")
@@ -34,7 +42,11 @@ class Hub(BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
         elif self.path.startswith("/api/"):
             self._send(200, b"{}", {}, body)
-        elif self.path.endswith("/pytorch_model.bin"):
+        elif (name := self.path.replace("/resolve/main", "").strip("/")) in self.files:
+            content = self.files[name]
+            tag = hashlib.sha256(content).hexdigest()
+            self._send(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, body)
+        elif owner == "ok" and self.path.endswith("/model/resolve/main/pytorch_model.bin"):
             self._send(200, CONTENT, {"ETag": '"e1"', "X-Repo-Commit": COMMIT}, body)
         else:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
@@ -114,3 +126,137 @@ def test_models_check_offline():
     assert rows["efficientnet-lite0"]["weights"].startswith("here (package")
     assert rows["uni"]["weights"].startswith(("no: not cached", "here (in"))
     assert "--weights MODEL=PATH" in run_command("embedstore", "models", "check").err
+
+
+CONFIG = {
+    "architecture": "test_vit", "num_classes": 0, "num_features": 64, "global_pool": "token",
+    "model_args": {"reg_tokens": 2, "dynamic_img_size": True},
+    "pretrained_cfg": {"mean": [0.7, 0.6, 0.5], "std": [0.2, 0.3, 0.4], "license": "mit",
+                       "input_size": [3, 160, 160], "num_classes": 0},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published() -> torch.nn.Module:
+    """A timm model as its makers put it on the hub: config.json and model.safetensors."""
+    torch.manual_seed(11)
+    network = timm.create_model("test_vit", num_classes=0, **CONFIG["model_args"]).eval()
+    state = {k: v.contiguous() for k, v in network.state_dict().items()}
+    flat = {**CONFIG, **CONFIG["pretrained_cfg"]}
+    del flat["pretrained_cfg"], flat["model_args"]
+    Hub.files = {
+        "ok/net/config.json": json.dumps(CONFIG).encode(),
+        "ok/net/model.safetensors": save(state),
+        "ok/flat/config.json": json.dumps(flat | {"num_classes": 1000}).encode(),
+        "ok/foreign/config.json": json.dumps({"architectures": ["ViTModel"]}).encode(),
+        "ok/wrong/config.json": json.dumps(CONFIG | {"architecture": "test_resnet9"}).encode(),
+        "ok/text/config.json": b"no json",
+    }
+    return network
+
+
+def on_hub(hub: str, home: Path, offline: bool = False) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)),
+            "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+
+
+def add_tiny(tiny, uri: Path) -> None:
+    added = run_command("embedstore", "add", "tiny", "--annotations", tiny.csv, "--slides",
+                        tiny.slides, "--store", uri)  # fmt: skip
+    assert added.code == 0, added.err
+
+
+def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
+    hub, published, tiny, tmp_path
+):
+    from embedstore.patches import PatchGeometry, read_patch
+    from embedstore.query import connect, fetch_rows
+    from embedstore.slides import Slide
+    from embedstore.store import Store
+
+    uri, name = tmp_path / "s", "hf-hub:ok/net"
+    add_tiny(tiny, uri)
+    words = ("embedstore", "ingest", "tiny", "--model", name, "--dtype", "float32", "--json",
+             "--store", uri)  # fmt: skip
+    (row,) = run_command(*words, env=on_hub(hub, tmp_path / "hf")).json()
+    assert (row["embedded"], row["weights"]) == (48, f"ok/net@{COMMIT}")
+    con = connect(Store.open(str(uri)))
+    (model,) = fetch_rows(con, "select * from models")
+    assert (model["arch"], model["dim"], model["pooling"]) == ("test_vit", 64, "timm")
+    assert (model["mean"], model["std"]) == ([0.7, 0.6, 0.5], [0.2, 0.3, 0.4])
+    assert (
+        model["weights_sha256"] == hashlib.sha256(Hub.files["ok/net/model.safetensors"]).hexdigest()
+    )
+    # By hand: the published network on a normalised patch.
+    one = tiny.rows[3]
+    with Slide(tiny.slides / one["slide"]) as slide:
+        patch = read_patch(slide, float(one["x"]), float(one["y"]), 0.25, PatchGeometry())
+    x = (patch / 255.0 - np.array([0.7, 0.6, 0.5])) / np.array([0.2, 0.3, 0.4])
+    with torch.inference_mode():
+        expected = published(torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None])[0]
+    (stored,) = fetch_rows(con, "select vector from embeddings join annotations using (annotation_id) "
+                           f"where annotations.slide = '{one['slide']}' and x_l0 = {one['x']} "
+                           f"and y_l0 = {one['y']}")  # fmt: skip
+    np.testing.assert_allclose(stored["vector"], expected.numpy(), atol=1e-4)
+    # What was fetched serves offline, and what is embedded needs no hub at all.
+    again = run_command(*words, env=on_hub(hub, tmp_path / "hf", offline=True))
+    assert again.json()[0]["embedded"] == 0
+    other = run_command(*words, "--as", "copy", env=on_hub(hub, tmp_path / "hf", offline=True))
+    assert other.json()[0]["embedded"] == 48
+
+
+def test_a_folder_with_its_config_serves_where_there_is_no_hub(hub, published, tiny, tmp_path):
+    uri, folder = tmp_path / "s", tmp_path / "net"
+    add_tiny(tiny, uri)
+    folder.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).write_bytes(Hub.files[f"ok/net/{file}"])
+    for weights in (folder, folder / "model.safetensors"):
+        (row,) = run_command(
+            "embedstore", "ingest", "tiny", "--model", "hf-hub:some/where", "--weights",
+            f"some/where={weights}", "--pooling", "cls+mean", "--json", "--store", uri,
+            env=on_hub(hub, tmp_path / "hf", offline=True),
+        ).json()  # fmt: skip
+    assert (row["there_before"], row["embedded"], row["weights"]) == (48, 0, "net")
+    done = run_command("embedstore", "sql", "select dim, pooling, registry_name from models",
+                       "--json", "--store", uri)  # fmt: skip
+    assert done.json() == [
+        {"dim": 128, "pooling": "cls+mean", "registry_name": "hf-hub:some/where"}
+    ]
+
+
+@pytest.mark.parametrize(("model", "said"), [
+    ("hf-hub:none/net", "the hub knows no none/net"),
+    ("hf-hub:gated/net", "gated: accept its terms"),
+    ("hf-hub:ok/foreign", "is no timm model: its config.json names no 'architecture'"),
+    ("hf-hub:ok/wrong", "has no architecture 'test_resnet9'"),
+    ("hf-hub:ok/text", "is no JSON file"),
+    ("hf-hub:ok/model", "has no config.json"),
+    ("hf-hub:ok/flat", "has no checkpoint file that is known here"),
+    ("hf-hub:nowhere", "unknown model 'hf-hub:nowhere'"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_hub_model_is_told(hub, published, tiny, tmp_path, model, said):
+    uri = tmp_path / "s"
+    add_tiny(tiny, uri)
+    done = run_command("embedstore", "ingest", "tiny", "--model", model, "--store", uri,
+                       env=on_hub(hub, tmp_path / "hf"))  # fmt: skip
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
+
+
+def test_no_space_is_told_with_the_way_out(monkeypatch):
+    import errno
+
+    import huggingface_hub
+
+    from embedstore.checkpoints import find_weights
+    from embedstore.errors import EmbedstoreError
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.raises(
+        EmbedstoreError, match=r"No space left on device.*HF_HOME.*--weights m=PATH"
+    ):
+        find_weights("m", "hub", "ok/model")

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embedstore.checkpoints import Weights, file_sha256, find_weights
-from embedstore.embedder import choose_device, choose_dtype
+from embedstore.embedder import Embedder, choose_device, choose_dtype
 from embedstore.errors import EmbedstoreError
 from embedstore.models import build, load_embedder, resolve
-from embedstore.registry import REGISTRY
+from embedstore.registry import NO_VARIATION, REGISTRY, Variation
 from embedstore.remap import remap_keys
 
 CPU = torch.device("cpu")
@@ -329,3 +329,104 @@ def test_a_checkpoint_of_another_grid_keeps_its_own(tmp_path):
     x = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(found.network(x), large.eval()(x))
+
+
+def by_tokens(name: str, pooling: str, **kwargs: object) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings under --pooling, and the tokens of the same network by timm alone."""
+    entry = resolve(name, Variation(pooling=pooling))
+    weights = Weights("random", None, None)
+    model = load_embedder("n", entry, weights, dtype="float32", device=CPU)
+    assert model.embed(PATCHES).shape == (6, entry.dim)
+    mean, std = np.array(entry.norm[0]), np.array(entry.norm[1])
+    x = torch.tensor((PATCHES / 255.0 - mean) / std, dtype=torch.float32).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        return model.embed(PATCHES), model.network.forward_features(x).numpy()
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_vit2", "dinov2-vits14"])
+def test_poolings_token_by_token(name):
+    prefix = 1
+    for pooling, expected in {
+        "cls": lambda t: t[:, 0], "mean": lambda t: t[:, prefix:].mean(1),
+        "cls+mean": lambda t: np.concatenate((t[:, 0], t[:, prefix:].mean(1)), axis=1),
+    }.items():  # fmt: skip
+        found, tokens = by_tokens(name, pooling)
+        np.testing.assert_allclose(found, expected(tokens), atol=1e-4)
+
+
+def test_a_registry_model_can_be_pooled_and_normalised_otherwise():
+    varied = resolve("virchow2", Variation("cls", (0.5, 0.5, 0.5), None))
+    assert (varied.dim, varied.pooling, varied.n_params) == (1280, "cls", 631_239_424)
+    assert varied.norm == ((0.5, 0.5, 0.5), REGISTRY["virchow2"].norm[1])
+    assert resolve("uni", Variation("cls+mean")).dim == 2048
+    assert resolve("virchow2", NO_VARIATION) == REGISTRY["virchow2"]
+
+
+@pytest.mark.parametrize(("name", "variation", "said"), [
+    ("uni", Variation("avg"), "unknown pooling 'avg'; allowed: cls, cls+mean, mean, timm"),
+    ("resnet50-imagenet", Variation("cls"), "cannot be pooled by 'cls'; allowed: gap"),
+    ("uni", Variation("timm"), "cannot be pooled by 'timm'; allowed: cls, cls"),
+    ("timm:test_resnet", Variation("mean"), "global_pool|no patch token"),
+    ("timm:vit_base_patch16_siglip_224", Variation("cls"), "no class token"),
+    ("uni", Variation(mean=(120.0, 110.0, 100.0)), "--mean 120,110,100 is not three numbers"),
+    ("uni", Variation(std=(0.2, 0.0, 0.2)), "--std 0.2,0,0.2 is not three numbers"),
+])  # fmt: skip
+def test_variations_that_cannot_be_are_told(name, variation, said):
+    with pytest.raises(EmbedstoreError, match=said.replace("+", r"\+")):
+        resolve(name, variation)
+
+
+@pytest.mark.parametrize("name", ["dinov2-vits14", "efficientnet-lite0"])
+def test_trained_models_do_not_depend_on_the_batch(name, vits14_file):
+    spec = str(vits14_file) if name == "dinov2-vits14" else REGISTRY[name].default_weights
+    for dtype in ("float32", "bfloat16"):
+        model = embedder(name, spec, dtype=dtype)
+        whole = model.embed(PATCHES)
+        alone = np.concatenate([model.embed(PATCHES[i : i + 1]) for i in range(len(PATCHES))])
+        mixed = model.embed(PATCHES[::-1].copy())[::-1]
+        for other in (alone, mixed):
+            if dtype == "float32":
+                np.testing.assert_allclose(whole, other, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
+            cosine = (
+                (whole * other).sum(1)
+                / np.linalg.norm(whole, axis=1)
+                / np.linalg.norm(other, axis=1)
+            )
+            assert cosine.min() >= 0.9999
+
+
+def test_a_dtype_is_held_against_float32():
+    model = embedder("timm:test_vit", dtype="bfloat16")
+    model.settle_dtype(lambda: PATCHES, may_change=True)
+    full = embedder("timm:test_vit", dtype="float32").embed(PATCHES)
+    low = model.embed(PATCHES)
+    cosine = (full * low).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(low, axis=1)
+    assert model.dtype == "bfloat16"
+    assert model.parity == pytest.approx(cosine.min(), abs=1e-6)
+    assert model.parity < 1
+
+    def rough(far: bool) -> Embedder:
+        """A network whose low precision is far off: what autocast makes of it is another vector."""
+        other = embedder("timm:test_vit", dtype="bfloat16")
+        off = torch.eye(64) * 8 if far else torch.full((64, 64), torch.inf)
+        other._pool = lambda x: (
+            torch.ones(len(x), 64) + (off[: len(x)] if torch.is_autocast_enabled("cpu") else 0)
+        )
+        return other
+
+    changed = rough(True)
+    changed.settle_dtype(lambda: PATCHES, may_change=True)
+    assert (changed.dtype, changed.parity) == ("float32", 1.0)
+    kept = rough(True)
+    kept.settle_dtype(lambda: PATCHES, may_change=False)  # asked for by name: measured, not changed
+    assert kept.dtype == "bfloat16"
+    assert kept.parity == pytest.approx((64 + 8) / np.sqrt(64 * (63 + 81)), abs=1e-6)
+    broken = rough(False)
+    broken.settle_dtype(lambda: PATCHES, may_change=True)
+    assert (broken.dtype, broken.parity) == ("float32", 1.0)
+
+
+def test_float32_asks_for_no_sample():
+    model = embedder("timm:test_vit")
+    model.settle_dtype(lambda: pytest.fail("a patch was read"), may_change=True)
+    assert model.parity == 1.0
