@@ -257,6 +257,20 @@ class Store:
         options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
         return self._open(name).to_lance(**options)
 
+    def nearest(
+        self, model: str, vector: Any, n: int, *, metric: str = "cosine", where: str | None = None
+    ) -> pa.Table:
+        """Return annotation_id and _distance of the n embeddings nearest to a vector, in order.
+
+        Exact: no index is used. metric is cosine or l2, whose _distance LanceDB gives squared;
+        where is a LanceDB condition on the columns of the model's table, applied beforehand.
+        """
+        found = self._open(model_table(model)).search(vector, vector_column_name="vector")
+        found = found.distance_type(metric).bypass_vector_index()
+        if where is not None:
+            found = found.where(where, prefilter=True)
+        return found.limit(n).select(["annotation_id", "_distance"]).to_arrow()
+
     def compact(self, name: str) -> None:
         """Merge the small fragments that many writes leave; left for later while others write."""
         table = self._open(name)
