@@ -127,6 +127,7 @@ class Store:
     def __init__(self, uri: str, db: Any) -> None:
         """Hold an open connection; use `Store.open`."""
         self.uri, self._db = uri, db
+        self._made: set[str] = set()
 
     @staticmethod
     def exists(uri: str) -> bool:
@@ -190,9 +191,20 @@ class Store:
                 return names
 
     def models(self) -> list[str]:
-        """Return the models that have a table of embeddings."""
-        found = (model_of_table(t) for t in self.tables())
-        return sorted(m for m in found if m is not None)
+        """Return the models that have a table of embeddings; one being made counts once it is."""
+        found = ((t, model_of_table(t)) for t in self.tables())
+        return sorted(m for t, m in found if m is not None and self._is_made(t))
+
+    def _is_made(self, name: str) -> bool:
+        # Listed is also what a process is just making, or was killed while making: a folder without
+        # a version. Making it again completes it. Other faults are told by whoever reads the table.
+        if name not in self._made:
+            try:
+                self._db.open_table(name)
+            except (ValueError, OSError, RuntimeError) as e:
+                return "was not found" not in str(e)
+            self._made.add(name)
+        return True
 
     def _create(self, name: str, schema: pa.Schema) -> Any:
         try:
@@ -212,7 +224,7 @@ class Store:
 
     def make_model_table(self, model: str, dim: int) -> None:
         """Make the table of a model's embeddings if it is not there."""
-        if model_table(model) not in self.tables():
+        if model not in self.models():
             self._create(model_table(model), model_schema(dim))
 
     def merge(

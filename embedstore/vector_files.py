@@ -26,7 +26,7 @@ MODEL_KEY = b"embedstore.model"
 MODEL_ARRAY = "model_json"
 """Where Parquet (a key of the schema's metadata) and npz (an array) hold the model's row."""
 
-_CHUNK = 8192  # rows looked at together
+_CHUNK = 1024  # rows looked at together: of Parquet, more take more memory and more time
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,13 @@ def _from_parquet(path: Path, file: Any) -> VectorFile:
         if not vectors.shape[1] and (known := [x for x in lengths.to_pylist() if x]):
             vectors = np.zeros((n, known[0]), dtype=np.float32)
         dim = vectors.shape[1]
-        good = pc.fill_null(pc.equal(lengths, dim), False)
+        good = pc.fill_null(pc.equal(lengths, dim or -1), False)  # no vector is 0 wide
         for row, length in zip(*_where_not(good, lengths), strict=True):
             what = (
                 "rows have no vector" if not length else f"vectors are not {dim} wide as the first"
             )
             faults.setdefault(what, []).append(mine[row])
-        kept = np.flatnonzero(good.to_numpy(zero_copy_only=False)) if dim else np.zeros(0, np.intp)
+        kept = np.flatnonzero(good.to_numpy(zero_copy_only=False))
         flat = column.filter(good).flatten().to_numpy(zero_copy_only=False)
         rows = narrow([mine[i] for i in kept], flat.reshape(len(kept), dim), faults)
         vectors[at.start + kept] = rows
@@ -194,7 +194,10 @@ def write_npz(sink: Any, schema: pa.Schema, n_rows: int, batches: Iterator[pa.Ta
 def read_npz(path: Path) -> VectorFile:
     """Return the rows of an npz file; EmbedstoreError where it is none or lacks an array."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with file:
             return _from_npz(path, file)
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as e:
         raise EmbedstoreError(
@@ -204,11 +207,9 @@ def read_npz(path: Path) -> VectorFile:
 
 
 def _from_npz(path: Path, file: Any) -> VectorFile:
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError("it holds one array without a name")
     name = _vector_name(path, list(file.files))
     raw, values = file[ID], file[name]
-    if values.ndim != 2 or values.dtype.kind != "f":
+    if values.ndim != 2 or not values.shape[1] or values.dtype.kind != "f":
         raise ValueError(f"array '{name}' is {values.dtype} of shape {values.shape}")
     if raw.dtype.kind not in "US" or raw.shape != (len(values),):
         raise ValueError(
