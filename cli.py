@@ -355,6 +355,7 @@ def import_command(
     centre is nearest to it. Nothing is overwritten; interrupted, the same command does the rest.
     """
     from embedstore.exchange import import_embeddings
+    from embedstore.query import identifier
     from embedstore.store import Store
     from embedstore.tiles import TileOptions
 
@@ -375,7 +376,9 @@ def import_command(
         _say(f"note: {r.n_left_out:,} annotations have a problem and are left out (`embedstore "
              f"status {dataset}` tells which)")  # fmt: skip
     if r.n_lacking:
-        _say(f"note: {r.n_lacking:,} annotations of {dataset} are not in the file")
+        only = f"annotation_id in (select annotation_id from {identifier(model)})"
+        _say(f"note: {r.n_lacking:,} annotations of {dataset} are not in the file; probes go on "
+             f"without them with --where '{only}'")  # fmt: skip
 
 
 @embedstore_app.command("neighbors")

@@ -63,6 +63,13 @@ def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
     assert (row["weights"], row["imported"], row["not_in_file"]) == ("imported: y.npz", 40, 8)
     assert "the file holds float64, stored as float32" in done.err
     assert "8 annotations of mine are not in the file" in done.err
+    refused = run_command("probes", "run", "mine", "--model", "own", "--store", uri)
+    assert refused.code == 1
+    assert "leave them out with --where" in refused.err
+    where = done.err.split("--where '")[1].split("'\n")[0]
+    ran = run_command("probes", "run", "mine", "--model", "own", "--where", where, "--fold", 0,
+                      "--json", "--store", uri)  # fmt: skip
+    assert {r["n_train"] + r["n_val"] + r["n_test"] for r in ran.json()} == {40}
     bad = vectors.copy()
     bad[3, 0] = np.nan
     np.savez(tmp_path / "z.npz", annotation_id=[f"tiny/{n}" for n in range(40)], vector=bad)
