@@ -60,6 +60,13 @@ class SqlFormat(StrEnum):
     parquet = "parquet"
 
 
+class Metric(StrEnum):
+    """How far apart `embedstore neighbors` says two embeddings are."""
+
+    cosine = "cosine"
+    l2 = "l2"
+
+
 class ModelsAction(StrEnum):
     """What `embedstore models` does."""
 
@@ -324,6 +331,120 @@ def sql_command(
         _write(output, lambda sink: sink.write(text.encode()))
 
 
+@embedstore_app.command("export")
+def export_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset with embeddings of the model.")],
+    model: Annotated[str, typer.Option(help="Whose embeddings.")],
+    output: Annotated[Path, typer.Option(help="File to write, .parquet or .npz.")],
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model's embeddings of a dataset to a file, with what made them.
+
+    One row an annotation, in order of annotation_id: annotation_id, dataset, slide, case_id,
+    domain, label, x_l0, y_l0 (centre, level-0 pixels) and vector (float32).
+    """
+    from embedstore.exchange import export
+    from embedstore.store import Store
+
+    with _progress("writing", "embeddings") as on_progress:
+        r = export(Store.open(store), dataset, model, output, on_progress)
+    rows = [{"dataset": dataset, "model": model, "exported": r.n_rows, "not_embedded": r.n_without,
+             "dim": r.dim, "file": str(output)}]  # fmt: skip
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(f"{dataset}: exported", rows)
+
+
+@embedstore_app.command("import")
+def import_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
+    file: Annotated[
+        Path, typer.Argument(help=".parquet, .npz, or .h5: one slide's, or a folder of them.")
+    ],
+    model: Annotated[str, typer.Option(help="Name under which the embeddings are kept.")],
+    within: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PX",
+            help="h5: how far a tile's centre may be from the annotation, in level-0 pixels; "
+            "default 1. With more, embeddings are not centred on the cell.",
+        ),
+    ] = None,
+    tile_px_l0: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="h5: width of a tile in level-0 pixels, if files lack it."),
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Bring your own embeddings; all of a file is checked before any of it is stored.
+
+    Parquet and npz, as `export` writes them or with at least annotation_id and vector (or
+    embedding, or features). The h5 files of TRIDENT and CLAM: an annotation takes the tile whose
+    centre is nearest to it. Nothing is overwritten; interrupted, the same command does the rest.
+    """
+    from embedstore.exchange import import_embeddings
+    from embedstore.query import identifier
+    from embedstore.store import Store
+    from embedstore.tiles import TileOptions
+
+    options = TileOptions(within_px=within, tile_px_l0=tile_px_l0)
+    with _progress("importing", "") as on_progress:
+        r = import_embeddings(Store.open(store), dataset, model, file, options, on_progress)
+    rows = [{"dataset": dataset, "model": model, "weights": r.weights, "dim": r.dim,
+             "imported": r.n_imported, "there_before": r.n_before, "left_out": r.n_left_out,
+             "not_in_file": r.n_lacking}]  # fmt: skip
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(f"{dataset}: imported", rows)
+    _say_notes(r.notes)
+    if r.dtype != "float32":
+        _say(f"note: the file holds {r.dtype}, stored as float32")
+    if r.n_left_out:
+        _say(f"note: {r.n_left_out:,} annotations have a problem and are left out (`embedstore "
+             f"status {dataset}` tells which)")  # fmt: skip
+    if r.n_lacking:
+        only = f"annotation_id in (select annotation_id from {identifier(model)})"
+        _say(f"note: {r.n_lacking:,} annotations of {dataset} are not in the file; probes go on "
+             f"without them with --where '{only}'")  # fmt: skip
+
+
+@embedstore_app.command("neighbors")
+def neighbors_command(
+    annotation_id: Annotated[str, typer.Argument(help="Whose neighbours.")],
+    model: Annotated[str, typer.Option(help="By whose embeddings.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on the annotations view.")
+    ] = None,
+    metric: Annotated[
+        Metric, typer.Option(help="cosine: 1 - similarity; l2: Euclidean.")
+    ] = Metric.cosine,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the annotations whose embeddings are nearest to one annotation's.
+
+    Exact, over all datasets of the store unless --where says less, for example
+    --where "domain = 'canine lymphoma' and label = 'mitotic figure'".
+    """
+    from embedstore.neighbors import neighbors
+    from embedstore.store import Store
+
+    found = neighbors(
+        Store.open(store), annotation_id, model, k=k, where=where, metric=metric.value
+    )
+    if as_json:
+        _print_json(found.rows)
+    else:
+        _print_table(f"nearest to {annotation_id}", found.rows)
+    n = f"{len(found.rows):,} of {found.n_searched:,}"
+    _say(f"{n} embeddings of {model}, {metric.value} distance")
+
+
 @embedstore_app.command("demo")
 def demo_command(
     directory: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("demo"),
@@ -585,21 +706,9 @@ def _write(path: Path | None, write: Callable[[Any], Any]) -> None:
         write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    path = path.resolve()
-    if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
-        with path.open("wb") as sink:
-            write(sink)
-        return
-    partial = path.with_name(path.name + ".part")
-    try:
-        with partial.open("wb") as sink:
-            write(sink)
-        partial.replace(path)
-    except OSError as e:
-        raise EmbedstoreError(f"{path} cannot be written: {e.strerror}") from e
-    finally:
-        if partial.is_file():
-            partial.unlink()
+    from embedstore.output import write_whole
+
+    write_whole(path, write)
 
 
 def _format_of(path: Path) -> SqlFormat:

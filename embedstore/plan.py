@@ -17,6 +17,9 @@ IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_s
             "std")  # fmt: skip
 """What a model's name stands for."""
 
+IMPORTED = "imported"
+"""Arch and pooling of a model whose embeddings came from a file that does not say what made it."""
+
 
 def retry_slides(store: Store, dataset: str) -> None:
     """Open again the slides that were set aside or missing, and write what has changed."""
@@ -138,6 +141,11 @@ def weights_for(
     geometry, so what is asked for must agree with what is recorded, also when nothing is missing.
     """
     if record is not None:
+        if record["arch"] == IMPORTED:
+            raise EmbedstoreError(
+                f"the embeddings of '{name}' were imported ({record['weights']}) and what made "
+                "them is not known, so none can be added from slides; store others under --as NAME"
+            )
         check_same(name, record, asked)
         if spec is None and record["weights"] == "random":
             spec = "random"  # going on with what the name stands for
@@ -156,11 +164,16 @@ def weights_for(
     return found
 
 
-def check_same(name: str, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise EmbedstoreError where what is asked differs from what the name is recorded with."""
-    other = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
-    if other:
+def check_same(
+    name: str, record: Mapping[str, Any], asked: Mapping[str, Any], *, other: str = "--as NAME"
+) -> None:
+    """Raise EmbedstoreError where what is asked differs from what the name is recorded with.
+
+    other is the option that the message points to.
+    """
+    differ = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
+    if differ:
         raise EmbedstoreError(
-            f"model '{name}' is recorded with {', '.join(other)}; a name stands for one set of "
-            "weights, pooling, dtype and patch geometry: store the other under --as NAME"
+            f"model '{name}' is recorded with {', '.join(differ)}; a name stands for one set of "
+            f"weights, pooling, dtype and patch geometry: store the other under {other}"
         )

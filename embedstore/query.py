@@ -142,19 +142,23 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def check_model_name(name: str, recorded: Iterable[str] = ()) -> None:
-    """Raise EmbedstoreError for a name that would hide a view or, to SQL, equal another model's."""
+def check_model_name(
+    name: str, recorded: Iterable[str] = (), *, other: str = "another name with --as NAME"
+) -> None:
+    """Raise EmbedstoreError for a name that would hide a view or, to SQL, equal another model's.
+
+    other is what the message says to choose.
+    """
     if twin := [r for r in recorded if r != name and r.casefold() == name.casefold()]:
         raise EmbedstoreError(
             f"there is a model '{twin[0]}' already, and SQL does not tell it from '{name}'; choose "
-            "another name with --as NAME"
+            f"{other}"
         )
     folded = name.casefold()
     taken = folded in VIEWS or folded in UNIONS or folded.endswith(views_name(""))
     if taken or name.startswith("_") or not name.strip():
         raise EmbedstoreError(
-            f"'{name}' cannot name a model, since SQL has a view of that name; choose another "
-            "with --as NAME"
+            f"'{name}' cannot name a model, since SQL has a view of that name; choose {other}"
         )
 
 

@@ -144,6 +144,7 @@ class Store:
     def __init__(self, uri: str, db: Any) -> None:
         """Hold an open connection; use `Store.open`."""
         self.uri, self._db = uri, db
+        self._made: set[str] = set()
 
     @staticmethod
     def exists(uri: str) -> bool:
@@ -207,7 +208,7 @@ class Store:
                 return names
 
     def models(self) -> list[str]:
-        """Return the models that have a table of embeddings."""
+        """Return the models that have a table of embeddings; one being made counts once it is."""
         return self._models(_MODEL_PREFIX)
 
     def viewed_models(self) -> list[str]:
@@ -215,8 +216,19 @@ class Store:
         return self._models(_VIEWS_PREFIX)
 
     def _models(self, prefix: str) -> list[str]:
-        found = (model_of_table(t, prefix) for t in self.tables())
-        return sorted(m for m in found if m is not None)
+        found = ((t, model_of_table(t, prefix)) for t in self.tables())
+        return sorted(m for t, m in found if m is not None and self._is_made(t))
+
+    def _is_made(self, name: str) -> bool:
+        # Listed is also what a process is just making, or was killed while making: a folder without
+        # a version. Making it again completes it. Other faults are told by whoever reads the table.
+        if name not in self._made:
+            try:
+                self._db.open_table(name)
+            except (ValueError, OSError, RuntimeError) as e:
+                return "was not found" not in str(e)
+            self._made.add(name)
+        return True
 
     def _create(self, name: str, schema: pa.Schema) -> Any:
         try:
@@ -236,12 +248,12 @@ class Store:
 
     def make_model_table(self, model: str, dim: int) -> None:
         """Make the table of a model's embeddings if it is not there."""
-        if model_table(model) not in self.tables():
+        if model not in self.models():
             self._create(model_table(model), model_schema(dim))
 
     def make_views_table(self, model: str, dim: int) -> None:
         """Make the table of a model's views if it is not there."""
-        if views_table(model) not in self.tables():
+        if model not in self.viewed_models():
             self._create(views_table(model), views_schema(dim))
 
     def merge(
@@ -285,6 +297,20 @@ class Store:
         """Return a table as a Lance dataset pinned to its newest version."""
         options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
         return self._open(name).to_lance(**options)
+
+    def nearest(
+        self, model: str, vector: Any, n: int, *, metric: str = "cosine", where: str | None = None
+    ) -> pa.Table:
+        """Return annotation_id and _distance of the n embeddings nearest to a vector, in order.
+
+        Exact: no index is used. metric is cosine or l2, whose _distance LanceDB gives squared;
+        where is a LanceDB condition on the columns of the model's table, applied beforehand.
+        """
+        found = self._open(model_table(model)).search(vector, vector_column_name="vector")
+        found = found.distance_type(metric).bypass_vector_index()
+        if where is not None:
+            found = found.where(where, prefilter=True)
+        return found.limit(n).select(["annotation_id", "_distance"]).to_arrow()
 
     def compact(self, name: str) -> None:
         """Merge the small fragments that many writes leave; left for later while others write."""

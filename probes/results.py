@@ -30,7 +30,7 @@ class Run:
     params: Mapping[str, Any]
     model: str
     weights: str
-    weights_sha256: str
+    weights_sha256: str | None  # None: the embeddings were imported
     target: str = "label"
 
     @property

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from embedstore.store import Store
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -141,3 +145,41 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, tiny: TinyDataset) -> str
     models = ["timm:test_resnet", "timm:test_vit"]
     ingest(Store.open(uri), "tiny", models, IngestOptions(weights=dict.fromkeys(models, "random")))
     return uri
+
+
+def bare_store(uri: str, dataset: str, cells: Sequence[dict]) -> "Store":
+    """A store in which these cells (slide, source_id and what else is said) are a dataset."""
+    from embedstore.store import Store
+
+    store = Store.open(uri, create=True)
+    store.merge("datasets", [{"dataset": dataset, "positive_label": "mitotic figure"}])
+    slides = dict.fromkeys(c["slide"] for c in cells)
+    store.merge("slides", [
+        {"slide_id": f"{dataset}/{s}", "dataset": dataset, "slide": s, "case_id": s,
+         "status": "missing", "width": 10_000, "height": 10_000} for s in slides])  # fmt: skip
+    store.merge("annotations", [
+        {"annotation_id": f"{dataset}/{c['slide']}/{c['source_id']}", "dataset": dataset,
+         "case_id": c["slide"], "domain": "a", "label": ("mitotic figure", "other")[n % 2],
+         "x_l0": 100.0 + n, "y_l0": 200.0, **c} for n, c in enumerate(cells)])  # fmt: skip
+    return store
+
+
+def put_embeddings(store: "Store", model: str, ids: Sequence[str], vectors: np.ndarray) -> None:
+    """Write float32 vectors (n, dim) of annotations straight into a model's table, and a record."""
+    import pyarrow as pa
+
+    from embedstore.query import connect, fetch_rows
+    from embedstore.store import model_schema, model_table, now
+
+    dim = vectors.shape[1]
+    known = {r["annotation_id"]: r for r in fetch_rows(connect(store), "from annotations")}
+    rows = [
+        {**known[i], "model": model, "vector": v.tolist()}
+        for i, v in zip(ids, vectors, strict=True)
+    ]
+    store.make_model_table(model, dim)
+    store.merge("models", [{
+        "model": model, "arch": "a", "dim": dim, "pooling": "token", "dtype": "float16",
+        "patch_px": 224, "mpp_out": 0.25, "n_params": 7, "weights": "w@1", "weights_sha256": "ab", "created_at": now(),
+        "mean": [0.1, 0.2, 0.3], "std": [0.7, 0.8, 0.9]}], replace=False)  # fmt: skip
+    store.merge(model_table(model), pa.Table.from_pylist(rows, schema=model_schema(dim)))

@@ -109,6 +109,16 @@ def test_status_and_models(real):
     (["embedstore", "sql", "select 1", "--output", "/nowhere/x.csv"], 1, "cannot be written"),
     (["embedstore", "status", "none"], 1, "no dataset 'none'"),
     (["embedstore", "status", "--store", "/nowhere"], 1, "no store at /nowhere"),
+    (["embedstore", "export", "tiny", "--model", "uni", "--output", "x.npz"], 1, "there: timm:test_r"),
+    (["embedstore", "export", "tiny", "--model", "timm:test_vit", "--output", "x.csv"], 1, ".npz"),
+    (["embedstore", "export", "tiny", "--model", "timm:test_vit"], 2, "--output"),
+    (["embedstore", "import", "tiny", "none.npz", "--model", "mine"], 1, "embeddings at none.npz"),
+    (["embedstore", "import", "tiny", "{csv}", "--model", "mine"], 1, ".h5"),
+    (["embedstore", "import", "tiny", "x.npz"], 2, "--model"),
+    (["embedstore", "import", "tiny", "x.h5", "--model", "m", "--within", "far"], 2, "--within"),
+    (["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit"], 1, "an id looks like tiny/a0"),
+    (["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit", "-k", "0"], 2, "-k"),
+    (["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit", "--metric", "x"], 2, "l2"),
     (["probes", "split", "tiny", "--fractions", "0.5,10"], 1, "percent? give 0.1"),
     (["probes", "split", "tiny", "--fractions", "half"], 2, "list of numbers"),
     (["probes", "split", "tiny", "--scheme", "kfold"], 1, "allowed: monte-carlo, cross-domain"),
@@ -213,7 +223,7 @@ def test_probes_interrupted_keep_what_is_recorded(real):
 
 def test_every_command_has_help_with_examples_of_its_options():
     for app, commands in (
-        ("embedstore", "add ingest status models sql demo"),
+        ("embedstore", "add ingest status models sql export import neighbors demo"),
         ("probes", "split run"),
     ):
         shown = run_command(app, "--help").out

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError
+from embedstore.query import run_sql
 from embedstore.store import FORMAT, TABLES, Store, model_of_table, model_schema, model_table
 
 
@@ -154,6 +155,19 @@ def test_a_store_killed_while_being_made_is_completed(tmp_path):
     with pytest.raises(EmbedstoreError, match="no store"):
         Store.open(str(tmp_path / "s"))
     assert set(Store.open(str(tmp_path / "s"), create=True).tables()) == set(TABLES)
+
+
+def test_a_model_table_killed_while_being_made_is_completed(tmp_path):
+    store = Store.open(str(tmp_path / "s"), create=True)
+    store.make_model_table("m", 2)
+    shutil.rmtree(tmp_path / "s" / f"{model_table('m')}.lance" / "_versions")
+    again = Store.open(str(tmp_path / "s"))
+    assert again.models() == []
+    assert run_sql(again, "from embeddings").num_rows == 0
+    again.make_model_table("m", 2)
+    again.merge(model_table("m"), rows(["a"], np.ones((1, 2))))
+    assert Store.open(str(tmp_path / "s")).models() == ["m"]
+    assert read(again, "m").keys() == {"a"}
 
 
 def test_another_format_is_refused(tmp_path):
