@@ -9,19 +9,21 @@ from embedstore.checkpoints import Weights, find_weights
 from embedstore.errors import EmbedstoreError
 from embedstore.query import connect, fetch_rows, identifier, literal
 from embedstore.registry import REGISTRY
-from embedstore.slides import probe
+from embedstore.slides import probe, probe_patch
 from embedstore.store import Store, model_schema
 
 
 def retry_slides(store: Store, dataset: str) -> None:
-    """Open again the slides that were set aside or missing, and write what has changed."""
+    """Open again the slides and patches set aside or missing, and write what has changed."""
     sql = f"select * from _slides where status != 'ok' and dataset = {literal(dataset)}"
     changed = []
     for row in fetch_rows(connect(store), sql):
         if row["path"] is None:
             continue
+        path = Path(row["path"])
         given = (row["mpp"], row["mpp_source"]) if row["mpp_source"] != "slide" else (None, None)
-        if (fresh := row | probe(Path(row["path"]), given)) != row:
+        seen = probe_patch(path) if row["kind"] == "patch" else probe(path, given)
+        if (fresh := row | seen) != row:
             changed.append(fresh)
     store.merge("slides", changed)
 
