@@ -90,7 +90,7 @@ def keep_annotated(
     """Return by name the slides that carry annotations; the others are noted.
 
     EmbedstoreError where two images have one name.
-    """  # fmt: skip
+    """
     by_name: dict[str, SourceSlide] = {}
     doubles = {s.slide for s in slides if by_name.setdefault(s.slide, s) is not s}
     if doubles:

@@ -25,6 +25,13 @@ KNOWN_CLASSES: dict[str, str] = {
 """Class names seen in public files (lower case) and the label each one means."""
 
 
+CODES: dict[frozenset[str], tuple[str, str]] = {
+    frozenset(pair): pair
+    for pair in (("1", "0"), ("1", "2"), ("1.0", "0.0"), ("True", "False"), ("true", "false"))
+}
+"""Codes that files of mitotic figures use, that of the figure first: told, never taken for it."""
+
+
 def map_labels(
     content: AnnotationFile, labels: Mapping[str, str]
 ) -> tuple[list[tuple[SourceAnnotation, str]], dict[str, str | None], dict[str, int]]:
@@ -72,7 +79,7 @@ def _option(name: str, label: str) -> str:
 
 def _examples(classes: list[str]) -> str:
     """Return options that can be copied: codes as mitosis files mean them, names as themselves."""
-    codes = {frozenset("01"): "10", frozenset("12"): "12"}.get(frozenset(classes))
+    codes = CODES.get(frozenset(classes))
     themselves = " ".join(_option(c, c) for c in sorted(classes)[:12])
     if len(classes) == 2:
         positive = max(classes).replace("'", "'\"'\"'")

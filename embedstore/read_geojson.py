@@ -124,6 +124,8 @@ def _places(feature: Feature, where: str) -> list[Place] | None:
     coordinates: Any = geometry.get("coordinates")
     if kind not in ("Point", "MultiPoint", "Polygon", "MultiPolygon"):
         return None
+    if kind.startswith("Multi") and coordinates == []:
+        return None
     try:
         if kind in ("Point", "MultiPoint"):
             points = [coordinates] if kind == "Point" else coordinates

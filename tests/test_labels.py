@@ -29,6 +29,7 @@ def copied(message: str, *, mitosis: bool) -> AddOptions:
 @pytest.mark.parametrize(("classes", "mapping"), [
     ("0110", {"1": "mitotic figure", "0": "non-mitotic figure"}),
     ("1221", {"1": "mitotic figure", "2": "non-mitotic figure"}),
+    (["True", "False", "True", "False"], {"True": "mitotic figure", "False": "non-mitotic figure"}),
 ])  # fmt: skip
 def test_codes_are_mapped_explicitly_and_the_message_can_be_copied(tmp_path, classes, mapping):
     file, uri = write(tmp_path / "a.csv", classes), str(tmp_path / "s")

@@ -102,7 +102,10 @@ def test_the_given_roles_hold_at_every_fraction(pool, way, fold, small):
 @given(pool=POOLS, fold=st.integers(1, 4))
 def test_folds_differ_unless_train_and_val_are_given_whole(pool, fold):
     for fraction in (0.5, 1.0):
-        first, other = (predefined(pool, f, fraction, None, **PLAIN) for f in (0, fold))
+        try:
+            first, other = (predefined(pool, f, fraction, None, **PLAIN) for f in (0, fold))
+        except EmbedstoreError:
+            assume(False)
         same = all(
             set(getattr(first, r)) == set(getattr(other, r)) for r in ("train", "val", "test")
         )

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +71,15 @@ def test_a_table_of_patches_in_the_store(tmp_path):
     )
     assert query(uri, "select distinct case_id from slides where dataset = 'e' order by 1") == [
         {"case_id": "Bonn"}, {"case_id": "Ulm"}]  # fmt: skip
+
+
+def test_a_parquet_table_of_patches_is_the_same_as_csv(tmp_path):
+    columns = {"path": ["a/1.png", "a/2.png"], "label": [1, 0], "case": [7.0, None]}
+    table(tmp_path / "t.csv", "path,label,case\na/1.png,1,7\na/2.png,0,\n")
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = [read_annotations(tmp_path / f"t.{n}") for n in ("csv", "parquet")]
+    assert found[0].annotations == found[1].annotations
+    assert {f.format for f in found} == {"patches"}
 
 
 def test_patches_lie_beside_their_table_where_no_folder_is_named(tmp_path):
