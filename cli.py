@@ -30,6 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedstore.errors import EmbedstoreError
+from embedstore.readers import READERS
 
 _SETTINGS: dict[str, Any] = {
     "no_args_is_help": True, "pretty_exceptions_enable": False, "rich_markup_mode": "rich",
@@ -48,6 +49,7 @@ StoreOption = Annotated[
     str,
     typer.Option("--store", envvar="EMBEDSTORE_URI", help="Folder or s3:// prefix of the store."),
 ]
+_SCHEME_HELP = "monte-carlo, cross-domain, or predefined: the dataset's own split."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print rows as JSON.")]
 
 
@@ -80,16 +82,22 @@ class ModelsAction(StrEnum):
 @embedstore_app.command("add")
 def add_command(
     dataset: Annotated[str, typer.Argument(help="Name under which the annotations are kept.")],
-    annotations: Annotated[Path, typer.Option(help="Annotation file.")],
+    annotations: Annotated[
+        Path,
+        typer.Option(
+            help=f"Annotation file, or a folder of GeoJSON or of patches: {', '.join(READERS)}."
+        ),
+    ],
     slides: Annotated[
-        Path | None, typer.Option(help="Folder of the slides; may come later.")
+        Path | None, typer.Option(help="Folder of the slides or patches; may come later.")
     ] = None,
-    format: Annotated[str, typer.Option(help="auto, midog, sliderunner or csv.")] = "auto",
+    format: Annotated[str, typer.Option(help=f"auto, {', '.join(READERS)}.")] = "auto",
     mpp: Annotated[
         float | None, typer.Option(help="um per level-0 pixel, for slides that do not say.")
     ] = None,
     slide_table: Annotated[
-        Path | None, typer.Option(help="CSV with column slide and any of mpp, scanner, ... .")
+        Path | None,
+        typer.Option(help="CSV or Parquet with column slide and any of mpp, scanner, ... ."),
     ] = None,
     domain: Annotated[str | None, typer.Option(help="One domain for all annotations.")] = None,
     domain_from: Annotated[
@@ -126,8 +134,9 @@ def add_command(
         _print_table(f"{dataset}: annotations", rows)
     said = [f"{name!r} -> {to or 'left out'} ({report.n_by_class[name]:,})"
             for name, to in report.classes.items()]  # fmt: skip
+    on = "patches" if report.kind == "patch" else "slides"
     _say(
-        f"read {report.n_annotations:,} annotations on {report.n_slides:,} slides as "
+        f"read {report.n_annotations:,} annotations on {report.n_slides:,} {on} as "
         f"{report.format}, {report.n_new:,} of them new; classes: {', '.join(said)}"
     )
     _say_notes(report.notes)
@@ -468,7 +477,7 @@ def demo_command(
 @probes_app.command("split")
 def split_command(
     dataset: Annotated[str, typer.Argument(help="A registered dataset.")],
-    scheme: Annotated[str, typer.Option(help="monte-carlo or cross-domain.")] = "monte-carlo",
+    scheme: Annotated[str, typer.Option(help=_SCHEME_HELP)] = "monte-carlo",
     folds: Annotated[int, typer.Option(min=1, help="How many folds.")] = 5,
     fractions: Annotated[
         str | None, typer.Option(help="Comma-separated, in (0, 1]; default 0.001,0.01,0.1,1.")
@@ -510,7 +519,7 @@ def split_command(
 def run_command(
     dataset: Annotated[str, typer.Argument(help="A registered dataset with embeddings.")],
     model: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all.")] = None,
-    scheme: Annotated[str, typer.Option(help="monte-carlo or cross-domain.")] = "monte-carlo",
+    scheme: Annotated[str, typer.Option(help=_SCHEME_HELP)] = "monte-carlo",
     fraction: Annotated[
         list[float] | None, typer.Option(help="Share of the training pool, in (0, 1]; repeatable.")
     ] = None,
@@ -591,14 +600,18 @@ def _say_leakage(rows: Sequence[Mapping[str, Any]]) -> None:
     """Say what the largest fraction's train gives away of its test, as a mean over folds."""
     largest = max(r["fraction"] for r in rows)
     mine = [r for r in rows if r["fraction"] == largest]
-    mean = {k: sum(r[k] for r in mine) / len(mine) for k in
-            ("shared_slides", "shared_cases", "overlapping_patches", "shared_centres")}  # fmt: skip
-    _say(
-        f"leakage at fraction {largest:g}: of the test annotations {mean['shared_slides']:.1%} lie "
-        f"on a slide seen in training, {mean['shared_cases']:.1%} come from a case seen, "
-        f"{mean['overlapping_patches']:.1%} overlap a training patch, "
-        f"{mean['shared_centres']:.1%} contain a training annotation's centre"
-    )
+    said = {
+        "shared_slides": "lie on a slide seen in training",
+        "shared_cases": "come from a case seen",
+        "overlapping_patches": "overlap a training patch",
+        "shared_centres": "contain a training annotation's centre",
+    }
+    parts = []
+    for key, what in said.items():
+        known = [r[key] for r in mine if r[key] is not None]
+        share = f"{sum(known) / len(known):.1%}" if known else "an unknown share"
+        parts.append(f"{share} {what}")
+    _say(f"leakage at fraction {largest:g}: of the test annotations {', '.join(parts)}")
 
 
 def _print_splits(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -29,7 +29,8 @@ class Before:
         con, where = connect(store), f"where dataset = {literal(dataset)}"
         entries = fetch_rows(con, f"select * from _datasets {where}")
         slides = fetch_rows(
-            con, f"select slide, case_id, path, mpp, mpp_source, fingerprint from _slides {where}"
+            con,
+            f"select slide, kind, case_id, path, mpp, mpp_source, fingerprint from _slides {where}",
         )
         columns = "annotation_id, slide, label, domain, x_l0, y_l0"
         annotations = fetch_rows(con, f"select {columns} from _annotations {where}")
@@ -103,5 +104,5 @@ def _shows_else(slide: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     return any(slide[k] != old[k] for k in known)
 
 
-def _at(row: Mapping[str, Any]) -> tuple[float, float]:
+def _at(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return row["x_l0"], row["y_l0"]

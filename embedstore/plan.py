@@ -10,7 +10,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.patches import PLAIN
 from embedstore.query import connect, fetch_rows, identifier, literal, views_name
 from embedstore.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
-from embedstore.slides import probe
+from embedstore.slides import probe, probe_patch
 from embedstore.store import Store, model_schema, views_schema
 
 IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
@@ -22,14 +22,16 @@ IMPORTED = "imported"
 
 
 def retry_slides(store: Store, dataset: str) -> None:
-    """Open again the slides that were set aside or missing, and write what has changed."""
+    """Open again the slides and patches set aside or missing, and write what has changed."""
     sql = f"select * from _slides where status != 'ok' and dataset = {literal(dataset)}"
     changed = []
     for row in fetch_rows(connect(store), sql):
         if row["path"] is None:
             continue
+        path = Path(row["path"])
         given = (row["mpp"], row["mpp_source"]) if row["mpp_source"] != "slide" else (None, None)
-        if (fresh := row | probe(Path(row["path"]), given)) != row:
+        seen = probe_patch(path) if row["kind"] == "patch" else probe(path, given)
+        if (fresh := row | seen) != row:
             changed.append(fresh)
     store.merge("slides", changed)
 

@@ -30,7 +30,12 @@ from embedstore.store import (
 )
 
 # An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
-_OFF_SLIDE = "(x_l0 < 0 or y_l0 < 0 or x_l0 >= s.width or y_l0 >= s.height)"
+_OFF_SLIDE = "(a.x_l0 < 0 or a.y_l0 < 0 or a.x_l0 >= s.width or a.y_l0 >= s.height)"
+# So does the centre of a patch: it is that of the whole file, whatever size that has.
+_X_L0, _Y_L0 = (
+    f"case when s.kind = 'patch' then s.{size} / 2 else a.{at} end"
+    for size, at in (("width", "x_l0"), ("height", "y_l0"))
+)
 _RUN_COLUMNS = "manifest_id, dataset, scheme, group_by, stratify, where_sql, seed, fold, fraction"
 
 VIEWS: dict[str, str] = {
@@ -39,7 +44,8 @@ VIEWS: dict[str, str] = {
         "problem, kind, case_source, attributes from _slides"
     ),
     "annotations": (
-        "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, "
+        "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, "
+        f"{_X_L0} as x_l0, {_Y_L0} as y_l0, "
         f"a.source_id, case when {_OFF_SLIDE} then 'off-slide' "
         "when s.status in ('unreadable', 'no-mpp') then s.status else 'ok' end as status, "
         f"case when {_OFF_SLIDE} then 'the centre lies off the slide' "

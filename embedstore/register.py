@@ -3,23 +3,20 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedstore.annotations import (
-    AnnotationFile,
-    SourceAnnotation,
-    SourceSlide,
-    read_annotations,
-)
+from embedstore.annotations import AnnotationFile, Kind, SourceAnnotation
 from embedstore.changes import Before, follow_changes
 from embedstore.errors import EmbedstoreError
-from embedstore.labels import choose_positive, map_labels
-from embedstore.slides import MPP_MAX, MPP_MIN, is_plausible_mpp, probe
+from embedstore.labels import choose_positive, map_labels, note_left_out
+from embedstore.readers import read_annotations
+from embedstore.slide_rows import SlideFinder, note_sizes, slide_row
+from embedstore.slide_table import read_slide_table
+from embedstore.slides import MPP_MAX, MPP_MIN, is_plausible_mpp
 from embedstore.store import Store, now
-from embedstore.tables import read_slide_table
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class AddReport:
     classes: dict[str, str | None]
     n_by_class: dict[str, int]
     notes: list[str]
+    kind: Kind = "slide"
 
 
 def add(
@@ -65,13 +63,12 @@ def add(
     _check_options(dataset, options)
     there = Store.open(store_uri) if Store.exists(store_uri) else None
     content = read_annotations(annotations, options.format)
-    table = read_slide_table(options.slide_table) if options.slide_table else {}
+    if content.kind == "patch" and options.mpp is not None:
+        raise EmbedstoreError("--mpp is for slides; patches are taken as they are: leave it out")
     kept, classes, n_by_class = map_labels(content, options.labels)
     notes = list(content.notes)
-    for name, label in classes.items():
-        if label is None:
-            notes.append(f"{n_by_class[name]} annotations of class '{name}' were left out")
-    attributes = {s: {**v.attributes, **_row_of(table, s)} for s, v in content.slides.items()}
+    note_left_out(classes, n_by_class, notes)
+    attributes = _attributes(content, options.slide_table, notes)
     rows = _annotation_rows(dataset, kept, attributes, content, options, notes)
     before = Before.load(there, dataset)
     staying = before.staying(rows)
@@ -82,16 +79,10 @@ def add(
         notes.append(
             f"{len(staying)} annotations registered before are not in this file; they stay"
         )
-    cases = {r["slide"]: r["case_id"] for r in rows}
-    slides = []
-    for n, slide in enumerate(s for s in content.slides.values() if s.slide in cases):
-        on_slide(n, len(cases))
-        case = {"case_id": cases[slide.slide]}
-        case["case_source"] = options.case_from or content.case_key or "slide"
-        row = _slide_row(dataset, slide, attributes[slide.slide], options, content, before)
-        slides.append(row | case)
-    on_slide(len(cases), len(cases))
-    sources = [*(before.entry.get("source") or "").split(", "), annotations.name]
+    slides = _slide_rows(dataset, rows, attributes, content, options, before, on_slide)
+    if content.kind == "patch":
+        note_sizes(slides, notes)
+    sources = [*(before.entry.get("source") or "").split(", "), annotations.resolve().name]
     entry = {
         "dataset": dataset, "positive_label": positive, "notes": notes,
         "source": ", ".join(dict.fromkeys(s for s in sources if s)),
@@ -101,8 +92,9 @@ def add(
     }  # fmt: skip
     n_new = _write(there or Store.open(store_uri, create=True), entry, rows, slides, before)
     return AddReport(
-        dataset, content.format, len(rows), n_new, len(slides), classes, n_by_class, notes
-    )
+        dataset, content.format, len(rows), n_new, len(slides), classes, n_by_class, notes,
+        content.kind,
+    )  # fmt: skip
 
 
 def _check_options(dataset: str, options: AddOptions) -> None:
@@ -119,13 +111,47 @@ def _check_options(dataset: str, options: AddOptions) -> None:
         raise EmbedstoreError(f"no folder of slides at {options.slides}")
 
 
-def _row_of(table: Mapping[str, Mapping[str, str]], slide: str) -> Mapping[str, str]:
-    return table.get(slide) or table.get(Path(slide).stem) or {}
+def _attributes(
+    content: AnnotationFile, slide_table: Path | None, notes: list[str]
+) -> dict[str, Mapping[str, str]]:
+    """Return what is known of each slide: what its file says, and its row of the slide table."""
+    known = {name: slide.attributes for name, slide in content.slides.items()}
+    if slide_table is None:
+        return dict(known)
+    # A patch has no row of its own there: its glass slide has.
+    is_patch = content.kind == "patch"
+    names = {s: a.get("slide", s) if is_patch else s for s, a in known.items()}
+    found, more = read_slide_table(slide_table).match(names.values())
+    notes.extend(more)
+    return {s: {**a, **found.get(names[s], {})} for s, a in known.items()}
+
+
+def _slide_rows(
+    dataset: str,
+    rows: Sequence[Mapping[str, Any]],
+    attributes: Mapping[str, Mapping[str, str]],
+    content: AnnotationFile,
+    options: AddOptions,
+    before: Before,
+    on_slide: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    cases = {r["slide"]: r["case_id"] for r in rows}
+    finder = SlideFinder(content, options.slides)
+    source = options.case_from or content.case_key or "slide"
+    slides = []
+    for n, slide in enumerate(s for s in content.slides.values() if s.slide in cases):
+        on_slide(n, len(cases))
+        of_slide = attributes[slide.slide]
+        path = finder.find(slide.slide, of_slide.get("path"))
+        row = slide_row(dataset, slide, of_slide, content.kind, path, options.mpp, before)
+        slides.append(row | {"case_id": cases[slide.slide], "case_source": source})
+    on_slide(len(cases), len(cases))
+    return slides
 
 
 def _annotation_rows(
     dataset: str,
-    kept: Iterable[tuple[SourceAnnotation, str]],
+    kept: Sequence[tuple[SourceAnnotation, str]],
     slides: Mapping[str, Mapping[str, str]],
     content: AnnotationFile,
     options: AddOptions,
@@ -133,35 +159,50 @@ def _annotation_rows(
 ) -> list[dict[str, Any]]:
     domain_key = None if options.domain else options.domain_from or content.domain_key
     case_key = options.case_from or content.case_key
-    rows = []
-    if lost := [a for a, _ in kept if not (math.isfinite(a.x_l0) and math.isfinite(a.y_l0))]:
+    if lost := [a for a, _ in kept if a.x_l0 is not None and not _is_placed(a)]:
         raise EmbedstoreError(
             f"{content.path}: {len(lost)} annotations have no finite centre, for example "
             f"{lost[0].source_id} on {lost[0].slide}"
         )
-    for a, label in kept:
-        known = {**slides[a.slide], **a.attributes}  # what a row says of itself comes first
-        for key, option in ((domain_key, "--domain-from"), (case_key, "--case-from")):
-            if key is not None and not known.get(key):
-                raise EmbedstoreError(
-                    f"slide {a.slide} has no '{key}' ({option}); it has: {', '.join(sorted(known))}"
-                )
-        rows.append({
+    known = [{**slides[a.slide], **a.attributes} for a, _ in kept]  # what a row says comes first
+    for key, option in ((domain_key, "--domain-from"), (case_key, "--case-from")):
+        lacking = [k for k, of in enumerate(known) if key is not None and not of.get(key)]
+        if lacking:
+            first = lacking[0]
+            n_slides = len({kept[k][0].slide for k in lacking})
+            more = f", nor have {n_slides - 1} others" if n_slides > 1 else ""
+            raise EmbedstoreError(
+                f"slide {kept[first][0].slide} has no '{key}' ({option}){more}; it has: "
+                f"{', '.join(sorted(known[first])) or 'nothing'}"
+            )
+    rows = [
+        {
             "annotation_id": f"{dataset}/{a.slide}/{a.source_id}", "dataset": dataset,
-            "slide": a.slide, "case_id": known[case_key] if case_key else a.slide,
-            "domain": known[domain_key] if domain_key else options.domain or dataset,
-            "label": label, "x_l0": float(a.x_l0), "y_l0": float(a.y_l0),
+            "slide": a.slide, "case_id": of[case_key] if case_key else a.slide,
+            "domain": of[domain_key] if domain_key else options.domain or dataset,
+            "label": label, "x_l0": a.x_l0, "y_l0": a.y_l0,
             "source_id": a.source_id, "category": a.category, "votes": list(a.votes),
             "split": a.split,
-        })  # fmt: skip
+        }
+        for (a, label), of in zip(kept, known, strict=True)
+    ]  # fmt: skip
     if domain_key is None and options.domain is None:
         notes.append(
             f"the file names no domain: all are domain '{dataset}' (--domain-from, --domain)"
         )
-    if case_key is None:
+    if case_key is None and content.kind == "patch":
+        notes.append(
+            "the file names no case: every patch counts as a slide and a case of its own, so "
+            "splits cannot see which patches come from one slide (--case-from)"
+        )
+    elif case_key is None:
         notes.append("the file names no case: every slide counts as its own (--case-from)")
     _check_unique(rows, content.path)
     return rows
+
+
+def _is_placed(a: SourceAnnotation) -> bool:
+    return all(v is not None and math.isfinite(v) for v in (a.x_l0, a.y_l0))
 
 
 def _check_unique(rows: list[dict[str, Any]], path: Path) -> None:
@@ -178,60 +219,6 @@ def _check_unique(rows: list[dict[str, Any]], path: Path) -> None:
                 f"{path} puts slide {r['slide']} in case '{case_of[r['slide']]}' and in "
                 f"'{r['case_id']}'; a slide has one case"
             )
-
-
-def _slide_row(
-    dataset: str,
-    slide: SourceSlide,
-    attributes: Mapping[str, str],
-    options: AddOptions,
-    content: AnnotationFile,
-    before: Before,
-) -> dict[str, Any]:
-    old = before.slides.get(slide.slide, {})
-    path = _find_slide(slide.slide, attributes.get("path"), options.slides, content.path.parent)
-    if path is None and old.get("path"):
-        path = Path(old["path"])  # an earlier add was told where it is, this one was not
-    given: tuple[float | None, str | None]
-    if options.mpp:
-        given = options.mpp, "option"
-    elif mpp := _table_mpp(slide.slide, attributes):
-        given = mpp, "slide table"
-    else:
-        stated = old.get("mpp_source") in (None, "slide")
-        of_dataset = before.entry.get("mpp")
-        known = (of_dataset, "option") if of_dataset else (None, None)
-        given = known if stated else (old["mpp"], old["mpp_source"])
-    row = {
-        "slide_id": f"{dataset}/{slide.slide}", "dataset": dataset, "slide": slide.slide,
-        "kind": content.kind,
-        "path": str(path) if path else None, "width": slide.width, "height": slide.height,
-        "scanner": attributes.get("scanner") or attributes.get("Scanner"),
-        "attributes": json.dumps(dict(sorted(attributes.items())), ensure_ascii=False),
-    }  # fmt: skip
-    return row | probe(path, given)
-
-
-def _table_mpp(slide: str, attributes: Mapping[str, str]) -> float | None:
-    if "mpp" not in attributes:
-        return None
-    try:
-        mpp = float(attributes["mpp"])
-    except ValueError:
-        mpp = None
-    if not is_plausible_mpp(mpp):
-        raise EmbedstoreError(
-            f"the mpp of slide {slide}, '{attributes['mpp']}', is not between {MPP_MIN} and "
-            f"{MPP_MAX} um/px; correct the table"
-        )
-    return mpp
-
-
-def _find_slide(name: str, stated: str | None, folder: Path | None, beside: Path) -> Path | None:
-    places = [folder / (stated or name), folder / name] if folder else []
-    if stated:
-        places += [Path(stated), beside / stated]
-    return next((p.resolve() for p in places if p.is_file()), None)
 
 
 def _write(

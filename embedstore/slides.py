@@ -14,6 +14,12 @@ MPP_MIN, MPP_MAX = 0.05, 2.0
 """Plausible micrometres per level-0 pixel of a light microscope's slide."""
 
 
+SLIDE_SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".dcm",
+    ".czi", ".png", ".jpg", ".jpeg", ".bmp", ".webp",
+)  # fmt: skip
+"""Endings of files that may be a slide, lower case: OpenSlide's formats and plain images."""
+
 UNREADABLE = (
     OpenSlideError, OSError, SyntaxError, ValueError, Image.DecompressionBombError,
 )  # fmt: skip
@@ -83,12 +89,16 @@ def read_image(path: str | Path) -> Image.Image:
 
 def _plain_image(path: str | Path, decode: bool) -> openslide.ImageSlide:
     with Image.open(path) as image:
-        if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
-            raise ValueError(f"its pixels are not 8-bit (mode {image.mode}); convert it to RGB")
+        _check_mode(image)
         if not decode:
             return openslide.ImageSlide(path)
         image.load()  # now: Pillow decodes at the first read, which threads must not share
         return openslide.ImageSlide(image)
+
+
+def _check_mode(image: Image.Image) -> None:
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        raise ValueError(f"its pixels are not 8-bit (mode {image.mode}); convert it to RGB")
 
 
 def _stated_mpp(properties: Any) -> tuple[float | None, str | None]:
@@ -133,6 +143,26 @@ def probe(path: Path | None, fallback: tuple[float | None, str | None]) -> dict[
         problem = f"{why}: add again with --mpp X, or with a --slide-table that has a column mpp"
         return row | {"status": "no-mpp", "problem": problem}
     return row | {"status": "ok", "problem": doubt}
+
+
+def probe_patch(path: Path | None) -> dict[str, Any]:
+    """Return the columns of `probe` for an image file that is one patch.
+
+    Only the header is read, and a patch needs no mpp: it is NULL. status is ok, missing (no
+    file yet) or unreadable.
+    """
+    row: dict[str, Any] = {"mpp": None, "mpp_source": None, "fingerprint": None}
+    if path is None or not path.is_file():
+        return row | {"status": "missing", "problem": "no patch file"}
+    row["fingerprint"] = _fingerprint(path)
+    try:
+        with Image.open(path) as image:
+            _check_mode(image)
+            width, height = image.size
+    except UNREADABLE as e:
+        problem = f"{path} cannot be read as a patch: {e}"
+        return row | {"status": "unreadable", "problem": problem}
+    return row | {"width": width, "height": height, "status": "ok", "problem": None}
 
 
 def _fingerprint(path: Path) -> str:

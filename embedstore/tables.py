@@ -1,7 +1,9 @@
-"""Delimited files: their rows as dicts, and the table of slides."""
+"""Tables in files: the rows of delimited text and of Parquet as dicts of text."""
 
 import csv
+import math
 import sqlite3
+from decimal import Decimal
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -11,7 +13,7 @@ MALFORMED = (
     KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, OSError,
     sqlite3.Error, csv.Error,
 )  # fmt: skip
-"""What readers raise on a file that is not what it should be."""
+"""What readers raise on a file that is not what it should be (pyarrow's errors among them)."""
 
 
 def file_name(text: str) -> str:
@@ -20,39 +22,93 @@ def file_name(text: str) -> str:
     return PureWindowsPath(str(text)).name
 
 
-def table_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a delimited file, column names without the spaces around them."""
+def is_parquet(path: Path) -> bool:
+    """Return whether a file is Parquet, by its ending or its first bytes."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return True
+    with path.open("rb") as f:
+        return f.read(4) == b"PAR1"
+
+
+def table_columns(path: Path) -> list[str]:
+    """Return the column names of a table, without the spaces around them."""
+    if is_parquet(path):
+        import pyarrow.parquet as pq
+
+        return _checked(path, pq.read_schema(path).names)
     with path.open(newline="", encoding="utf-8-sig") as f:
-        reader = csv.DictReader(f, dialect=_dialect(f.read(8192), f))
-        names = [name.strip() for name in reader.fieldnames or []]
-        if doubles := sorted({n for n in names if names.count(n) > 1}):
-            raise EmbedstoreError(f"{path} has column {', '.join(doubles)} more than once")
-        reader.fieldnames = names
+        return _checked(path, _reader(f).fieldnames or [])
+
+
+def table_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a delimited or Parquet file as text; what is empty there is empty here.
+
+    Parquet's whole numbers are text without a decimal point, also where they are stored as floats;
+    NaN and null are empty. Columns of lists, records or bytes raise EmbedstoreError.
+    """
+    if is_parquet(path):
+        return _parquet_rows(path)
+    with path.open(newline="", encoding="utf-8-sig") as f:
+        reader = _reader(f)
+        reader.fieldnames = _checked(path, reader.fieldnames or [])
         return list(reader)
 
 
-def read_slide_table(path: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of a table of slides by slide name: columns slide, and mpp, case, ... .
-
-    A slide is named by its file name; the name without its suffix is accepted as well.
-    """
-    if not path.is_file():
-        raise EmbedstoreError(f"no slide table at {path}; give an existing CSV file")
-    try:
-        rows = table_rows(path)
-    except MALFORMED as e:
-        raise EmbedstoreError(f"{path} does not read as a CSV table in UTF-8 ({e})") from e
-    key = next((k for k in (rows[0] if rows else {}) if k.lower() in ("slide", "path")), None)
-    if key is None:
-        raise EmbedstoreError(f"{path} has no column slide; name each slide's file in one")
-    return {file_name(r[key]): {k.lower(): v for k, v in r.items() if k and v} for r in rows}
+def _checked(path: Path, columns: Any) -> list[str]:
+    names = [str(name).strip() for name in columns]
+    if doubles := sorted({n for n in names if names.count(n) > 1}):
+        raise EmbedstoreError(f"{path} has column {', '.join(doubles)} more than once")
+    return names
 
 
-def _dialect(head: str, f: Any) -> type[csv.Dialect]:
+def _reader(f: Any) -> "csv.DictReader[str]":
+    first = f.read(8192).split("\n", 1)[0]
     f.seek(0)
-    first = head.split("\n", 1)[0]
 
     class Dialect(csv.excel):
         delimiter = max(",;\t", key=first.count)
 
-    return Dialect
+    return csv.DictReader(f, dialect=Dialect)
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read()
+    names = _checked(path, table.column_names)
+    wrong = [
+        f"{name} ({field.type})"
+        for name, field in zip(names, table.schema, strict=True)
+        if pa.types.is_nested(field.type) or _is_binary(field.type)
+    ]
+    if wrong:
+        raise EmbedstoreError(
+            f"{path}: a column holds text, numbers or dates, not lists, records or bytes: "
+            f"{', '.join(wrong)}; drop or flatten it"
+        )
+    columns = [[_text(v) for v in column.to_pylist()] for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _is_binary(type: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(type):
+        type = type.value_type
+    return bool(
+        pa.types.is_binary(type)
+        or pa.types.is_large_binary(type)
+        or pa.types.is_fixed_size_binary(type)
+        or pa.types.is_binary_view(type)
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, Decimal):
+        return str(int(value)) if value == value.to_integral_value() else str(value)
+    return str(value)

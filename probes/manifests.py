@@ -21,6 +21,7 @@ from probes.splits import (
     Pool,
     Split,
     check_fraction,
+    distinct_folds,
     manifest_digest,
     train_domains,
 )
@@ -63,6 +64,7 @@ class Candidates:
     slides: list[str]
     cases: list[str]
     centres_um: NDArray[np.float64]
+    is_patch: NDArray[np.bool_]
     n_left_out: int
     notes: list[str]
 
@@ -87,14 +89,58 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     spec.check()
     spec = replace(spec, where=spec.where.strip() or None if spec.where else None)
     con = connect(store)
-    dataset = literal(spec.dataset)
     check_dataset(store, con, spec.dataset)
+    column = _selected(con, spec)
+    notes = []
+    if spec.scheme == "predefined":
+        kept = [i for i, split in enumerate(column["split"]) if split is not None]
+        if not kept:
+            raise EmbedstoreError(
+                f"no annotation of '{spec.dataset}'{_cut_by(spec)} is in a split: add a file with "
+                "a column split (train, val or test), or use --scheme monte-carlo"
+            )
+        if n_unsplit := len(column["split"]) - len(kept):
+            notes.append(f"{n_unsplit} annotations that the dataset puts in no split are left out")
+        column = {k: [v[i] for i in kept] for k, v in column.items()}
+    ids, slides, cases = column["annotation_id"], column["slide"], column["case_id"]
+    groups = {"annotation": ids, "slide": slides, "case": cases}[spec.group_by]
+    # Only where it decides the roles is the dataset's split a part of what the digest covers.
+    splits = column["split"] if spec.scheme == "predefined" else None
+    pool = Pool(ids, column["label"], column["domain"], groups, splits)
+    is_patch = np.array([k == "patch" for k in column["kind"]], dtype=bool)
+    counts = fetch_rows(
+        con,
+        "select count(*) filter (status != 'ok') as aside, count(*) filter (case_id = slide) as "
+        f"alone, count(*) as n from annotations where dataset = {literal(spec.dataset)}",
+    )[0]
+    if spec.group_by == "case" and counts["alone"] == counts["n"]:
+        notes.append("no case is recorded, so every slide counts as its own case")
+    if spec.group_by == "slide" and is_patch.any():
+        notes.append("every patch counts as a slide of its own; what they share, a case can tell")
+    x, y = (np.array(column[k], dtype=np.float64) for k in ("x_l0", "y_l0"))
+    centres = np.column_stack((x, y)) * np.array(column["mpp"])[:, None]
+    centres[is_patch] = np.nan
+    # A patch has no place but its file's middle, known or not yet.
+    places = [
+        "patch" if of_patch else f"{at_x!r},{at_y!r}"
+        for of_patch, at_x, at_y in zip(is_patch, column["x_l0"], column["y_l0"], strict=True)
+    ]
+    parameters = {k: v for k, v in vars(spec).items() if k != "dataset"}
+    digest = manifest_digest(pool, places, **parameters)
+    return Candidates(digest, spec, pool, slides, cases, centres, is_patch, counts["aside"], notes)
+
+
+def _selected(con: Any, spec: ManifestSpec) -> dict[str, list[Any]]:
+    """Return the columns of the usable annotations that a spec selects, sorted by id."""
     # A sub-select, so that no condition can reach beyond this dataset's usable annotations.
     selected = (
-        f"from (select * from annotations where dataset = {dataset} and status = 'ok') "
-        f"where {where_clause(spec.where)} order by annotation_id"
+        f"from (select * from annotations where dataset = {literal(spec.dataset)} and "
+        f"status = 'ok') where {where_clause(spec.where)} order by annotation_id"
     )
-    columns = "annotation_id, label, domain, slide, case_id, x_l0, y_l0, coalesce(mpp, 0.25) as mpp"
+    columns = (
+        "annotation_id, label, domain, slide, case_id, x_l0, y_l0, coalesce(mpp, 0.25) as mpp, "
+        "kind, split"
+    )
     rows = fetch(con, f"select {columns} {selected}").to_pydict()
     again = fetch(con, f"select annotation_id {selected}")["annotation_id"].to_pylist()
     if sorted(again) != sorted(rows["annotation_id"]):
@@ -102,27 +148,15 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
             f"--where {spec.where} selects other annotations each time it is asked; use a "
             "condition on what is stored"
         )
-    counts = fetch_rows(con, "select count(*) filter (status != 'ok') as aside, count(*) filter "
-                   f"(case_id = slide) as alone, count(*) as n from annotations where dataset = "
-                   f"{dataset}")[0]  # fmt: skip
-    if not rows["annotation_id"]:
-        cut = f" that meet --where {spec.where}" if spec.where else ""
-        raise EmbedstoreError(f"dataset '{spec.dataset}' has no usable annotations{cut}")
+    if not again:
+        raise EmbedstoreError(f"dataset '{spec.dataset}' has no usable annotations{_cut_by(spec)}")
     # DuckDB and Python must agree on what "sorted" means, so sort here, by code point.
-    order = sorted(range(len(rows["annotation_id"])), key=rows["annotation_id"].__getitem__)
-    column = {k: [v[i] for i in order] for k, v in rows.items()}
-    groups = {"annotation": column["annotation_id"], "slide": column["slide"],
-              "case": column["case_id"]}[spec.group_by]  # fmt: skip
-    pool = Pool(column["annotation_id"], column["label"], column["domain"], groups)
-    notes = []
-    if spec.group_by == "case" and counts["alone"] == counts["n"]:
-        notes.append("no case is recorded, so every slide counts as its own case")
-    centres = np.column_stack((column["x_l0"], column["y_l0"])) * np.array(column["mpp"])[:, None]
-    places = [f"{x!r},{y!r}" for x, y in zip(column["x_l0"], column["y_l0"], strict=True)]
-    parameters = {k: v for k, v in vars(spec).items() if k != "dataset"}
-    digest = manifest_digest(pool, places, **parameters)
-    return Candidates(digest, spec, pool, column["slide"], column["case_id"], centres,
-                      counts["aside"], notes)  # fmt: skip
+    order = sorted(range(len(again)), key=rows["annotation_id"].__getitem__)
+    return {k: [v[i] for i in order] for k, v in rows.items()}
+
+
+def _cut_by(spec: ManifestSpec) -> str:
+    return f" that meet --where {spec.where}" if spec.where else ""
 
 
 def split_id(manifest_id: str, fold: int, fraction: float, train_domain: str | None) -> str:
@@ -160,7 +194,12 @@ def ensure_splits(
     made: dict[tuple[int, float, str | None], Split] = {}
     for domain in domains or every:
         for fraction in asked if asked is not None else DEFAULT_FRACTIONS:
-            keys = [(fold, fraction, domain) for fold in dict.fromkeys(folds)]
+            mine = distinct_folds(scheme, found.pool, fraction, folds)
+            if mine != list(dict.fromkeys(folds)):
+                notes.append(
+                    f"fraction {fraction:g}: train and val are given, so all folds are fold 0"
+                )
+            keys = [(fold, fraction, domain) for fold in mine]
             try:
                 made |= {
                     k: _cut(found, *k) for k in keys if split_id(found.manifest_id, *k) not in have
@@ -214,21 +253,25 @@ def _row(found: Candidates, key: tuple[int, float, str | None], split: Split) ->
     }  # fmt: skip
 
 
-def audit(found: Candidates, split: Split) -> dict[str, float]:
+def audit(found: Candidates, split: Split) -> dict[str, float | None]:
     """Return the shares of the test annotations that train gives something away about.
 
     Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a
     train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
-    (slides without mpp are taken as 0.25 um/px).
+    (slides without mpp are taken as 0.25 um/px). Of what was cropped before, slide and place are
+    unknown, the case where none is recorded: shares are over the test annotations of which they
+    are known, None where of none.
     """
     distance = _nearest_um(found, split.test, split.train)
+    on_slide = ~found.is_patch[split.test]
+    in_case = on_slide | np.array([found.cases[i] != found.slides[i] for i in split.test])
     shares = {
-        "shared_slides": _shared(found.slides, split.test, split.train),
-        "shared_cases": _shared(found.cases, split.test, split.train),
-        "overlapping_patches": distance < PATCH_UM,
-        "shared_centres": distance < PATCH_UM / 2,
+        "shared_slides": (_shared(found.slides, split.test, split.train), on_slide),
+        "shared_cases": (_shared(found.cases, split.test, split.train), in_case),
+        "overlapping_patches": (distance < PATCH_UM, on_slide),
+        "shared_centres": (distance < PATCH_UM / 2, on_slide),
     }
-    return {k: float(np.mean(v)) for k, v in shares.items()}
+    return {k: float(np.mean(v[of])) if of.any() else None for k, (v, of) in shares.items()}
 
 
 def _shared(names: Sequence[str], test: Indices, seen: Indices) -> NDArray[np.bool_]:
@@ -239,7 +282,7 @@ def _shared(names: Sequence[str], test: Indices, seen: Indices) -> NDArray[np.bo
 def _nearest_um(found: Candidates, test: Indices, seen: Indices) -> NDArray[np.float64]:
     """Return each test centre's Chebyshev distance to the nearest train centre on its slide, um."""
     by_slide: dict[str, list[int]] = {}
-    for i in seen:
+    for i in seen[~found.is_patch[seen]]:
         by_slide.setdefault(found.slides[i], []).append(int(i))
     distance = np.full(len(test), np.inf)
     slide_of = np.array([found.slides[i] for i in test])

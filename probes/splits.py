@@ -6,7 +6,7 @@ fraction is reproducible alone. Sizes follow Ganz et al. 2025 exactly (see `size
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -25,12 +25,16 @@ DEFAULT_FRACTIONS = (0.001, 0.01, 0.1, 1.0)
 
 @dataclass(frozen=True)
 class Pool:
-    """The annotations a manifest is cut from, sorted by id; all lists have one length."""
+    """The annotations a manifest is cut from, sorted by id; all lists have one length.
+
+    splits holds the dataset's own train, val and test (None: in none), for scheme predefined.
+    """
 
     ids: Sequence[str]
     labels: Sequence[str]
     domains: Sequence[str]
     groups: Sequence[str]
+    splits: Sequence[str | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unsorted or repeating list of ids, which would make digests ambiguous."""
@@ -45,7 +49,7 @@ class Split:
     train: Indices
     val: Indices
     test: Indices
-    val_by: Literal["annotation", "group"]
+    val_by: Literal["annotation", "group", "given"]
 
 
 class InfeasibleError(EmbedstoreError):
@@ -143,14 +147,18 @@ def _cut(
         n_wanted = -(-len(order) // 5)  # at least 20%
         test, rest = _whole_groups(pool, order, groups, n_wanted)
     subset = rest[: subset_size(len(rest), fraction)]
+    return _with_val(pool, subset, test, None if group_by == "annotation" else groups[::-1]), rest
+
+
+def _with_val(pool: Pool, subset: Indices, test: Indices, groups: Sequence[str] | None) -> Split:
+    """Return the split whose val is cut from `subset`: whole groups in order, or annotations."""
     n_train = train_size(len(subset))
-    train, val = subset[:n_train], subset[n_train:]
-    if group_by != "annotation":
-        val_groups, left = _whole_groups(pool, subset, groups[::-1], len(subset) - n_train)
+    if groups is not None:
+        val_groups, left = _whole_groups(pool, subset, groups, len(subset) - n_train)
         # Enough groups: train keeps every label and at least half of the subset.
         if 2 * len(left) >= len(subset) and lacking(pool, left) is None:
-            return Split(left, val_groups, test, "group"), rest
-    return Split(train, val, test, "annotation"), rest
+            return Split(left, val_groups, test, "group")
+    return Split(subset[:n_train], subset[n_train:], test, "annotation")
 
 
 def lacking(pool: Pool, train: Indices) -> str | None:
@@ -206,8 +214,67 @@ def cross_domain(
     return Split(split.train, split.val, np.concatenate((split.test, outside)), split.val_by)
 
 
+def predefined(
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
+    group_by: str, stratify: str, seed: int,
+) -> Split:  # fmt: skip
+    """Return the dataset's own split; a fraction is a prefix of its train rows in the fold's order.
+
+    Rows given as val are val at every fraction; where there are none, val is cut from the prefix.
+    Rows in no split are in no role; train_domain is not used (None).
+    """
+    train, val, test = (_in_split(pool, role) for role in ("train", "val", "test"))
+    _check_given(pool, train, val, test, group_by)
+    order = draw_order(pool, train, stratify, seed, fold, "predefined")
+    subset = order[: subset_size(len(order), fraction)]
+    if len(val):
+        split = Split(subset, val, test, "given")
+    else:
+        names = sorted({pool.groups[i] for i in train})
+        groups = [names[k] for k in keyed_order(names, seed, fold, "predefined", "groups")]
+        split = _with_val(pool, subset, test, None if group_by == "annotation" else groups)
+    return _checked(pool, split, np.concatenate((train, val, test)))
+
+
+def _in_split(pool: Pool, role: str) -> Indices:
+    splits = pool.splits or [None] * len(pool.ids)
+    return np.flatnonzero(np.array([s == role for s in splits], dtype=bool)).astype(np.int64)
+
+
+def _check_given(pool: Pool, train: Indices, val: Indices, test: Indices, group_by: str) -> None:
+    """Raise EmbedstoreError where no fraction of a dataset's own split can be used, and why."""
+    way_out = "mend the column split and add the file again, or use another --scheme"
+    for role, members in (("train", train), ("test", test)):
+        if not len(members):
+            raise EmbedstoreError(f"no annotation is in {role}: {way_out}")
+        if len(labels := {pool.labels[i] for i in members}) == 1:
+            (label,) = labels
+            raise EmbedstoreError(
+                f"all {len(members)} annotations in {role} are '{label}', and it takes two labels: "
+                f"{way_out}"
+            )
+    if group_by != "annotation":
+        seen = {pool.groups[i] for i in (*train, *val)}
+        if both := sorted(seen & {pool.groups[i] for i in test}):
+            more = f" and {len(both) - 5} more" if len(both) > 5 else ""
+            raise EmbedstoreError(
+                f"{len(both)} {group_by}s have annotations in train or val and in test: "
+                f"{', '.join(both[:5])}{more}; put each on one side and add the file again, or use "
+                "--group-by annotation and read the audit"
+            )
+
+
+def distinct_folds(scheme: str, pool: Pool, fraction: float, folds: Iterable[int]) -> list[int]:
+    """Return the folds that are worth making: only 0 where all would hold the same annotations."""
+    asked = list(dict.fromkeys(folds))
+    is_one = scheme == "predefined" and fraction == 1 and len(_in_split(pool, "val"))
+    return [0] if is_one and asked else asked
+
+
 Scheme = Callable[..., Split]
-SCHEMES: dict[str, Scheme] = {"monte-carlo": monte_carlo, "cross-domain": cross_domain}
+SCHEMES: dict[str, Scheme] = {
+    "monte-carlo": monte_carlo, "cross-domain": cross_domain, "predefined": predefined,
+}  # fmt: skip
 
 
 def train_domains(scheme: str, pool: Pool) -> list[str | None]:
@@ -219,11 +286,14 @@ def manifest_digest(pool: Pool, centres: Sequence[str], **parameters: object) ->
     """Return the manifest id: 16 hex digits over the annotations and the parameters by name.
 
     centres holds each annotation's place as text: a moved annotation is another one, to the audit
-    and to every score.
+    and to every score. The dataset's own split counts where the pool has one.
     """
     digest = hashlib.sha256()
     for name in sorted(parameters):
         digest.update(f"{name}={parameters[name]!r}\n".encode())
-    for row in zip(pool.ids, pool.labels, pool.domains, pool.groups, centres, strict=True):
+    columns: list[Sequence[str]] = [pool.ids, pool.labels, pool.domains, pool.groups, centres]
+    if pool.splits is not None:
+        columns.append([s or "" for s in pool.splits])
+    for row in zip(*columns, strict=True):
         digest.update("\t".join(row).encode() + b"\n")
     return digest.hexdigest()[:16]

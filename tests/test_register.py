@@ -116,7 +116,7 @@ def test_slide_table_gives_mpp_scanner_and_domain(tmp_path):
     ({"domain_from": "organ"}, "no 'organ'.*it has: case, domain"),
     ({"case_from": "patient"}, "no 'patient'"),
     ({"domain": "a", "domain_from": "b"}, "not both"),
-    ({"format": "coco"}, "unknown format"),
+    ({"format": "voc"}, "unknown format"),
 ])  # fmt: skip
 def test_wrong_options_leave_no_store_behind(tiny, tmp_path, options, said):
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
@@ -196,8 +196,9 @@ def test_centres_must_be_finite(tmp_path):
     content = {"images": [{"id": 1, "file_name": "a.tiff"}], "categories": [{"id": 1, "name": "mitosis"}],
                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}]}  # fmt: skip
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(EmbedstoreError, match="no finite centre"):
-        add(str(tmp_path / "s"), "d", tmp_path / "a.json", AddOptions())
+    for format in ("auto", "midog", "coco"):
+        with pytest.raises(EmbedstoreError, match="no finite centre"):
+            add(str(tmp_path / "s"), "d", tmp_path / "a.json", AddOptions(format=format))
 
 
 def test_a_slide_has_one_case(tmp_path):
