@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import TABLES, model_table, view_id, views_schema, views_table
 from embedstore.patches import D4
 from embedstore.query import connect, fetch_rows, literal
-from embedstore.store import TABLES, Store, model_table, view_id, views_schema, views_table
+from embedstore.store import Store
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from embedstore.incoming import (
     match_ids,
     some,
 )
+from embedstore.layout import model_schema, model_table
 from embedstore.output import write_whole
 from embedstore.plan import IDENTITY, check_same, recorded_models
 from embedstore.query import (
@@ -31,7 +32,7 @@ from embedstore.query import (
     to_rows,
 )
 from embedstore.read_h5 import SUFFIXES
-from embedstore.store import Store, model_schema, model_table, now
+from embedstore.store import Store, now
 from embedstore.tiles import TileOptions, read_tiles
 from embedstore.vector_files import FORMATS, ID, Format, VectorFile, export_schema
 

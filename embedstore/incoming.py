@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import TABLES, model_table
 from embedstore.plan import IDENTITY, IMPORTED, check_same
 from embedstore.query import literal
-from embedstore.store import TABLES, Store, model_table, now
+from embedstore.store import Store, now
 from embedstore.vector_files import ID, VectorFile
 
 ANOTHER = "another --model NAME"

@@ -10,6 +10,7 @@ from typing import Any
 
 from embedstore.checkpoints import Weights
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import model_table, views_table
 from embedstore.patches import PLAIN, VIEW_SETS, PatchGeometry
 from embedstore.plan import (
     IDENTITY,
@@ -23,7 +24,7 @@ from embedstore.plan import (
 from embedstore.query import check_dataset, check_model_name, connect, fetch_rows, literal
 from embedstore.registry import NO_VARIATION, Variation, check_name
 from embedstore.slides import is_plausible_mpp
-from embedstore.store import Store, model_table, views_table
+from embedstore.store import Store
 from embedstore.writer import SAME, Writer
 
 N_SAMPLE = 16

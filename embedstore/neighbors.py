@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import model_table
 from embedstore.query import connect, fetch, fetch_rows, identifier, literal, where_clause
-from embedstore.store import Store, model_table
+from embedstore.store import Store
 
 METRICS = ("cosine", "l2")
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from embedstore.checkpoints import Weights, find_weights
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import model_schema, views_schema
 from embedstore.patches import PLAIN
 from embedstore.query import connect, fetch_rows, identifier, literal, views_name
 from embedstore.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.slides import probe, probe_patch
-from embedstore.store import Store, model_schema, views_schema
+from embedstore.store import Store
 
 IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
             "std")  # fmt: skip

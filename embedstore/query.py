@@ -20,14 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
-from embedstore.store import (
-    TABLES,
-    Store,
-    model_schema,
-    model_table,
-    views_schema,
-    views_table,
-)
+from embedstore.layout import TABLES, model_schema, model_table, views_schema, views_table
+from embedstore.store import Store
 
 # An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
 _OFF_SLIDE = "(a.x_l0 < 0 or a.y_l0 < 0 or a.x_l0 >= s.width or a.y_l0 >= s.height)"

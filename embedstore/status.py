@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from embedstore.layout import model_table
 from embedstore.query import check_dataset, connect, fetch_rows, identifier, literal, views_name
-from embedstore.store import Store, model_table
+from embedstore.store import Store
 
 
 def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:

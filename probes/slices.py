@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import model_table
 from embedstore.query import connect, fetch, fetch_rows, identifier, literal
-from embedstore.store import Store, model_table
+from embedstore.store import Store
 from probes.manifests import StoredSplit
 
 ROLES = ("train", "val", "test")

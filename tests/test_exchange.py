@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange import export, import_embeddings
 from embedstore.ingest import IngestOptions, ingest
+from embedstore.layout import model_table
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.status import status
-from embedstore.store import Store, model_table
+from embedstore.store import Store
 from probes.manifests import ManifestSpec
 from probes.run import RunOptions, run
 from tests.conftest import bare_store, put_embeddings

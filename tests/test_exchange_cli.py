@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from embedstore.layout import model_table
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
-from embedstore.store import Store, model_table
+from embedstore.store import Store
 from tests.conftest import BIN, bare_store, run_command
 
 VIT = "timm:test_vit"

@@ -8,9 +8,10 @@ import pytest
 
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
+from embedstore.layout import model_table
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
-from embedstore.store import Store, model_table
+from embedstore.store import Store
 from tests.conftest import write_slide
 
 

@@ -9,9 +9,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import model_schema, model_table
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
-from embedstore.store import Store, model_schema, model_table
+from embedstore.store import Store
 from probes.linear import UniProbe
 from probes.manifests import ManifestSpec, candidates, ensure_splits
 from probes.metrics import METRICS

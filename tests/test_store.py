@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import FORMAT, TABLES, model_of_table, model_schema, model_table
 from embedstore.query import run_sql
-from embedstore.store import FORMAT, TABLES, Store, model_of_table, model_schema, model_table
+from embedstore.store import Store
 
 
 def rows(ids: list[str], vectors: np.ndarray) -> pa.Table:

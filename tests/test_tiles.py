@@ -8,8 +8,9 @@ import pytest
 
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange import import_embeddings
+from embedstore.layout import model_table
 from embedstore.query import connect, fetch_rows
-from embedstore.store import Store, model_table
+from embedstore.store import Store
 from embedstore.tiles import TileOptions
 from tests.conftest import bare_store
 

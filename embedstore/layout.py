@@ -1,0 +1,116 @@
+"""What tables a store has: their columns, their key, and what they are called.
+
+Every table has one key column, declared as Lance's unenforced primary key: without it concurrent
+merges of the same new keys duplicate rows.
+"""
+
+import re
+
+import pyarrow as pa
+
+FORMAT = 2
+"""Version of the layout below; a store of another one is refused, not guessed at."""
+
+
+def _schema(key: str, **columns: pa.DataType) -> pa.Schema:
+    primary = pa.field(
+        key, pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"}
+    )
+    return pa.schema([primary, *(pa.field(n, t) for n, t in columns.items())])
+
+
+TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us")
+FLAG = pa.bool_()
+TEXTS = pa.list_(TEXT)
+
+TABLES: dict[str, pa.Schema] = {
+    "store": _schema("format", created_at=TIME),
+    "datasets": _schema(
+        "dataset", positive_label=TEXT, source=TEXT, mpp=REAL, classes=TEXT, notes=TEXTS,
+        created_at=TIME,
+    ),
+    "slides": _schema(
+        "slide_id", dataset=TEXT, slide=TEXT, kind=TEXT, case_id=TEXT, case_source=TEXT, path=TEXT,
+        width=INT, height=INT, mpp=REAL, mpp_source=TEXT, fingerprint=TEXT, scanner=TEXT,
+        status=TEXT, problem=TEXT, attributes=TEXT,
+    ),
+    "annotations": _schema(
+        "annotation_id", dataset=TEXT, slide=TEXT, case_id=TEXT, domain=TEXT, label=TEXT,
+        x_l0=REAL, y_l0=REAL, source_id=TEXT, category=TEXT, votes=TEXTS, split=TEXT,
+    ),
+    "models": _schema(
+        "model", arch=TEXT, dim=INT, pooling=TEXT, dtype=TEXT, patch_px=INT, mpp_out=REAL,
+        n_params=INT, weights=TEXT, weights_sha256=TEXT, mean=pa.list_(REAL), std=pa.list_(REAL),
+        registry_name=TEXT, parity=REAL, timm_version=TEXT, torch_version=TEXT, created_at=TIME,
+    ),
+    "splits": _schema(
+        "split_id", manifest_id=TEXT, dataset=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
+        where_sql=TEXT, seed=INT, fold=INT, fraction=REAL, train_domain=TEXT, val_by=TEXT,
+        n_train=INT, n_val=INT, n_test=INT, shared_slides=REAL, shared_cases=REAL,
+        overlapping_patches=REAL, shared_centres=REAL, created_at=TIME,
+        train=TEXTS, val=TEXTS, test=TEXTS,
+    ),
+    "results": _schema(
+        "result_id", run_id=TEXT, manifest_id=TEXT, dataset=TEXT, method=TEXT, params=TEXT,
+        model=TEXT, weights=TEXT, weights_sha256=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
+        where_sql=TEXT, target=TEXT, fold=INT, fraction=REAL, train_domain=TEXT, eval_domain=TEXT,
+        metric=TEXT, value=REAL, ci_low=REAL, ci_high=REAL, n_train=INT, n_val=INT, n_test=INT,
+        n_pos=INT, seed=INT, seconds=REAL, state=TEXT, embeddings_version=INT, embedded_at=TIME,
+        software=TEXT, created_at=TIME,
+    ),
+    # One row holds all scores of a run, role and label: a run is written by one atomic merge.
+    "predictions": _schema(
+        "prediction_id", run_id=TEXT, role=TEXT, label=TEXT, annotation_id=TEXTS,
+        score=pa.list_(pa.float32()),
+    ),
+}  # fmt: skip
+
+LISTS = ("splits", "predictions")
+"""Tables whose rows hold long lists, to be scanned a few rows at a time."""
+
+MODEL_PREFIX, VIEWS_PREFIX = "embeddings.", "views."
+"""How the names of the tables of embeddings and of views begin."""
+
+
+def model_schema(dim: int) -> pa.Schema:
+    """Return the schema of one model's table: the keys beside a float32 vector of width dim.
+
+    resized says whether a pre-cropped patch had another size than the model was given; NULL for
+    patches cut from slides and for imported vectors.
+    """
+    return _schema(
+        "annotation_id", model=TEXT, dataset=TEXT, domain=TEXT, label=TEXT, slide=TEXT,
+        embedded_at=TIME, resized=FLAG, vector=pa.list_(pa.float32(), dim),
+    )  # fmt: skip
+
+
+def views_schema(dim: int) -> pa.Schema:
+    """Return the schema of a model's table of views: as its own, keyed by annotation_id#view."""
+    key = _schema("view_id", view=TEXT)
+    plain = (f.remove_metadata().with_nullable(True) for f in model_schema(dim))
+    return pa.schema([*key, *plain])
+
+
+def model_table(model: str) -> str:
+    """Return the Lance table name of a model: letters LanceDB forbids become .hex, reversibly."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", lambda m: "".join(f".{b:02x}" for b in m[0].encode()), model)
+    return MODEL_PREFIX + safe
+
+
+def views_table(model: str) -> str:
+    """Return the Lance table name of a model's views."""
+    return VIEWS_PREFIX + model_table(model).removeprefix(MODEL_PREFIX)
+
+
+def view_id(annotation_id: str, view: str) -> str:
+    """Return the key of a view of a patch: annotation_id#view."""
+    return f"{annotation_id}#{view}"
+
+
+def model_of_table(table: str, prefix: str = MODEL_PREFIX) -> str | None:
+    """Return the model whose table this is, or None."""
+    if not table.startswith(prefix):
+        return None
+    safe = table.removeprefix(prefix)
+    raw = re.sub(rb"\.([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), safe.encode())
+    return raw.decode()
