@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout below; a store of another one is refused, not guessed at."""
 
 
@@ -53,10 +53,16 @@ TABLES: dict[str, pa.Schema] = {
     "results": _schema(
         "result_id", run_id=TEXT, manifest_id=TEXT, dataset=TEXT, method=TEXT, params=TEXT,
         model=TEXT, weights=TEXT, weights_sha256=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
-        where_sql=TEXT, target=TEXT, fold=INT, fraction=REAL, train_domain=TEXT, eval_domain=TEXT,
-        metric=TEXT, value=REAL, ci_low=REAL, ci_high=REAL, n_train=INT, n_val=INT, n_test=INT,
-        n_pos=INT, seed=INT, seconds=REAL, state=TEXT, embeddings_version=INT, embedded_at=TIME,
-        software=TEXT, created_at=TIME,
+        where_sql=TEXT, target=TEXT, fold=INT, fraction=REAL, train_domain=TEXT, eval_dataset=TEXT,
+        eval_domain=TEXT, metric=TEXT, value=REAL, ci_low=REAL, ci_high=REAL, ci_by=TEXT,
+        threshold=REAL, n_train=INT, n_val=INT, n_test=INT, n_pos=INT, seed=INT, seconds=REAL,
+        state=TEXT, chosen=TEXT, embeddings_version=INT, embedded_at=TIME, software=TEXT,
+        created_at=TIME,
+    ),
+    # What a linear probe learnt: logits = vector @ coef + intercept, coef row by row (label, dim).
+    "probes": _schema(
+        "run_id", dataset=TEXT, model=TEXT, views=TEXT, labels=TEXTS, coef=pa.list_(REAL),
+        intercept=pa.list_(REAL), threshold=REAL, created_at=TIME,
     ),
     # One row holds all scores of a run, role and label: a run is written by one atomic merge.
     "predictions": _schema(
@@ -65,7 +71,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }  # fmt: skip
 
-LISTS = ("splits", "predictions")
+LISTS = ("splits", "predictions", "probes")
 """Tables whose rows hold long lists, to be scanned a few rows at a time."""
 
 MODEL_PREFIX, VIEWS_PREFIX = "embeddings.", "views."

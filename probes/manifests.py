@@ -1,30 +1,31 @@
 """Split manifests in the store: made once, addressed by digest, with a leakage audit each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from embedstore.errors import EmbedstoreError
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal, where_clause
 from embedstore.store import Store, now
+from probes.schemes import SCHEMES, distinct_folds, train_domains
 from probes.splits import (
     DEFAULT_FRACTIONS,
     GROUPINGS,
-    SCHEMES,
     STRATA,
     Indices,
     InfeasibleError,
     Pool,
     Split,
     check_fraction,
-    distinct_folds,
     manifest_digest,
-    train_domains,
 )
+
+_ROLES = ("train", "val", "test")
 
 PATCH_UM = 224 * 0.25
 """Width of a patch in micrometres, as the audit takes it."""
@@ -71,17 +72,34 @@ class Candidates:
 
 @dataclass(frozen=True)
 class StoredSplit:
-    """One split as recorded: its row of the `splits` view, and ids per role."""
+    """One split as recorded: its row of the `splits` view, and ids per role as Arrow strings."""
 
     row: dict[str, Any]
-    train: list[str]
-    val: list[str]
-    test: list[str]
+    roles: Mapping[str, pa.Array]
 
     @property
     def split_id(self) -> str:
         """Return the key of the split: manifest, fold, fraction and train domain."""
         return str(self.row["split_id"])
+
+    def ids(self, role: str) -> pa.Array:
+        """Return the annotation ids of train, val or test, in order of drawing."""
+        return self.roles[role]
+
+    @property
+    def train(self) -> list[str]:
+        """Return the ids that are trained on."""
+        return list(self.roles["train"].to_pylist())
+
+    @property
+    def val(self) -> list[str]:
+        """Return the ids that choices are made on."""
+        return list(self.roles["val"].to_pylist())
+
+    @property
+    def test(self) -> list[str]:
+        """Return the ids that are scored."""
+        return list(self.roles["test"].to_pylist())
 
 
 def candidates(store: Store, spec: ManifestSpec) -> Candidates:
@@ -187,7 +205,7 @@ def ensure_splits(
     if domains and (unknown := [d for d in domains if d not in every]):
         raise EmbedstoreError(
             f"no train domain {', '.join(unknown)}; there: "
-            f"{', '.join(map(str, every)) if scheme == 'cross-domain' else f'none in {scheme}'}"
+            f"{', '.join(map(str, every)) if every != [None] else f'none in {scheme}'}"
         )
     have = load_splits(store, found.manifest_id)
     wanted: list[tuple[int, float, str | None]] = []
@@ -207,7 +225,7 @@ def ensure_splits(
             except InfeasibleError as e:
                 where = f"train domain {domain}, " if domain is not None else ""
                 message = f"{where}fraction {fraction:g}: {e}"
-                if (asked is not None and scheme != "cross-domain") or domains:
+                if (asked is not None and every == [None]) or domains:
                     raise EmbedstoreError(message) from e
                 notes.append(f"left out {message}")
                 continue
@@ -223,13 +241,17 @@ def ensure_splits(
 def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
     """Return the recorded splits of a manifest by split id."""
     sql = f"select * from _splits where manifest_id = {literal(manifest_id)}"
-    rows = fetch_rows(connect(store), sql)
-    return {r["split_id"]: _stored(r) for r in rows}
+    table = fetch(connect(store), sql)
+    rows = table.drop_columns([*_ROLES]).to_pylist()
+    return {
+        row["split_id"]: StoredSplit(row, {r: table[r][n].values for r in _ROLES})
+        for n, row in enumerate(rows)
+    }
 
 
 def _stored(row: dict[str, Any]) -> StoredSplit:
-    lists = {role: row[role] for role in ("train", "val", "test")}
-    return StoredSplit({k: v for k, v in row.items() if k not in lists}, **lists)
+    roles = {role: pa.array(row[role], pa.string()) for role in _ROLES}
+    return StoredSplit({k: v for k, v in row.items() if k not in roles}, roles)
 
 
 def _cut(found: Candidates, fold: int, fraction: float, domain: str | None) -> Split:

@@ -1,61 +1,166 @@
-"""Metrics: pure functions of labels and probabilities; a new one is a function and a row here."""
+"""Metrics: one function each, of labels, probabilities and weights; a new one is a row here.
+
+Every metric takes y, label codes (n,); p, probabilities float64 (n, K), column k for code k; w,
+weights (B, n); cut, the threshold chosen on validation; and returns float64 (B,), a value for each
+row of weights. Weights of one give the value itself, the counts of a resampling its bootstrap
+replicates, so a metric and its interval have one definition. Of two labels code 1 is the positive
+one. Where a row of weights leaves a label empty the value is NaN.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    average_precision_score,
-    balanced_accuracy_score,
-    brier_score_loss,
-    roc_auc_score,
-)
 
-Scores = NDArray[np.float64]
+Codes = NDArray[np.intp]
+Floats = NDArray[np.float64]
+Weights = NDArray[Any]
+Metric = Callable[[Codes, Floats, Weights, float], Floats]
+
+N_BINS = 15
+"""Bins of the calibration error, of equal width."""
 
 
-def auroc(y: NDArray[np.intp], p: Scores) -> float:
+def auroc(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
     """Return the area under the ROC curve (Hanley & McNeil 1982); macro one-vs-rest beyond two."""
-    if p.shape[1] == 2:
-        return float(roc_auc_score(y, p[:, 1]))
-    return float(roc_auc_score(y, p, multi_class="ovr", labels=np.arange(p.shape[1])))
+
+    def area(hits: Floats, misses: Floats) -> Floats:
+        steps = np.diff(misses, axis=1, prepend=0)
+        below = hits - np.diff(hits, axis=1, prepend=0) / 2  # half of what is tied
+        return _ratio((below * steps).sum(axis=1), hits[:, -1] * misses[:, -1])
+
+    return _per_label(area, y, p, w)
 
 
-def average_precision(y: NDArray[np.intp], p: Scores) -> float:
-    """Return average precision of the positive label (macro beyond two); read beside n_pos."""
-    if p.shape[1] == 2:
-        return float(average_precision_score(y, p[:, 1]))
-    return float(average_precision_score(np.eye(p.shape[1])[y], p))
+def average_precision(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
+    """Return average precision, not interpolated; macro beyond two labels. Read it with n_pos."""
+
+    def area(hits: Floats, misses: Floats) -> Floats:
+        precision = _ratio(hits, hits + misses, empty=0)
+        return _ratio((np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1), hits[:, -1])
+
+    return _per_label(area, y, p, w)
 
 
-def balanced_accuracy(y: NDArray[np.intp], p: Scores) -> float:
+def balanced_accuracy(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
     """Return the mean recall over labels when the most probable label is taken."""
-    return float(balanced_accuracy_score(y, p.argmax(axis=1)))
+    hit, _, true = _confusion(y, p.argmax(axis=1), w, p.shape[1])
+    return np.asarray(_ratio(hit, true).mean(axis=1))
 
 
-def brier(y: NDArray[np.intp], p: Scores) -> float:
+def f1(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
+    """Return F1 of the positive label at the threshold; beyond two labels macro F1 of argmax."""
+    hit, taken, true = _confusion(y, decide(p, cut), w, p.shape[1])
+    return _of_labels(np.where(true > 0, _ratio(2 * hit, taken + true), np.nan))
+
+
+def sensitivity(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
+    """Return recall of the positive label at the threshold; beyond two labels mean recall."""
+    hit, _, true = _confusion(y, decide(p, cut), w, p.shape[1])
+    return _of_labels(_ratio(hit, true))
+
+
+def brier(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
     """Return the Brier score of the positive label (Brier 1950); summed over labels beyond two."""
-    if p.shape[1] == 2:
-        return float(brier_score_loss(y, p[:, 1]))
-    return float(np.mean(np.sum((p - np.eye(p.shape[1])[y]) ** 2, axis=1)))
+    errors = (p - np.eye(p.shape[1])[y]) ** 2
+    return _ratio(w @ (errors[:, 1] if p.shape[1] == 2 else errors.sum(axis=1)), _total(w))
 
 
-METRICS: dict[str, Callable[[NDArray[np.intp], Scores], float]] = {
+def calibration_error(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
+    """Return the expected calibration error (Guo et al. 2017) in N_BINS bins of equal width.
+
+    Of the positive label's probability for two labels, of the most probable label's beyond two.
+    """
+    score, hit = (p[:, 1], y == 1) if p.shape[1] == 2 else (p.max(axis=1), p.argmax(axis=1) == y)
+    gaps = np.zeros((len(y), N_BINS))
+    gaps[np.arange(len(y)), np.minimum((score * N_BINS).astype(np.intp), N_BINS - 1)] = hit - score
+    return _ratio(np.abs(w @ gaps).sum(axis=1), _total(w))
+
+
+METRICS: dict[str, Metric] = {
     "auroc": auroc,
     "average_precision": average_precision,
     "balanced_accuracy": balanced_accuracy,
+    "f1": f1,
+    "sensitivity": sensitivity,
     "brier": brier,
+    "calibration_error": calibration_error,
 }
 
 
 def evaluate(
-    y: NDArray[np.intp], p: Scores, names: Sequence[str] = tuple(METRICS)
-) -> dict[str, float]:
-    """Return the named metrics of label codes y (n,) and probabilities p float64 (n, K).
+    y: Codes, p: Floats, w: Weights, cut: float, names: Sequence[str] = tuple(METRICS)
+) -> dict[str, Floats]:
+    """Return the named metrics as float64 (B,) for weights w (B, n).
 
-    Column k of p is label code k; for two labels code 1 is the positive one. A set that lacks a
-    label has no AUROC: all metrics are NaN there rather than one of them silently defined.
+    A row of weights that leaves a label without weight has no AUROC: all metrics are NaN there,
+    rather than one of them silently defined.
     """
-    if len(np.unique(y)) < p.shape[1]:
-        return dict.fromkeys(names, float("nan"))
-    return {name: METRICS[name](y, p) for name in names}
+    if not len(y):
+        return {name: np.full(len(w), np.nan) for name in names}
+    weight_of = w @ (y[:, None] == np.arange(p.shape[1]))
+    whole = (weight_of > 0).all(axis=1)
+    return {name: np.where(whole, METRICS[name](y, p, w, cut), np.nan) for name in names}
+
+
+def decide(p: Floats, cut: float) -> Codes:
+    """Return the code taken: of two labels the positive one from `cut` on, else the likeliest."""
+    return (p[:, 1] >= cut).astype(np.intp) if p.shape[1] == 2 else p.argmax(axis=1)
+
+
+def best_cut(y: Codes, p: Floats) -> float:
+    """Return the threshold with the highest F1 of the positive label; 0.5 where there is none.
+
+    Candidates are the scores themselves; of equals the highest is taken. 0.5 where y has one label,
+    and beyond two labels, where no threshold is used.
+    """
+    if p.shape[1] != 2 or len(np.unique(y)) < 2:
+        return 0.5
+    score = p[:, 1]
+    hits, misses = _curve(y == 1, score, np.ones((1, len(y))))
+    values = 2 * hits[0] / (hits[0] + misses[0] + hits[0, -1])
+    cuts = np.unique(score)[::-1]
+    return float(cuts[int(values.argmax())])
+
+
+def _curve(positive: NDArray[np.bool_], score: Floats, w: Weights) -> tuple[Floats, Floats]:
+    """Return the weight of positives and of negatives at or above each distinct score, falling.
+
+    Both (B, number of distinct scores). Sums of counts stay exact in float64.
+    """
+    order = np.argsort(-score, kind="stable")
+    falling = score[order]
+    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    sorted_w = w[:, order]
+    both = np.cumsum(sorted_w, axis=1, dtype=np.float64)[:, last]
+    hits = np.cumsum(sorted_w * positive[order], axis=1, dtype=np.float64)[:, last]
+    return hits, both - hits
+
+
+def _per_label(area: Callable[[Floats, Floats], Floats], y: Codes, p: Floats, w: Weights) -> Floats:
+    labels = [1] if p.shape[1] == 2 else range(p.shape[1])
+    return np.asarray(np.mean([area(*_curve(y == k, p[:, k], w)) for k in labels], axis=0))
+
+
+def _confusion(y: Codes, taken: Codes, w: Weights, n_labels: int) -> tuple[Floats, Floats, Floats]:
+    """Return, per label, the weight that is hit, that is taken, and that is true: (B, K) each."""
+    labels = np.arange(n_labels)
+    is_taken, is_true = taken[:, None] == labels, y[:, None] == labels
+    hit, all_taken, true = (
+        w @ mask.astype(np.float64) for mask in (is_taken & is_true, is_taken, is_true)
+    )
+    return hit, all_taken, true
+
+
+def _of_labels(each: Floats) -> Floats:
+    return np.asarray(each[:, 1] if each.shape[1] == 2 else each.mean(axis=1))
+
+
+def _total(w: Weights) -> Floats:
+    return np.asarray(w.sum(axis=1, dtype=np.float64))
+
+
+def _ratio(a: Floats, b: Floats, empty: float = np.nan) -> Floats:
+    whole = np.full(np.shape(a), float(empty))
+    return np.asarray(np.divide(a, b, out=whole, where=b > 0))

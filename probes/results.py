@@ -12,11 +12,14 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.query import connect, fetch_rows, literal
 from embedstore.store import Store, now
 from probes.manifests import StoredSplit
+from probes.schemes import is_in_domain
+from probes.scoring import Evaluated
 
 SOFTWARE = ("scikit-learn", "scipy", "numpy", "duckdb", "pylance")
 
@@ -33,7 +36,7 @@ class Run:
     weights_sha256: str | None  # None: the embeddings were imported
     target: str = "label"
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """Return 16 hex digits over manifest, method, model with weights, target and split."""
         row = self.split.row
@@ -47,61 +50,84 @@ class Run:
 class Scored:
     """The scores of one role: ids, and probabilities float64 (n, K) in the order of `labels`."""
 
-    annotation_ids: Sequence[str]
+    annotation_ids: Sequence[str] | NDArray[Any]
     probabilities: NDArray[np.float64]
     labels: Sequence[str]
 
 
-def recorded_runs(store: Store, run_ids: Sequence[str]) -> dict[str, datetime | None]:
-    """Return those of run_ids whose results are recorded, each with the age of its embeddings."""
-    listed = ", ".join(map(literal, run_ids)) or "''"
-    sql = (
-        f"select run_id, max(embedded_at) as a from _results where run_id in ({listed}) group by 1"
-    )
-    return {r["run_id"]: r["a"] for r in fetch_rows(connect(store), sql)}
+@dataclass(frozen=True)
+class Outcome:
+    """What is to be recorded of a run: evaluations by eval domain, scores by role, and facts.
 
-
-def record(
-    store: Store,
-    run: Run,
-    *,
-    metrics: Mapping[str, Mapping[str, float]],
-    counts: Mapping[str, Mapping[str, int | None]],
-    scores: Mapping[str, Scored],
-    facts: Mapping[str, Any],
-) -> None:
-    """Write a run: metrics and counts per eval domain, scores per role, facts for every row.
-
-    Predictions come first and results last, each in one atomic step, so a run that has results is
-    complete; writing it again replaces it.
+    facts go to every row of results; learnt is the run's row of the table of probes, if any.
     """
-    run_id = run.run_id
-    predictions = [
-        {"prediction_id": f"{run_id}/{role}/{label}", "run_id": run_id, "role": role,
-         "label": label, "annotation_id": list(s.annotation_ids),
-         "score": s.probabilities[:, k].astype(np.float32).tolist()}
-        for role, s in scores.items()
+
+    run: Run
+    evaluated: Mapping[str, Evaluated]
+    scores: Mapping[str, Scored]
+    facts: Mapping[str, Any]
+    learnt: Mapping[str, Any] | None = None
+
+
+def recorded_runs(
+    store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
+) -> dict[str, datetime | None]:
+    """Return those of run_ids whose results are recorded, each with the age of its embeddings."""
+    con = connect(store)
+    con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
+    sql = (
+        "select run_id, max(embedded_at) as a from _results join _ids using (run_id) where "
+        f"eval_dataset {'is null' if eval_dataset is None else '= ' + literal(eval_dataset)} "
+        "group by 1"
+    )
+    return {r["run_id"]: r["a"] for r in fetch_rows(con, sql)}
+
+
+def record(store: Store, outcomes: Sequence[Outcome]) -> None:
+    """Write runs: what they learnt and predicted first, results last, each in one atomic step.
+
+    So a run that has results is complete; writing it again replaces it.
+    """
+    learnt = [{**o.learnt, "run_id": o.run.run_id} for o in outcomes if o.learnt is not None]
+    store.merge("probes", learnt)
+    store.merge("predictions", [row for o in outcomes for row in _predictions(o)])
+    store.merge("results", [row for o in outcomes for row in _results(o)])
+
+
+def _predictions(o: Outcome) -> list[dict[str, Any]]:
+    return [
+        {"prediction_id": f"{o.run.run_id}/{role}/{label}", "run_id": o.run.run_id,
+         "role": role.partition(":")[0], "label": label, "annotation_id": s.annotation_ids,
+         "score": s.probabilities[:, k].astype(np.float32)}
+        for role, s in o.scores.items()
         for k, label in enumerate(s.labels)
         if len(s.labels) > 2 or k == 1  # of two labels the positive one says it all
     ]  # fmt: skip
-    row = run.split.row
+
+
+def _results(o: Outcome) -> list[dict[str, Any]]:
+    run, row = o.run, o.run.split.row
     same = {
         **{k: row[k] for k in ("manifest_id", "dataset", "scheme", "group_by", "stratify",
                                "where_sql", "fold", "fraction", "train_domain", "seed")},
-        "run_id": run_id, "method": run.method,
+        "run_id": run.run_id, "method": run.method,
         "params": json.dumps(dict(run.params), sort_keys=True),
         "model": run.model, "weights": run.weights, "weights_sha256": run.weights_sha256,
         "target": run.target, "n_train": row["n_train"], "n_val": row["n_val"],
-        "software": software(), "created_at": now(), **facts,
+        "software": software(), "created_at": now(), **o.facts,
     }  # fmt: skip
-    results = [
-        {**same, "result_id": f"{run_id}/{metric}/{domain}", "eval_domain": domain,
-         "metric": metric, "value": None if np.isnan(value) else value, **counts[domain]}
-        for domain, values in metrics.items()
-        for metric, value in values.items()
+    dataset = same.get("eval_dataset") or ""
+    return [
+        {**same, "result_id": f"{run.run_id}/{metric}/{dataset}/{domain}", "eval_domain": domain,
+         "metric": metric, "value": _known(e.value), "ci_low": _known(e.low),
+         "ci_high": _known(e.high), "n_test": found.n_test, "n_pos": found.n_pos}
+        for domain, found in o.evaluated.items()
+        for metric, e in found.metrics.items()
     ]  # fmt: skip
-    store.merge("predictions", predictions)
-    store.merge("results", results)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 @functools.cache
@@ -111,14 +137,18 @@ def software() -> str:
     return json.dumps({"python": platform.python_version(), **versions})
 
 
-def load_results(store: Store, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+def load_results(
+    store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
+) -> list[dict[str, Any]]:
     """Return the rows of the results view for these runs, in a stable order."""
-    listed = ", ".join(map(literal, run_ids)) or "''"
+    con = connect(store)
+    con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
     sql = (
-        f"select * from results where run_id in ({listed}) order by model, method, train_domain, "
-        "fraction, fold, metric, eval_domain"
+        "select r.* from results r join _ids using (run_id) where r.eval_dataset "
+        f"{'is null' if eval_dataset is None else '= ' + literal(eval_dataset)} "
+        "order by model, method, params, train_domain, fraction, fold, metric, eval_domain"
     )
-    return fetch_rows(connect(store), sql)
+    return fetch_rows(con, sql)
 
 
 @dataclass(frozen=True)
@@ -146,10 +176,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for r in rows:
         if r["metric"] == metric:
-            where = "all" if r["train_domain"] is None else (
-                "in domain" if r["eval_domain"] == r["train_domain"] else "out of domain"
-            )  # fmt: skip
-            groups[r["model"], r["weights"], r["method"], r["fraction"], where].append(r)
+            key = (r["model"], r["weights"], _method(r), r["fraction"], _where(r))
+            groups[key].append(r)
     lines = []
     for (model, weights, method, fraction, where), members in sorted(groups.items()):
         by_run: dict[str, list[float]] = defaultdict(list)
@@ -166,3 +194,19 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
             n_runs=len(values), n_failed=len(failed),
         ))  # fmt: skip
     return lines
+
+
+def _where(r: Mapping[str, Any]) -> str:
+    if r["eval_dataset"] is not None:
+        return f"on {r['eval_dataset']}"
+    if r["train_domain"] is None:
+        return "all"
+    inside = is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"])
+    return "in domain" if inside else "out of domain"
+
+
+def _method(r: Mapping[str, Any]) -> str:
+    """Return a method's name, with its views and target where they are not the usual ones."""
+    views = json.loads(r["params"]).get("views")
+    return str(r["method"]) + (f" on {views} views" if views else "") + (
+        f", target {r['target']}" if r["target"] != "label" else "")  # fmt: skip

@@ -1,5 +1,6 @@
 """The verb `run`: every fit that is asked for and not recorded yet, fitted, scored, recorded."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,27 +11,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import connect, fetch_rows, literal
-from embedstore.store import Store
-from probes.linear import UniProbe
+from embedstore.patches import VIEW_SETS
+from embedstore.query import check_dataset, connect, fetch_rows, literal
+from embedstore.store import Store, now
+from probes.fits import METHODS, Fit, Task, fit_tasks, probabilities
 from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
-from probes.metrics import evaluate
-from probes.results import Run, Scored, load_results, record, recorded_runs
-from probes.slices import Matrix, Slice, label_codes, newest
+from probes.metrics import best_cut
+from probes.results import Outcome, Run, Scored, load_results, record, recorded_runs
+from probes.scoring import ALL, evaluate_by, seed_of
+from probes.slices import Matrix, codes_of, newest
+from probes.statistics import N_RESAMPLES
 
-METHODS: dict[str, Callable[[], Any]] = {"uni": UniProbe}
-"""Probe by name: a function that makes an unfitted classifier in scikit-learn's grammar."""
+TARGETS = ("label", "domain")
+RECORD_SECONDS = 5.0
+"""Finished runs are written together; a kill costs at most that much work."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Which fits of a manifest; None: all models, the fraction 1, five folds, all domains."""
+    """Which fits of a manifest; None: all models, the fraction 1, five folds, all domains.
+
+    target is what is learnt, label or domain; views a set of views to train on and average over;
+    eval_dataset another dataset to score besides.
+    """
 
     models: Sequence[str] | None = None
     methods: Sequence[str] = ("uni",)
     fractions: Sequence[float] | None = None
     folds: Sequence[int] | None = None
     train_domains: Sequence[str] | None = None
+    target: str = "label"
+    views: str | None = None
+    eval_dataset: str | None = None
+    n_resamples: int = N_RESAMPLES
     force: bool = False
 
 
@@ -57,7 +70,7 @@ def run(
     on_progress(done, total) counts fits. All names are checked and all slices found before the
     first fit of a model; EmbedstoreError otherwise, with nothing of it recorded.
     """
-    _check_methods(options.methods)
+    _check(store, options)
     found = candidates(store, spec)
     models = _models(store, spec.dataset, options.models)
     splits, notes = ensure_splits(
@@ -65,37 +78,47 @@ def run(
         fractions=options.fractions or (1.0,), domains=options.train_domains,
     )  # fmt: skip
     runs = [
-        Run(s, name, METHODS[name]().get_params(), m["model"], m["weights"], m["weights_sha256"])
+        Run(s, name, _params(name, options), m["model"], m["weights"], m["weights_sha256"],
+            options.target)
         for m in models for s in splits for name in options.methods
     ]  # fmt: skip
     ids = [r.run_id for r in runs]
-    known = {} if options.force else recorded_runs(store, ids)
+    known = {} if options.force else recorded_runs(store, ids, options.eval_dataset)
     # A recorded run stands as long as the embeddings it was made of do.
     age = {m["model"]: newest(store, m["model"], found.pool.ids) for m in models}
     todo = [r for r in runs if r.run_id not in known or known[r.run_id] != age[r.model]]
-    labels = _label_order(store, found)
     if found.n_left_out:
         notes = [*notes, f"{found.n_left_out} annotations with a problem are in no split"]
-    matrix: Matrix | None = None
+    done = 0
     on_progress(0, len(todo))
-    for n, one in enumerate(todo, start=1):
-        if matrix is None or matrix.model != one.model:
-            matrix = None  # let go of the last model's before the next is loaded
-            matrix = Matrix(store, one.model, spec.dataset)
-            for split in {r.split.split_id: r.split for r in todo if r.model == one.model}.values():
-                matrix.check(split)
-        _fit(store, one, matrix, labels, age[one.model])
-        on_progress(n, len(todo))
-    for table in ("splits", "results", "predictions"):
+    for model in dict.fromkeys(r.model for r in todo):
+        mine = [r for r in todo if r.model == model]
+
+        def tell(n: int, before: int = done) -> None:
+            on_progress(before + n, len(todo))
+
+        _run_model(store, found, mine, options, age[model], tell)
+        done += len(mine)
+    for table in ("splits", "results", "predictions", "probes"):
         store.compact(table)
-    return RunReport(
-        found.manifest_id, load_results(store, ids), len(todo), len(runs) - len(todo), notes, splits
-    )
+    rows = load_results(store, ids, options.eval_dataset)
+    return RunReport(found.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
 
 
-def _check_methods(methods: Sequence[str]) -> None:
-    if unknown := [m for m in methods if m not in METHODS]:
+def _check(store: Store, options: RunOptions) -> None:
+    if unknown := [m for m in options.methods if m not in METHODS]:
         raise EmbedstoreError(f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
+    if options.target not in TARGETS:
+        raise EmbedstoreError(f"unknown --target '{options.target}'; allowed: {', '.join(TARGETS)}")
+    if options.views is not None and options.views not in VIEW_SETS:
+        raise EmbedstoreError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
+    if options.eval_dataset is not None:
+        check_dataset(store, connect(store), options.eval_dataset)
+
+
+def _params(method: str, options: RunOptions) -> dict[str, Any]:
+    params: dict[str, Any] = METHODS[method]().get_params()
+    return params | ({"views": options.views} if options.views else {})
 
 
 def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -121,52 +144,128 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
     return [by_name[m] for m in dict.fromkeys(asked)]
 
 
-def _label_order(store: Store, found: Candidates) -> list[str]:
-    """Return the labels of the manifest, the positive one last where there are two."""
+def _run_model(
+    store: Store,
+    found: Candidates,
+    runs: Sequence[Run],
+    options: RunOptions,
+    embedded_at: datetime | None,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Fit all runs of one model on its one matrix, then score and record them."""
+    dataset, model = found.spec.dataset, runs[0].model
+    matrix = Matrix(store, model, dataset, options.views)
+    rows = {s.split_id: matrix.rows(s) for s in {r.split.split_id: r.split for r in runs}.values()}
+    elsewhere = None
+    if options.eval_dataset is not None:
+        elsewhere = Matrix(store, model, options.eval_dataset, options.views)
+    order = _order(store, found, options.target)
+    codes = _codes(matrix, options.target, order)
+    tasks = [Task(r.method, rows[r.split.split_id], codes, len(order)) for r in runs]
+    fits = fit_tasks(matrix, tasks, lambda done, total: on_progress(done))
+    waiting, last = [], time.monotonic()
+    for run, task, fit in zip(runs, tasks, fits, strict=True):
+        scorer = _Scorer(run, fit, task, matrix, order, options, embedded_at)
+        waiting.append(scorer.outcome() if elsewhere is None else scorer.elsewhere(elsewhere))
+        if time.monotonic() - last > RECORD_SECONDS:
+            record(store, waiting)
+            waiting, last = [], time.monotonic()
+    record(store, waiting)
+    on_progress(len(runs))
+
+
+def _order(store: Store, found: Candidates, target: str) -> list[str]:
+    """Return the labels (or domains) learnt, the positive label last where there are two."""
+    if target == "domain":
+        return sorted(set(found.pool.domains))
     sql = f"select positive_label from datasets where dataset = {literal(found.spec.dataset)}"
     positive = fetch_rows(connect(store), sql)[0]["positive_label"]
     return sorted(set(found.pool.labels), key=lambda label: (label == positive, label))
 
 
-def _fit(
-    store: Store, run: Run, matrix: Matrix, labels: list[str], embedded_at: datetime | None
-) -> None:
-    started = time.perf_counter()
-    slices = matrix.slice(run.split)
-    probe = METHODS[run.method]()
-    probe.fit(slices["train"].X, label_codes(slices["train"].labels, labels))
-    if len(probe.classes_) != len(labels):
-        raise EmbedstoreError(
-            f"{run.method} was trained on {len(probe.classes_)} of the labels {', '.join(labels)}; "
-            "the manifest lacks some in train"
+def _codes(matrix: Matrix, target: str, order: Sequence[str]) -> NDArray[np.intp]:
+    """Return the code of every annotation of the matrix, -1 for what the manifest has none of."""
+    facts, known = matrix.facts[target], set(order)
+    codes = np.full(len(facts), -1, dtype=np.intp)
+    mine = np.array([f in known for f in facts], dtype=bool)
+    codes[mine] = codes_of(facts[mine], order)
+    return codes
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """A run's fit and what is needed to score it."""
+
+    run: Run
+    fit: Fit
+    task: Task
+    matrix: Matrix
+    order: list[str]
+    options: RunOptions
+    embedded_at: datetime | None
+
+    def outcome(self) -> Outcome:
+        """Score val and test of the manifest."""
+        row, rows = self.run.split.row, self.task.rows
+        p = {r: probabilities(self.fit, self.matrix, rows[r]) for r in ("val", "test")}
+        cut = best_cut(self.task.codes[rows["val"]], p["val"])
+        scores = {r: Scored(self.matrix.ids[rows[r]], p[r], self.order)
+                  for r in p if len(rows[r])}  # fmt: skip
+        test = rows["test"]
+        domains = self.matrix.facts["domain"][test]
+        by = np.full(len(test), ALL) if row["train_domain"] is None else domains
+        groups, ci_by = self._groups(self.matrix, test)
+        evaluated = evaluate_by(
+            by, self.task.codes[test], p["test"], groups, cut=cut,
+            seed=seed_of(row["manifest_id"], row["fold"], row["train_domain"]),
+            n_resamples=self.options.n_resamples,
+        )  # fmt: skip
+        return Outcome(
+            self.run, evaluated, scores, self._facts(cut, ci_by, None), self._learnt(cut)
         )
-    roles = {r: slices[r] for r in ("val", "test") if slices[r].ids}
-    scores = {
-        r: Scored(s.ids, np.asarray(probe.predict_proba(s.X)), labels) for r, s in roles.items()
-    }
-    metrics, counts = _evaluate(run, slices["test"], scores["test"].probabilities, labels)
-    state = "ok" if getattr(probe, "converged_", True) else "not converged"
-    if getattr(probe, "collapsed_", False):
-        state = "collapsed"
-    facts = {
-        "state": state, "embeddings_version": matrix.version, "embedded_at": embedded_at,
-        "seconds": time.perf_counter() - started,
-    }  # fmt: skip
-    record(store, run, metrics=metrics, counts=counts, scores=scores, facts=facts)
 
+    def elsewhere(self, other: Matrix) -> Outcome:
+        """Score all of another dataset, whole and by domain."""
+        codes = _codes(other, self.options.target, self.order)
+        known = np.flatnonzero(codes >= 0)
+        if not len(known):
+            raise EmbedstoreError(
+                f"--eval-dataset {other.dataset} has none of: {', '.join(self.order)}"
+            )
+        val = self.task.rows["val"]
+        cut = best_cut(self.task.codes[val], probabilities(self.fit, self.matrix, val))
+        p = probabilities(self.fit, other, known)
+        groups, ci_by = self._groups(other, known)
+        seed, n = seed_of(other.dataset), self.options.n_resamples
+        everything = np.full(len(known), ALL)
+        evaluated = evaluate_by(everything, codes[known], p, groups, cut=cut, seed=seed,
+                                n_resamples=n)  # fmt: skip
+        domains = other.facts["domain"][known]
+        if len(set(domains.tolist())) > 1:
+            evaluated |= evaluate_by(domains, codes[known], p, groups, cut=cut, seed=seed,
+                                     n_resamples=n)  # fmt: skip
+        scores = {f"test:{other.dataset}": Scored(other.ids[known], p, self.order)}
+        return Outcome(self.run, evaluated, scores, self._facts(cut, ci_by, other.dataset))
 
-def _evaluate(
-    run: Run, test: Slice, p: NDArray[np.float64], labels: list[str]
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int | None]]]:
-    """Return metrics and counts per eval domain: 'all', or each domain of a by-domain scheme."""
-    by_domain = run.split.row["train_domain"] is not None
-    domain = np.array(test.domains if by_domain else ["all"] * len(test.ids))
-    codes = label_codes(test.labels, labels)
-    metrics: dict[str, dict[str, float]] = {}
-    counts: dict[str, dict[str, int | None]] = {}
-    for name in sorted(set(domain.tolist())):
-        mine = domain == name
-        metrics[name] = evaluate(codes[mine], p[mine])
-        n_pos = int((codes[mine] == len(labels) - 1).sum()) if len(labels) == 2 else None
-        counts[name] = {"n_test": int(mine.sum()), "n_pos": n_pos}
-    return metrics, counts
+    def _groups(self, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
+        by = "case" if self.run.split.row["group_by"] == "case" else "slide"
+        return matrix.facts["case_id" if by == "case" else "slide"][rows], by
+
+    def _facts(self, cut: float, ci_by: str, eval_dataset: str | None) -> dict[str, Any]:
+        return {
+            "state": self.fit.state, "embeddings_version": self.matrix.version,
+            "embedded_at": self.embedded_at, "seconds": self.fit.seconds, "ci_by": ci_by,
+            "threshold": cut if len(self.order) == 2 else None, "eval_dataset": eval_dataset,
+            "chosen": json.dumps(self.fit.chosen) if self.fit.chosen else None,
+        }  # fmt: skip
+
+    def _learnt(self, cut: float) -> dict[str, Any] | None:
+        probe = self.fit.probe
+        if not hasattr(probe, "coef_"):
+            return None
+        coef = np.atleast_2d(probe.coef_)
+        return {
+            "dataset": self.matrix.dataset, "model": self.run.model, "views": self.options.views,
+            "labels": self.order, "coef": coef.ravel(), "intercept": np.ravel(probe.intercept_),
+            "threshold": cut, "created_at": now(),
+        }  # fmt: skip

@@ -1,71 +1,69 @@
-"""Slices: the arrays of a split's roles, cut by DuckDB from a matrix held once in memory."""
+"""Slices: which rows of a model's matrix play which role, cut by DuckDB; the matrix loaded once.
+
+Fits share the matrix and take rows of it by number; nothing is copied per fold.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import model_table
-from embedstore.query import connect, fetch, fetch_rows, identifier, literal
+from embedstore.layout import model_table, views_table
+from embedstore.patches import VIEW_SETS
+from embedstore.query import connect, fetch, fetch_rows, identifier, literal, views_name
 from embedstore.store import Store
 from probes.manifests import StoredSplit
 
 ROLES = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One role of a split: ids, labels and domains in the manifest's order; X float32 (n, dim)."""
-
-    ids: list[str]
-    labels: list[str]
-    domains: list[str]
-    X: NDArray[np.float32]
+FACTS = ("label", "domain", "slide", "case_id")
+Rows = NDArray[np.int64]
 
 
 class Matrix:
-    """All embeddings of one model and dataset, loaded once; cut it with `slice`.
+    """All embeddings of one model and dataset, loaded once.
 
+    Attributes: X float32 (n, dim); ids (n,) annotation ids; facts: label, domain, slide and case_id
+    of each row, object (n,). With views, X holds every view of every annotation, places int64
+    (n, n_views) their rows in X, and `ids` and `facts` are of annotations; else places is (n, 1).
     Keys and vectors come from one version of the table (`version`), which results record.
     """
 
-    def __init__(self, store: Store, model: str, dataset: str) -> None:
-        """Load the model's vectors, float32 (n, dim); EmbedstoreError where there are none."""
-        if model not in store.models():
-            have = ", ".join(store.models()) or "none"
+    def __init__(self, store: Store, model: str, dataset: str, views: str | None = None) -> None:
+        """Load the model's vectors; EmbedstoreError where there are none, or not all views."""
+        self.model, self.dataset, self.views = model, dataset, views
+        there = store.viewed_models() if views else store.models()
+        self._how = f"embedstore ingest {dataset} --model {model}"
+        self._how += f" --views {views}" if views else ""
+        if model not in there:
+            what = f"views '{views}'" if views else "embeddings"
             raise EmbedstoreError(
-                f"no embeddings of model '{model}' in {store.uri}; there: {have}; make them with "
-                f"`embedstore ingest {dataset} --model {model}`"
+                f"no {what} of model '{model}' in {store.uri}; there: {', '.join(there) or 'none'};"
+                f" make them with `{self._how}`"
             )
-        self.model, self.dataset = model, dataset
-        lance = store.lance(model_table(model))
+        lance = store.lance((views_table if views else model_table)(model))
         self.version = int(lance.version)
         where = f"dataset = {literal(dataset)}"
         dim = lance.schema.field("vector").type.list_size
         self.X = np.empty((lance.count_rows(filter=where), dim), dtype=np.float32)
-        ids, n = [], 0
-        for batch in lance.scanner(columns=["annotation_id", "vector"], filter=where).to_batches():
+        columns = ["annotation_id", "view", "vector"] if views else ["annotation_id", "vector"]
+        keys, n = [], 0
+        for batch in lance.scanner(columns=columns, filter=where).to_batches():
             column = batch.column("vector")
             # flatten() drops null rows without a word, which would shift every row after them.
             if column.null_count:
                 raise EmbedstoreError(f"the table of model '{model}' has rows without a vector")
             rows = column.flatten().to_numpy(zero_copy_only=True).reshape(len(batch), -1)
             self.X[n : n + len(batch)] = rows
-            ids.append(batch.column("annotation_id"))
+            keys.append(batch.select(columns[:-1]))
             n += len(batch)
-        keys = pa.chunked_array(ids, type=pa.string())
-        if n != len(self.X) or len(keys.unique()) != n:
-            raise EmbedstoreError(f"the table of model '{model}' holds annotations twice")
         self._check_finite()
         self._con = connect(store)
-        self._con.register(
-            "_keys", pa.table({"annotation_id": keys, "row": pa.array(np.arange(n))})
-        )
+        none = pa.schema([(c, pa.string()) for c in columns[:-1]])
+        self._index(pa.Table.from_batches(keys) if keys else none.empty_table())
 
     def _check_finite(self) -> None:
         for i in range(0, len(self.X), 8192):
@@ -75,53 +73,83 @@ class Matrix:
                     f"'{self.dataset}'; delete and ingest them again"
                 )
 
-    def slice(self, split: StoredSplit) -> dict[str, Slice]:
-        """Return the slice of each role; EmbedstoreError naming what is not embedded yet."""
-        rows = self._rows(split)
-        return {r: self._role(rows.filter(pc.equal(rows["role"], r))) for r in ROLES}
-
-    def check(self, split: StoredSplit) -> None:
-        """Raise EmbedstoreError unless every annotation of the split is embedded."""
-        self._rows(split)
-
-    def _rows(self, split: StoredSplit) -> pa.Table:
-        ids = [i for r in ROLES for i in getattr(split, r)]
-        roles = np.repeat(ROLES, [len(getattr(split, r)) for r in ROLES])
-        wanted = {"annotation_id": ids, "role": roles, "place": np.arange(len(ids))}
-        self._con.register("_wanted", pa.table(wanted))
-        rows = fetch(
+    def _index(self, keys: pa.Table) -> None:
+        """Set ids, places and facts of annotations from the keys of the rows of X."""
+        ids, places = keys["annotation_id"], np.arange(len(keys))[:, None]
+        if self.views:
+            ids, places = self._whole_views(keys)
+        if len(ids.unique()) != len(ids):
+            raise EmbedstoreError(f"the table of model '{self.model}' holds annotations twice")
+        self.places = places
+        numbered = pa.table({"annotation_id": ids, "row": pa.array(np.arange(len(ids)))})
+        self._con.register("_keys", numbered)
+        known = fetch(
             self._con,
-            "select w.role, w.annotation_id, a.label, a.domain, k.row from _wanted w "
-            "left join annotations a using (annotation_id) "
-            "left join _keys k using (annotation_id) order by w.place",
+            f"select k.annotation_id, {', '.join(f'a.{f}' for f in FACTS)} from _keys k "
+            "left join annotations a using (annotation_id) order by k.row",
         )
-        missing = rows.filter(pc.is_null(rows["row"]))["annotation_id"].to_pylist()
-        if missing:
+        self.ids: NDArray[Any] = known["annotation_id"].to_numpy()
+        self.facts = {f: known[f].to_numpy() for f in FACTS}
+
+    def _whole_views(self, keys: pa.Table) -> tuple[pa.ChunkedArray, Rows]:
+        """Return the annotations that have all views, and where each of them lies in X."""
+        wanted = VIEW_SETS[str(self.views)]
+        self._con.register("_views", keys.append_column("place", pa.array(np.arange(len(keys)))))
+        each = ", ".join(f"max(place) filter (view = {literal(v)}) as {v}" for v in wanted)
+        found = fetch(
+            self._con,
+            f"select annotation_id, {each} from _views group by 1 "
+            f"having count(*) = {len(wanted)} and count(distinct view) = {len(wanted)}",
+        )
+        return found["annotation_id"], np.column_stack([found[v].to_numpy() for v in wanted])
+
+    def rows(self, split: StoredSplit) -> dict[str, Rows]:
+        """Return, per role and in the manifest's order, the numbers of its annotations here.
+
+        EmbedstoreError naming what is not embedded yet.
+        """
+        ids = pa.concat_arrays([split.ids(r) for r in ROLES])
+        place = pa.array(np.arange(len(ids)))
+        self._con.register("_wanted", pa.table({"annotation_id": ids, "place": place}))
+        found = fetch(
+            self._con,
+            "select w.annotation_id, k.row from _wanted w left join _keys k using (annotation_id) "
+            "order by w.place",
+        )
+        column = found["row"]
+        if column.null_count:
+            lost = found.filter(column.is_null())["annotation_id"]
             raise EmbedstoreError(
-                f"{len(missing)} of {len(ids)} annotations of the manifest have no embedding of "
-                f"'{self.model}' (first: {missing[0]}); make them with `embedstore ingest "
-                f"{self.dataset} --model {self.model}`, or leave them out with --where"
+                f"{column.null_count} of {len(ids)} annotations of the manifest have no embedding "
+                f"of '{self.model}' (first: {lost[0]}); make them with `{self._how}`, or leave "
+                "them out with --where"
             )
-        return rows
+        numbers = column.to_numpy()
+        ends = np.cumsum([len(split.ids(r)) for r in ROLES])
+        return dict(zip(ROLES, np.split(numbers, ends[:-1]), strict=True))
 
-    def _role(self, rows: pa.Table) -> Slice:
+    def vectors(self, rows: Rows) -> NDArray[np.float32]:
+        """Return the vectors of annotations by number, (n, dim), or with views (n * n_views, dim).
+
+        A copy: views of one annotation follow each other.
+        """
         # Indices are known to be in range; "clip" spares numpy a buffered copy.
-        index = rows["row"].to_numpy()
-        x = np.take(self.X, index, axis=0, mode="clip")
-        ids, labels, domains = (rows[c].to_pylist() for c in ("annotation_id", "label", "domain"))
-        return Slice(ids, labels, domains, x)
+        return np.asarray(np.take(self.X, self.places[rows].ravel(), axis=0, mode="clip"))
 
 
-def newest(store: Store, model: str, annotation_ids: Sequence[str]) -> datetime | None:
+def newest(
+    store: Store, model: str, annotation_ids: Sequence[str], views: str | None = None
+) -> datetime | None:
     """Return when the newest of these annotations' embeddings was made; None where none is."""
     con = connect(store)
     con.register("_ids", pa.table({"annotation_id": list(annotation_ids)}))
-    sql = f"select max(embedded_at) as at from {identifier(model)} join _ids using (annotation_id)"
+    table = identifier(views_name(model) if views else model)
+    sql = f"select max(embedded_at) as at from {table} join _ids using (annotation_id)"
     found: datetime | None = fetch_rows(con, sql)[0]["at"]
     return found
 
 
-def label_codes(labels: Sequence[str], order: Sequence[str]) -> NDArray[np.intp]:
-    """Return the position of each label in `order`."""
+def codes_of(values: Sequence[Any] | NDArray[Any], order: Sequence[str]) -> NDArray[np.intp]:
+    """Return the position of each value in `order`."""
     place = {label: i for i, label in enumerate(order)}
-    return np.array([place[label] for label in labels], dtype=np.intp)
+    return np.array([place[v] for v in values], dtype=np.intp)

@@ -6,7 +6,7 @@ fraction is reproducible alone. Sizes follow Ganz et al. 2025 exactly (see `size
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -132,11 +132,14 @@ def _whole_groups(
     return members[in_chosen], members[~in_chosen]
 
 
-def _cut(
+def cut(
     pool: Pool, members: Indices, fold: int, fraction: float, *,
-    group_by: str, stratify: str, seed: int, key: str,
+    group_by: str, stratify: str, seed: int, key: str, n_pool: int | None = None,
 ) -> tuple[Split, Indices]:  # fmt: skip
-    """Return the split of `members`, and the fold's whole pool that its fractions draw from."""
+    """Return the split of `members`, and the fold's whole pool that its fractions draw from.
+
+    n_pool caps how much of the pool a fraction is of.
+    """
     order = draw_order(pool, members, stratify, seed, fold, key)
     if group_by == "annotation":
         n_test = test_size(len(order))
@@ -146,11 +149,11 @@ def _cut(
         groups = [names[k] for k in keyed_order(names, seed, fold, key, "groups")]
         n_wanted = -(-len(order) // 5)  # at least 20%
         test, rest = _whole_groups(pool, order, groups, n_wanted)
-    subset = rest[: subset_size(len(rest), fraction)]
-    return _with_val(pool, subset, test, None if group_by == "annotation" else groups[::-1]), rest
+    subset = rest[: subset_size(min(len(rest), n_pool or len(rest)), fraction)]
+    return with_val(pool, subset, test, None if group_by == "annotation" else groups[::-1]), rest
 
 
-def _with_val(pool: Pool, subset: Indices, test: Indices, groups: Sequence[str] | None) -> Split:
+def with_val(pool: Pool, subset: Indices, test: Indices, groups: Sequence[str] | None) -> Split:
     """Return the split whose val is cut from `subset`: whole groups in order, or annotations."""
     n_train = train_size(len(subset))
     if groups is not None:
@@ -167,119 +170,6 @@ def lacking(pool: Pool, train: Indices) -> str | None:
         if sum(pool.labels[i] == label for i in train) < 2:
             return label
     return None
-
-
-def _checked(pool: Pool, split: Split, members: Indices) -> Split:
-    if len({pool.labels[i] for i in members}) < 2:
-        raise InfeasibleError(f"all {len(members)} annotations have one label")
-    if (label := lacking(pool, split.train)) is not None:
-        raise InfeasibleError(
-            f"too small, its {len(split.train)} training annotations hold fewer than two of "
-            f"'{label}'"
-        )
-    if len({pool.labels[i] for i in split.test}) < 2:
-        raise InfeasibleError(f"too small, its {len(split.test)} test annotations have one label")
-    return split
-
-
-def monte_carlo(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
-    """Return one fold of Monte Carlo cross-validation; train_domain is not used (None)."""
-    members = np.arange(len(pool.ids), dtype=np.int64)
-    split, _ = _cut(pool, members, fold, fraction, group_by=group_by, stratify=stratify,
-                    seed=seed, key="monte-carlo")  # fmt: skip
-    return _checked(pool, split, members)
-
-
-def cross_domain(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
-    """Return one fold trained on train_domain; test is 20% of it and all other domains.
-
-    Grouped, annotations elsewhere that share a group with the fold's training pool are in no role.
-    """
-    inside = np.array([d == train_domain for d in pool.domains], dtype=bool)
-    members = np.flatnonzero(inside).astype(np.int64)
-    split, rest = _cut(pool, members, fold, fraction, group_by=group_by, stratify=stratify,
-                       seed=seed, key=f"cross-domain|{train_domain}")  # fmt: skip
-    _checked(pool, split, members)
-    outside = np.flatnonzero(~inside).astype(np.int64)
-    if group_by != "annotation":
-        taken = {pool.groups[i] for i in rest}
-        free = np.array([pool.groups[i] not in taken for i in outside.tolist()], dtype=bool)
-        outside = outside[free]
-    return Split(split.train, split.val, np.concatenate((split.test, outside)), split.val_by)
-
-
-def predefined(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
-    """Return the dataset's own split; a fraction is a prefix of its train rows in the fold's order.
-
-    Rows given as val are val at every fraction; where there are none, val is cut from the prefix.
-    Rows in no split are in no role; train_domain is not used (None).
-    """
-    train, val, test = (_in_split(pool, role) for role in ("train", "val", "test"))
-    _check_given(pool, train, val, test, group_by)
-    order = draw_order(pool, train, stratify, seed, fold, "predefined")
-    subset = order[: subset_size(len(order), fraction)]
-    if len(val):
-        split = Split(subset, val, test, "given")
-    else:
-        names = sorted({pool.groups[i] for i in train})
-        groups = [names[k] for k in keyed_order(names, seed, fold, "predefined", "groups")]
-        split = _with_val(pool, subset, test, None if group_by == "annotation" else groups)
-    return _checked(pool, split, np.concatenate((train, val, test)))
-
-
-def _in_split(pool: Pool, role: str) -> Indices:
-    splits = pool.splits or [None] * len(pool.ids)
-    return np.flatnonzero(np.array([s == role for s in splits], dtype=bool)).astype(np.int64)
-
-
-def _check_given(pool: Pool, train: Indices, val: Indices, test: Indices, group_by: str) -> None:
-    """Raise EmbedstoreError where no fraction of a dataset's own split can be used, and why."""
-    way_out = "mend the column split and add the file again, or use another --scheme"
-    for role, members in (("train", train), ("test", test)):
-        if not len(members):
-            raise EmbedstoreError(f"no annotation is in {role}: {way_out}")
-        if len(labels := {pool.labels[i] for i in members}) == 1:
-            (label,) = labels
-            raise EmbedstoreError(
-                f"all {len(members)} annotations in {role} are '{label}', and it takes two labels: "
-                f"{way_out}"
-            )
-    if group_by != "annotation":
-        seen = {pool.groups[i] for i in (*train, *val)}
-        if both := sorted(seen & {pool.groups[i] for i in test}):
-            more = f" and {len(both) - 5} more" if len(both) > 5 else ""
-            raise EmbedstoreError(
-                f"{len(both)} {group_by}s have annotations in train or val and in test: "
-                f"{', '.join(both[:5])}{more}; put each on one side and add the file again, or use "
-                "--group-by annotation and read the audit"
-            )
-
-
-def distinct_folds(scheme: str, pool: Pool, fraction: float, folds: Iterable[int]) -> list[int]:
-    """Return the folds that are worth making: only 0 where all would hold the same annotations."""
-    asked = list(dict.fromkeys(folds))
-    is_one = scheme == "predefined" and fraction == 1 and len(_in_split(pool, "val"))
-    return [0] if is_one and asked else asked
-
-
-Scheme = Callable[..., Split]
-SCHEMES: dict[str, Scheme] = {
-    "monte-carlo": monte_carlo, "cross-domain": cross_domain, "predefined": predefined,
-}  # fmt: skip
-
-
-def train_domains(scheme: str, pool: Pool) -> list[str | None]:
-    """Return the train domains of a scheme: one None where it does not train by domain."""
-    return [*sorted(set(pool.domains))] if scheme == "cross-domain" else [None]
 
 
 def manifest_digest(pool: Pool, centres: Sequence[str], **parameters: object) -> str:

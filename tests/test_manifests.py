@@ -10,7 +10,8 @@ from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.store import Store
 from probes.manifests import PATCH_UM, ManifestSpec, audit, candidates, ensure_splits, load_splits
-from probes.splits import Split, monte_carlo
+from probes.schemes import monte_carlo
+from probes.splits import Split
 
 MIDOG22 = (
     "domain in ('human breast cancer', 'canine lung cancer', 'canine lymphosarcoma', "

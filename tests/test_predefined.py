@@ -18,16 +18,8 @@ from embedstore.register import AddOptions, add
 from embedstore.store import Store
 from probes.manifests import ManifestSpec, audit, candidates, ensure_splits
 from probes.run import RunOptions, run
-from probes.splits import (
-    InfeasibleError,
-    Pool,
-    distinct_folds,
-    manifest_digest,
-    monte_carlo,
-    predefined,
-    subset_size,
-    train_size,
-)
+from probes.schemes import distinct_folds, monte_carlo, predefined
+from probes.splits import InfeasibleError, Pool, manifest_digest, subset_size, train_size
 from tests.conftest import run_command
 
 PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}

@@ -177,13 +177,14 @@ def test_slices_are_the_manifests_rows_in_order(planted):
         planted, candidates(planted, ManifestSpec("d")), folds=[4], fractions=[0.3]
     )
     matrix = Matrix(planted, "strong", "d")
-    slices = matrix.slice(split)
+    rows = matrix.rows(split)
     stored = {r["annotation_id"]: r for r in query(planted, "select * from strong")}
     for role in ("train", "val", "test"):
-        assert slices[role].ids == getattr(split, role)
-        expected = np.array([stored[i]["vector"] for i in slices[role].ids], dtype=np.float32)
-        np.testing.assert_array_equal(slices[role].X, expected)
-        assert slices[role].labels == [stored[i]["label"] for i in slices[role].ids]
+        ids = getattr(split, role)
+        assert matrix.ids[rows[role]].tolist() == ids
+        expected = np.array([stored[i]["vector"] for i in ids], dtype=np.float32)
+        np.testing.assert_array_equal(matrix.vectors(rows[role]), expected)
+        assert matrix.facts["label"][rows[role]].tolist() == [stored[i]["label"] for i in ids]
 
 
 def test_a_collapsed_probe_is_recorded_as_such(planted):

@@ -10,15 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError
+from probes.schemes import cross_domain, monte_carlo
 from probes.splits import (
     InfeasibleError,
     Pool,
     check_fraction,
-    cross_domain,
     draw_order,
     keyed_order,
     manifest_digest,
-    monte_carlo,
     sizes,
     subset_size,
 )

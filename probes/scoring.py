@@ -1,0 +1,48 @@
+"""From probabilities to results: metrics with intervals, by domain where the scheme says so."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.metrics import Codes, Floats
+from probes.statistics import Estimate, bootstrap
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One eval domain: its metrics, and how many annotations and positives it holds."""
+
+    metrics: dict[str, Estimate]
+    n_test: int
+    n_pos: int | None
+
+
+def evaluate_by(
+    names: Sequence[str] | NDArray[Any], codes: Codes, p: Floats, groups: NDArray[Any], *,
+    cut: float, seed: int, n_resamples: int,
+) -> dict[str, Evaluated]:  # fmt: skip
+    """Return the evaluation of each name among `names` (n,), one eval domain an annotation.
+
+    codes (n,), p (n, K), groups (n,): what is resampled for the intervals.
+    """
+    of = np.asarray(names, dtype=object)
+    found = {}
+    for name in sorted(set(of.tolist())):
+        mine = of == name
+        metrics = bootstrap(
+            codes[mine], p[mine], groups[mine].tolist(), cut, seed=seed, n_resamples=n_resamples
+        )
+        n_pos = int((codes[mine] == 1).sum()) if p.shape[1] == 2 else None
+        found[name] = Evaluated(metrics, int(mine.sum()), n_pos)
+    return found
+
+
+def seed_of(*parts: object) -> int:
+    """Return a seed from what is resampled, not from who is scored: methods share replicates."""
+    return int(hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:12], 16)
