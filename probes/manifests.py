@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from embedstore.errors import EmbedstoreError
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal, where_clause
 from embedstore.store import Store, now
+from probes.audit import audit
 from probes.schemes import SCHEMES, distinct_folds, train_domains
 from probes.splits import (
     DEFAULT_FRACTIONS,
     GROUPINGS,
     STRATA,
-    Indices,
     InfeasibleError,
     Pool,
     Split,
@@ -26,9 +25,6 @@ from probes.splits import (
 )
 
 _ROLES = ("train", "val", "test")
-
-PATCH_UM = 224 * 0.25
-"""Width of a patch in micrometres, as the audit takes it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,7 @@ class Candidates:
     cases: list[str]
     centres_um: NDArray[np.float64]
     is_patch: NDArray[np.bool_]
+    places: list[str]
     n_left_out: int
     notes: list[str]
 
@@ -145,7 +142,8 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     ]
     parameters = {k: v for k, v in vars(spec).items() if k != "dataset"}
     digest = manifest_digest(pool, places, **parameters)
-    return Candidates(digest, spec, pool, slides, cases, centres, is_patch, counts["aside"], notes)
+    return Candidates(digest, spec, pool, slides, cases, centres, is_patch, places, counts["aside"],
+                      notes)  # fmt: skip
 
 
 def _selected(con: Any, spec: ManifestSpec) -> dict[str, list[Any]]:
@@ -232,7 +230,7 @@ def ensure_splits(
             wanted += keys
     if not wanted:
         raise EmbedstoreError(f"'{found.spec.dataset}' cannot be split: " + "; ".join(notes))
-    rows = [_row(found, k, made[k]) for k in wanted if k in made]
+    rows = [split_row(found, k, made[k]) for k in wanted if k in made]
     store.merge("splits", rows, replace=False)
     have |= {r["split_id"]: _stored(r) for r in rows}
     return [have[split_id(found.manifest_id, *k)] for k in wanted], notes
@@ -262,7 +260,10 @@ def _cut(found: Candidates, fold: int, fraction: float, domain: str | None) -> S
     )  # fmt: skip
 
 
-def _row(found: Candidates, key: tuple[int, float, str | None], split: Split) -> dict[str, Any]:
+def split_row(
+    found: Candidates, key: tuple[int, float, str | None], split: Split
+) -> dict[str, Any]:
+    """Return the row of the splits table for fold, fraction and train domain, with its audit."""
     spec, (fold, fraction, domain) = found.spec, key
     roles = {r: [found.pool.ids[i] for i in getattr(split, r)] for r in ("train", "val", "test")}
     return {
@@ -271,46 +272,8 @@ def _row(found: Candidates, key: tuple[int, float, str | None], split: Split) ->
         "stratify": spec.stratify, "where_sql": spec.where, "seed": spec.seed, "fold": fold,
         "fraction": fraction, "train_domain": domain, "val_by": split.val_by,
         **{f"n_{r}": len(ids) for r, ids in roles.items()},
-        **audit(found, split), "created_at": now(), **roles,
+        **audit(
+            split, slides=found.slides, cases=found.cases, centres_um=found.centres_um,
+            is_patch=found.is_patch,
+        ), "created_at": now(), **roles,
     }  # fmt: skip
-
-
-def audit(found: Candidates, split: Split) -> dict[str, float | None]:
-    """Return the shares of the test annotations that train gives something away about.
-
-    Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a
-    train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
-    (slides without mpp are taken as 0.25 um/px). Of what was cropped before, slide and place are
-    unknown, the case where none is recorded: shares are over the test annotations of which they
-    are known, None where of none.
-    """
-    distance = _nearest_um(found, split.test, split.train)
-    on_slide = ~found.is_patch[split.test]
-    in_case = on_slide | np.array([found.cases[i] != found.slides[i] for i in split.test])
-    shares = {
-        "shared_slides": (_shared(found.slides, split.test, split.train), on_slide),
-        "shared_cases": (_shared(found.cases, split.test, split.train), in_case),
-        "overlapping_patches": (distance < PATCH_UM, on_slide),
-        "shared_centres": (distance < PATCH_UM / 2, on_slide),
-    }
-    return {k: float(np.mean(v[of])) if of.any() else None for k, (v, of) in shares.items()}
-
-
-def _shared(names: Sequence[str], test: Indices, seen: Indices) -> NDArray[np.bool_]:
-    in_train = {names[i] for i in seen}
-    return np.array([names[i] in in_train for i in test], dtype=bool)
-
-
-def _nearest_um(found: Candidates, test: Indices, seen: Indices) -> NDArray[np.float64]:
-    """Return each test centre's Chebyshev distance to the nearest train centre on its slide, um."""
-    by_slide: dict[str, list[int]] = {}
-    for i in seen[~found.is_patch[seen]]:
-        by_slide.setdefault(found.slides[i], []).append(int(i))
-    distance = np.full(len(test), np.inf)
-    slide_of = np.array([found.slides[i] for i in test])
-    for slide, members in by_slide.items():
-        mine = np.flatnonzero(slide_of == slide)
-        if len(mine):
-            tree = cKDTree(found.centres_um[members])
-            distance[mine], _ = tree.query(found.centres_um[test[mine]], p=np.inf)
-    return distance

@@ -15,6 +15,7 @@ from embedstore.patches import VIEW_SETS
 from embedstore.query import check_dataset, connect, fetch_rows, literal
 from embedstore.store import Store, now
 from probes.fits import METHODS, Fit, Task, fit_tasks, probabilities
+from probes.manifest_files import recorded_manifest
 from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
 from probes.metrics import best_cut
 from probes.results import Outcome, Run, Scored, load_results, record, recorded_runs
@@ -32,7 +33,8 @@ class RunOptions:
     """Which fits of a manifest; None: all models, the fraction 1, five folds, all domains.
 
     target is what is learnt, label or domain; views a set of views to train on and average over;
-    eval_dataset another dataset to score besides.
+    eval_dataset another dataset to score instead; manifest a recorded one, all of its splits that
+    folds, fractions and train domains leave.
     """
 
     models: Sequence[str] | None = None
@@ -43,6 +45,7 @@ class RunOptions:
     target: str = "label"
     views: str | None = None
     eval_dataset: str | None = None
+    manifest: str | None = None
     n_resamples: int = N_RESAMPLES
     force: bool = False
 
@@ -71,12 +74,8 @@ def run(
     first fit of a model; EmbedstoreError otherwise, with nothing of it recorded.
     """
     _check(store, options)
-    found = candidates(store, spec)
     models = _models(store, spec.dataset, options.models)
-    splits, notes = ensure_splits(
-        store, found, folds=options.folds if options.folds is not None else range(5),
-        fractions=options.fractions or (1.0,), domains=options.train_domains,
-    )  # fmt: skip
+    found, splits, notes = _splits(store, spec, options)
     runs = [
         Run(s, name, _params(name, options), m["model"], m["weights"], m["weights_sha256"],
             options.target)
@@ -103,6 +102,28 @@ def run(
         store.compact(table)
     rows = load_results(store, ids, options.eval_dataset)
     return RunReport(found.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
+
+
+def _splits(
+    store: Store, spec: ManifestSpec, options: RunOptions
+) -> tuple[Candidates, list[StoredSplit], list[str]]:
+    if options.manifest is None:
+        found = candidates(store, spec)
+        splits, notes = ensure_splits(
+            store, found, folds=options.folds if options.folds is not None else range(5),
+            fractions=options.fractions or (1.0,), domains=options.train_domains,
+        )  # fmt: skip
+        return found, splits, notes
+    found, every = recorded_manifest(store, spec.dataset, options.manifest)
+    asked = {"fold": options.folds, "fraction": options.fractions,
+             "train_domain": options.train_domains}  # fmt: skip
+    splits = [s for s in every if all(v is None or s.row[k] in v for k, v in asked.items())]
+    if not splits:
+        raise EmbedstoreError(
+            f"manifest {options.manifest} has no such split; it has: "
+            + "; ".join(sorted(s.split_id.partition("/")[2] for s in every)[:20])
+        )
+    return found, splits, []
 
 
 def _check(store: Store, options: RunOptions) -> None:

@@ -33,11 +33,11 @@ def test_resampling_is_that_of_drawing_with_replacement_and_the_same_everywhere(
     covariance = np.cov(counts.T)
     assert np.diag(covariance) == pytest.approx(np.full(7, 6 / 7), abs=0.08)
     assert covariance[0, 1:] == pytest.approx(np.full(6, -1 / 7), abs=0.06)
-    assert resample(5, 2, 42).tolist() == STORED
+    assert resample(6, 3, 42).tolist() == STORED
     assert (resample(5, 9, 1) == resample(5, 9, 1)).all()
 
 
-STORED = [[1, 0, 1, 2, 1], [0, 1, 2, 1, 1]]
+STORED = [[1, 0, 1, 0, 2, 2], [1, 0, 2, 0, 2, 1], [1, 1, 1, 2, 1, 0]]
 
 
 def test_weights_are_what_repeating_the_rows_gives():

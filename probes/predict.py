@@ -1,0 +1,57 @@
+"""The verb `predict`: the scores of a recorded probe for any dataset."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import softmax
+
+from embedstore.errors import EmbedstoreError
+from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
+from embedstore.store import Store
+from probes.slices import Matrix
+
+
+def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
+    """Return annotation_id, label and score of every embedded annotation of a dataset.
+
+    Of two labels the rows are of the positive one, else one row a label. The probe is a linear one
+    that `probes run` recorded; EmbedstoreError otherwise, or where its model has no embeddings of
+    the dataset.
+    """
+    con = connect(store)
+    check_dataset(store, con, dataset)
+    probe = _probe(con, run_id)
+    matrix = Matrix(store, probe["model"], dataset, probe["views"])
+    labels = probe["labels"]
+    coef = np.asarray(probe["coef"]).reshape(-1, matrix.X.shape[1])
+    logits = matrix.X @ coef.T + np.asarray(probe["intercept"])
+    if logits.shape[1] == 1:  # one row of coefficients is of the second of two labels
+        logits = np.column_stack((np.zeros(len(logits)), logits[:, 0]))
+    each = softmax(logits, axis=1)[matrix.places]
+    p = each.mean(axis=1)
+    shown = [1] if len(labels) == 2 else range(len(labels))
+    order = np.argsort(matrix.ids.astype(str), kind="stable")
+    return pa.table({
+        "annotation_id": np.concatenate([matrix.ids[order] for _ in shown]),
+        "label": [labels[k] for k in shown for _ in order],
+        "score": np.concatenate([p[order, k] for k in shown]),
+    })  # fmt: skip
+
+
+def _probe(con: Any, run_id: str) -> dict[str, Any]:
+    found = fetch_rows(con, f"select * from _probes where run_id = {literal(run_id)}")
+    if found:
+        return found[0]
+    runs = fetch(con, f"select method from results where run_id = {literal(run_id)} limit 1")
+    if len(runs):
+        raise EmbedstoreError(
+            f"run {run_id} ({runs['method'][0]}) keeps no coefficients; linear probes (uni, logreg)"
+            " do, and e2e runs are scored with `e2e predict`"
+        )
+    like = fetch_rows(con, "select run_id from _probes order by created_at desc limit 1")
+    example = like[0]["run_id"] if like else "none yet"
+    raise EmbedstoreError(
+        f"no run '{run_id}'; `embedstore sql \"select distinct run_id, method, model, fold, "
+        f'fraction from results"` lists them (the newest: {example})'
+    )
