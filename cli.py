@@ -49,7 +49,10 @@ StoreOption = Annotated[
     str,
     typer.Option("--store", envvar="EMBEDSTORE_URI", help="Folder or s3:// prefix of the store."),
 ]
-_SCHEME_HELP = "monte-carlo, cross-domain, or predefined: the dataset's own split."
+_SCHEME_HELP = (
+    "monte-carlo, cross-domain, leave-one-domain-out, or predefined: the dataset's own split."
+)
+_MATCHED_HELP = "With cross-domain: train every domain at the smallest one's size."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print rows as JSON.")]
 
 
@@ -67,6 +70,13 @@ class Metric(StrEnum):
 
     cosine = "cosine"
     l2 = "l2"
+
+
+class ManifestAction(StrEnum):
+    """What `probes manifest` does."""
+
+    export = "export"
+    import_ = "import"
 
 
 class ModelsAction(StrEnum):
@@ -321,14 +331,20 @@ def sql_command(
     Views: datasets, annotations, slides, models, embeddings, embedding_views, manifests, splits,
     results, predictions, and each model's embeddings under its own name.
     """
-    from embedstore.query import run_sql, to_csv, to_rows, write_parquet
+    from embedstore.query import run_sql
     from embedstore.store import Store
+
+    _print_rows(run_sql(Store.open(store), query), format, output, as_json)
+
+
+def _print_rows(table: Any, format: SqlFormat, output: Path | None, as_json: bool) -> None:
+    """Print an Arrow table, or write it to a file whose ending decides the format."""
+    from embedstore.query import to_csv, to_rows, write_parquet
 
     if as_json:
         format = SqlFormat.json
     if output is not None and format is SqlFormat.table:
         format = _format_of(output)
-    table = run_sql(Store.open(store), query)
     if format is SqlFormat.table:
         _print_table(None, to_rows(table), table.column_names)
     elif format is SqlFormat.parquet:
@@ -486,6 +502,7 @@ def split_command(
         str, typer.Option(help="annotation, slide or case: what stays on one side.")
     ] = "annotation",
     stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
+    size_matched: Annotated[bool, typer.Option("--size-matched", help=_MATCHED_HELP)] = False,
     where: Annotated[
         str | None, typer.Option(help="SQL condition on the annotations view.")
     ] = None,
@@ -497,6 +514,7 @@ def split_command(
     from embedstore.store import Store
     from probes.manifests import ManifestSpec, candidates, ensure_splits
 
+    scheme = _scheme(scheme, size_matched)
     spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
     opened = Store.open(store)
     found = candidates(opened, spec)
@@ -525,15 +543,29 @@ def run_command(
     ] = None,
     fold: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable; default: 0-4.")] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Probe; repeatable; default uni.")
+        list[str] | None,
+        typer.Option(help="uni (the default), logreg, knn or prototype; repeatable."),
     ] = None,
     group_by: Annotated[str, typer.Option(help="annotation, slide or case.")] = "annotation",
     stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
+    size_matched: Annotated[bool, typer.Option("--size-matched", help=_MATCHED_HELP)] = False,
     where: Annotated[
         str | None, typer.Option(help="SQL condition on the annotations view.")
     ] = None,
     train_domain: Annotated[
-        list[str] | None, typer.Option(help="With cross-domain: only these; repeatable.")
+        list[str] | None, typer.Option(help="By-domain schemes: only these; repeatable.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="label, or domain: how much of it embeddings give away.")
+    ] = "label",
+    views: Annotated[
+        str | None, typer.Option(help="d4: train on stored views and average over them.")
+    ] = None,
+    eval_dataset: Annotated[
+        str | None, typer.Option(help="Score this dataset with the probes trained on the other.")
+    ] = None,
+    manifest: Annotated[
+        str | None, typer.Option(help="Id of a recorded or imported manifest to run on.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the manifest.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
@@ -546,10 +578,12 @@ def run_command(
     from probes.results import summarise
     from probes.run import RunOptions, run
 
+    scheme = _scheme(scheme, size_matched)
     spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
     options = RunOptions(
         models=model, methods=tuple(dict.fromkeys(method or ("uni",))), fractions=fraction,
-        folds=fold, train_domains=train_domain, force=force,
+        folds=fold, train_domains=train_domain, target=target, views=views,
+        eval_dataset=eval_dataset, manifest=manifest, force=force,
     )  # fmt: skip
     with _progress("fitting", "fits") as on_progress:
         report = run(Store.open(store), spec, options, on_progress)
@@ -561,6 +595,104 @@ def run_command(
     _say(f"{report.n_new} fits done, {report.n_recorded} recorded before")
     _say_notes(report.notes)
     _say_leakage([s.row for s in report.splits])
+
+
+@probes_app.command("compare")
+def compare_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset with recorded runs.")],
+    a: Annotated[str, typer.Option("--a", metavar="METHOD:MODEL", help="One side.")],
+    b: Annotated[
+        list[str],
+        typer.Option("--b", metavar="METHOD:MODEL", help="The other side; repeatable."),
+    ],
+    scheme: Annotated[str, typer.Option(help=_SCHEME_HELP)] = "monte-carlo",
+    fraction: Annotated[
+        list[float] | None, typer.Option(help="Only these fractions; repeatable.")
+    ] = None,
+    group_by: Annotated[str, typer.Option(help="annotation, slide or case.")] = "annotation",
+    stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
+    size_matched: Annotated[bool, typer.Option("--size-matched", help=_MATCHED_HELP)] = False,
+    where: Annotated[str | None, typer.Option(help="As the runs were made with.")] = None,
+    metric: Annotated[str, typer.Option(help="What is compared.")] = "auroc",
+    by_fold: Annotated[bool, typer.Option("--by-fold", help="Show single folds as well.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the manifest.")] = 42,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Test whether two methods differ, on the same test annotations.
+
+    Over folds: the bootstrap of the mean difference, slides (or cases, as the manifest groups)
+    resampled jointly, p-values corrected by Holm for the number of rows. By fold: DeLong's test as
+    well, which takes annotations as independent.
+    """
+    from embedstore.store import Store
+    from probes.compare import CompareOptions, Side, compare
+
+    options = CompareOptions(
+        scheme=_scheme(scheme, size_matched), group_by=group_by, stratify=stratify, where=where,
+        seed=seed, fractions=fraction, metric=metric,
+    )  # fmt: skip
+    sides = [Side.parse(text) for text in dict.fromkeys(b)]
+    rows, notes = compare(Store.open(store), dataset, Side.parse(a), sides, options)
+    if as_json:
+        _print_json(rows)
+    else:
+        shown = [r for r in rows if by_fold or r["fold"] is None]
+        hidden = {"metric", "manifest_id"} | {
+            k for k in ("train_domain", "fold", "p_delong") if all(r[k] is None for r in shown)
+        }
+        columns = [k for k in rows[0] if k not in hidden]
+        _print_table(f"{dataset}: difference in {metric}", shown, columns)
+    _say_notes(notes)
+
+
+@probes_app.command("predict")
+def predict_command(
+    run_id: Annotated[str, typer.Argument(help="A recorded run of a linear probe.")],
+    dataset: Annotated[str, typer.Argument(help="Any dataset that its model has embedded.")],
+    format: Annotated[SqlFormat, typer.Option(help="How rows are printed.")] = SqlFormat.table,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to a file; its ending decides the format.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Score a dataset with a recorded probe: annotation_id, label, score (its probability)."""
+    from embedstore.store import Store
+    from probes.predict import predict
+
+    _print_rows(predict(Store.open(store), run_id, dataset), format, output, as_json)
+
+
+@probes_app.command("manifest")
+def manifest_command(
+    action: Annotated[ManifestAction, typer.Argument(help="export or import.")],
+    what: Annotated[str, typer.Argument(help="export: a manifest id; import: a dataset.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Take a manifest out, or bring one in that another tool made or changed.
+
+    A file has annotation_id and role (train, val or test), and fold, fraction and train_domain
+    where there are several splits. `probes run DATASET --manifest ID` runs on it.
+    """
+    from embedstore.store import Store
+    from probes.manifest_files import import_manifest, manifest_table
+
+    opened = Store.open(store)
+    if action is ManifestAction.export:
+        table = manifest_table(opened, what)
+        _print_rows(table, SqlFormat.table, file, as_json=False)
+        _say(f"{len(table):,} rows of manifest {what} written to {file}")
+        return
+    rows, manifest_id = import_manifest(opened, what, file)
+    shown = [{k: v for k, v in r.items() if k not in ("train", "val", "test")} for r in rows]
+    if as_json:
+        _print_json(shown)
+    else:
+        _print_splits(f"manifest {manifest_id}: {what}, imported from {file.name}", shown)
+    _say_leakage(shown)
 
 
 # --------------------------------------------------------------------------------- printing
@@ -745,6 +877,12 @@ def _pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:
         if pairs.setdefault(name, rest) != rest:
             raise typer.BadParameter(f"'{name}' is given twice", param_hint=option)
     return pairs
+
+
+def _scheme(scheme: str, size_matched: bool) -> str:
+    if size_matched and scheme != "cross-domain":
+        raise typer.BadParameter("goes with --scheme cross-domain", param_hint="--size-matched")
+    return f"{scheme}-size-matched" if size_matched else scheme
 
 
 def _rgb(text: str | None, option: str) -> tuple[float, float, float] | None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from embedstore.tables import MALFORMED, table_rows
 from probes.manifests import (
     Candidates,
     ManifestSpec,
+    StoredSplit,
     candidates,
+    load_splits,
     split_id,
     split_row,
 )

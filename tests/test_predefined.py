@@ -16,7 +16,8 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.store import Store
-from probes.manifests import ManifestSpec, audit, candidates, ensure_splits
+from probes.audit import audit
+from probes.manifests import ManifestSpec, candidates, ensure_splits
 from probes.run import RunOptions, run
 from probes.schemes import distinct_folds, monte_carlo, predefined
 from probes.splits import InfeasibleError, Pool, manifest_digest, subset_size, train_size
