@@ -1,5 +1,6 @@
 """The verb `compare`: two methods on the same test annotations, with tests fit for them."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from probes.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: METHOD:MODEL."""
+    """One side of a comparison: METHOD:MODEL, or METHOD+VIEWS:MODEL for runs on stored views."""
 
     method: str
     model: str
+    views: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Side":
@@ -30,11 +32,17 @@ class Side:
         method, colon, model = text.partition(":")
         if not (method and colon and model):
             raise EmbedstoreError(f"'{text}' is not METHOD:MODEL, for example uni:virchow2")
-        return cls(method, model)
+        method, _, views = method.partition("+")
+        return cls(method, model, views or None)
 
     def __str__(self) -> str:
         """Return it as it is written."""
-        return f"{self.method}:{self.model}"
+        return f"{self.method}{f'+{self.views}' if self.views else ''}:{self.model}"
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> "Side":
+        """Return the side that a row of results belongs to."""
+        return cls(run["method"], run["model"], json.loads(run["params"]).get("views"))
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,9 @@ def _of(
     runs: Sequence[Mapping[str, Any]], side: Side, dataset: str, options: CompareOptions
 ) -> dict[tuple[Any, ...], Mapping[str, Any]]:
     """Return a side's runs by split; EmbedstoreError where there are none or several kinds."""
-    mine = [r for r in runs if (r["method"], r["model"]) == (side.method, side.model)]
+    mine = [r for r in runs if Side.of(r) == side]
     if not mine:
-        there = sorted({f"{r['method']}:{r['model']}" for r in runs})
+        there = sorted({str(Side.of(r)) for r in runs})
         raise EmbedstoreError(
             f"no run of {side} on '{dataset}' with --scheme {options.scheme} --group-by "
             f"{options.group_by}; there: {', '.join(there) or 'none'}"
