@@ -53,9 +53,9 @@ def planted(tmp_path_factory) -> Store:
                          "domain": f"dom{(s // 2) % 3}"})  # fmt: skip
         add(uri, name, write(folder / f"{name}.csv", rows), AddOptions())
     store = Store.open(uri)
-    plant(store, "strong", 30, 2.5)
-    plant(store, "weak", 20, 1.0)
-    plant_views(store, "strong", 30)
+    plant(store, "strong", 240, 2.5)
+    plant(store, "weak", 160, 1.5)
+    plant_views(store, "strong", 240)
     return store
 
 
