@@ -772,7 +772,9 @@ def _print_summary(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
                 "fraction": s["fraction"], "n_train": s["n_train"]}  # fmt: skip
         if s["where"] != "all":
             line["test"] = s["where"]
+        known = not math.isnan(s["low"])
         line |= {"mean": f"{s['mean']:.3f}", "SD": f"{s['sd']:.3f}" if s["n_runs"] > 1 else "",
+                 "a run's 95% CI": f"{s['low']:.3f} - {s['high']:.3f}" if known else "",
                  "runs": s["n_runs"]}  # fmt: skip
         if any(x["n_failed"] for x in lines):
             line["collapsed or unconverged"] = s["n_failed"]

@@ -19,7 +19,7 @@ from embedstore.query import connect, fetch_rows, literal
 from embedstore.store import Store, now
 from probes.manifests import StoredSplit
 from probes.schemes import is_in_domain
-from probes.scoring import Evaluated
+from probes.scoring import ALL, Evaluated
 
 SOFTWARE = ("scikit-learn", "scipy", "numpy", "duckdb", "pylance")
 
@@ -153,7 +153,11 @@ def load_results(
 
 @dataclass(frozen=True)
 class Summary:
-    """One line of a table: mean and sample SD of a metric over the n_runs runs that have one."""
+    """One line of a table: mean and sample SD of a metric over the n_runs runs that have one.
+
+    low and high are the means of the runs' own bounds: how wide one fold's interval is, not the
+    interval of the mean. NaN out of domain, where a run has several.
+    """
 
     model: str
     weights: str
@@ -163,6 +167,8 @@ class Summary:
     where: str
     mean: float
     sd: float
+    low: float
+    high: float
     n_runs: int
     n_failed: int
 
@@ -175,7 +181,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for r in rows:
-        if r["metric"] == metric:
+        # Another dataset has a row over all of it beside those of its domains.
+        if r["metric"] == metric and (r["eval_dataset"] is None or r["eval_domain"] == ALL):
             key = (r["model"], r["weights"], _method(r), r["fraction"], _where(r))
             groups[key].append(r)
     lines = []
@@ -186,11 +193,17 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
                 by_run[r["run_id"]].append(r["value"])
         values = [float(np.mean(v)) for v in by_run.values()]
         failed = {r["run_id"] for r in members if r["state"] != "ok"}
+        low, high = (
+            float(np.mean([r[k] for r in members if r[k] is not None] or [np.nan]))
+            if len(members) == len(by_run) else float("nan")
+            for k in ("ci_low", "ci_high")
+        )  # fmt: skip
         lines.append(Summary(
             model, weights, method, fraction,
             n_train=round(float(np.mean([r["n_train"] for r in members]))), where=where,
             mean=float(np.mean(values)) if values else float("nan"),
             sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+            low=low, high=high,
             n_runs=len(values), n_failed=len(failed),
         ))  # fmt: skip
     return lines
