@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from probes.linear import UniProbe, cross_entropy
+from probes.linear import UniProbe
+from probes.softmax import cross_entropy
 
 
 def data(n=200, d=120, k=2, seed=0, signal=3.0):
