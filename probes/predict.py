@@ -9,6 +9,7 @@ from scipy.special import softmax
 from embedstore.errors import EmbedstoreError
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
 from embedstore.store import Store
+from probes.linear import logits
 from probes.slices import Matrix
 
 
@@ -25,10 +26,8 @@ def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
     matrix = Matrix(store, probe["model"], dataset, probe["views"])
     labels = probe["labels"]
     coef = np.asarray(probe["coef"]).reshape(-1, matrix.X.shape[1])
-    logits = matrix.X @ coef.T + np.asarray(probe["intercept"])
-    if logits.shape[1] == 1:  # one row of coefficients is of the second of two labels
-        logits = np.column_stack((np.zeros(len(logits)), logits[:, 0]))
-    each = softmax(logits, axis=1)[matrix.places]
+    z = logits(matrix.X, None, coef, np.asarray(probe["intercept"]))
+    each = softmax(z, axis=1)[matrix.places]
     p = each.mean(axis=1)
     shown = [1] if len(labels) == 2 else range(len(labels))
     order = np.argsort(matrix.ids.astype(str), kind="stable")

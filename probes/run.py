@@ -14,7 +14,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.patches import VIEW_SETS
 from embedstore.query import check_dataset, connect, fetch_rows, literal
 from embedstore.store import Store, now
-from probes.fits import METHODS, Fit, Task, fit_tasks, probabilities
+from probes.fits import METHODS, Fit, Task, fit_tasks
 from probes.manifest_files import recorded_manifest
 from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
 from probes.metrics import best_cut
@@ -228,7 +228,7 @@ class _Scorer:
     def outcome(self) -> Outcome:
         """Score val and test of the manifest."""
         row, rows = self.run.split.row, self.task.rows
-        p = {r: probabilities(self.fit, self.matrix, rows[r]) for r in ("val", "test")}
+        p = {r: self.fit.probabilities(self.matrix, rows[r]) for r in ("val", "test")}
         cut = best_cut(self.task.codes[rows["val"]], p["val"])
         scores = {r: Scored(self.matrix.ids[rows[r]], p[r], self.order)
                   for r in p if len(rows[r])}  # fmt: skip
@@ -254,8 +254,8 @@ class _Scorer:
                 f"--eval-dataset {other.dataset} has none of: {', '.join(self.order)}"
             )
         val = self.task.rows["val"]
-        cut = best_cut(self.task.codes[val], probabilities(self.fit, self.matrix, val))
-        p = probabilities(self.fit, other, known)
+        cut = best_cut(self.task.codes[val], self.fit.probabilities(self.matrix, val))
+        p = self.fit.probabilities(other, known, own=False)
         groups, ci_by = self._groups(other, known)
         seed, n = seed_of(other.dataset), self.options.n_resamples
         everything = np.full(len(known), ALL)

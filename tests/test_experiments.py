@@ -251,6 +251,65 @@ def test_other_probes_run(planted, method):
     assert 0.65 < row["value"] < 0.99
 
 
+def test_logreg_chooses_c_on_validation_and_says_so(planted):
+    report = run(
+        planted, ManifestSpec("d"), RunOptions(models=["weak"], methods=["logreg"], folds=[0])
+    )
+    (row,) = auroc(report.rows)
+    chosen = json.loads(row["chosen"])
+    assert chosen["by"] == "validation"
+    # By hand: scikit-learn over the same grid, the C with the lowest validation log-loss.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    from probes.linear import C_GRID
+
+    (split,) = report.splits
+    stored = {r["annotation_id"]: r for r in query(planted, "select * from weak")}
+    X, y = {}, {}
+    for role in ("train", "val", "test"):
+        ids = getattr(split, role)
+        X[role] = np.array([stored[i]["vector"] for i in ids])
+        y[role] = np.array([stored[i]["label"] == "mitotic figure" for i in ids])
+    losses = {}
+    for c in C_GRID:
+        model = LogisticRegression(C=c, max_iter=5000, tol=1e-8).fit(X["train"], y["train"])
+        losses[c] = log_loss(y["val"], model.predict_proba(X["val"]))
+    assert chosen["C"] == pytest.approx(min(losses, key=losses.get), rel=1e-9)
+    best = LogisticRegression(C=chosen["C"], max_iter=5000, tol=1e-8).fit(X["train"], y["train"])
+    value = roc_auc_score(y["test"], best.predict_proba(X["test"])[:, 1])
+    assert row["value"] == pytest.approx(value, abs=1e-4)
+
+
+def test_validation_with_one_label_means_c_is_one(planted, tmp_path):
+    (split,), _ = ensure_splits(
+        planted, candidates(planted, ManifestSpec("d")), folds=[0], fractions=[1.0]
+    )
+    labels = {r["annotation_id"]: r["label"] for r in query(planted, "select * from annotations")}
+    val = [i for i in split.val if labels[i] == "mitotic figure"]
+    rows = [
+        {"annotation_id": i, "role": r}
+        for r, ids in (("train", split.train), ("val", val), ("test", split.test))
+        for i in ids
+    ]
+    _, manifest = import_manifest(planted, "d", write(tmp_path / "m.csv", rows))
+    report = run(
+        planted,
+        ManifestSpec("d"),
+        RunOptions(models=["weak"], methods=["logreg"], manifest=manifest),
+    )
+    (row,) = auroc(report.rows)
+    assert json.loads(row["chosen"]) == {"C": 1.0, "by": "default"}
+    assert row["threshold"] == 0.5
+
+
+def test_a_domain_that_train_lacks_is_told(planted):
+    with pytest.raises(EmbedstoreError, match="2 of the 3 labels.*--fraction"):
+        run(planted, ManifestSpec("d", where="domain != 'dom2' or annotation_id = (select min(annotation_id) "
+                                  "from annotations where domain = 'dom2')"),
+            RunOptions(models=["strong"], target="domain", fractions=[0.05]))  # fmt: skip
+
+
 def test_compare_is_the_paired_tests_on_stored_predictions(planted):
     run(planted, ManifestSpec("d"), RunOptions(fractions=[0.5, 1.0]))
     sides = Side.parse("uni:strong"), Side.parse("uni:weak")
