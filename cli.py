@@ -329,7 +329,7 @@ def sql_command(
     """Ask the store in SQL (DuckDB), read only.
 
     Views: datasets, annotations, slides, models, embeddings, embedding_views, manifests, splits,
-    results, predictions, and each model's embeddings under its own name.
+    results, predictions, probes, and each model's embeddings under its own name.
     """
     from embedstore.query import run_sql
     from embedstore.store import Store

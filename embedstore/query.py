@@ -67,6 +67,7 @@ VIEWS: dict[str, str] = {
         for role in ("train", "val", "test")
     ),
     "results": "select * exclude (result_id) from _results",
+    "probes": "select * from _probes",
     "predictions": (
         "select run_id, unnest(annotation_id) as annotation_id, role, label, "
         "unnest(score) as score from _predictions"
