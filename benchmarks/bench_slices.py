@@ -59,15 +59,14 @@ def fill(uri: str, n: int, dim: int) -> Store:
     return store
 
 
-def seconds(what: Callable[[], Any], n: int) -> list[float]:
-    """Return the times of n calls after one that does not count."""
+def seconds(what: Callable[[], Any]) -> float:
+    """Return the time of a call after one that does not count; letting go of its result is not in."""
     what()
-    times = []
-    for _ in range(n):
-        started = time.perf_counter()
-        what()
-        times.append(time.perf_counter() - started)
-    return times
+    started = time.perf_counter()
+    result = what()
+    taken = time.perf_counter() - started
+    del result
+    return taken
 
 
 def main() -> None:
@@ -93,16 +92,17 @@ def main() -> None:
             return matrix.vectors(matrix.rows(split)["train"])
 
         def cold() -> Any:
-            fresh = Matrix(store, "m", "d")
-            return fresh.vectors(fresh.rows(split)["train"])
+            fresh = load()
+            return fresh, fresh.vectors(fresh.rows(split)["train"])
+
+        def load() -> Any:
+            return Matrix(store, "m", "d")
 
         assert (warm() == floor()).all()
         times = {name: [] for name in ("floor", "warm", "cold", "load")}
         for _ in range(args.repeats):  # in turns, so that a busy moment strikes all
-            times["floor"] += seconds(floor, 1)
-            times["warm"] += seconds(warm, 1)
-            times["cold"] += seconds(cold, 1)
-            times["load"] += seconds(lambda: Matrix(store, "m", "d"), 1)
+            for name, what in (("floor", floor), ("warm", warm), ("cold", cold), ("load", load)):
+                times[name].append(seconds(what))
     median = {name: statistics.median(t) for name, t in times.items()}
     report = {
         "n": n, "dim": dim, "n_slice": len(rows), "repeats": args.repeats,

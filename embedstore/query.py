@@ -85,10 +85,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     Not to be shared by threads. Each model's table is there under its own name, `embeddings`
     unites them.
     """
-    # Without this SQL could name Python variables of ours as if they were tables.
-    con = duckdb.connect(config={"python_enable_replacements": "false"})
-    for table in TABLES:
-        con.register(f"_{table}", store.lance(table))
+    con = connect_to(store, *TABLES)
     for view, sql in VIEWS.items():
         con.execute(f"create view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"
@@ -96,6 +93,15 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     _unite(con, "embeddings", keys, plain, model_schema(1))
     views = {m: (views_name(m), store.lance(views_table(m))) for m in store.viewed_models()}
     _unite(con, "embedding_views", f"view_id, view, {keys}", views, views_schema(1))
+    return con
+
+
+def connect_to(store: Store, *tables: str) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection that sees some tables, each as _NAME, and no view."""
+    # Without this SQL could name Python variables of ours as if they were tables.
+    con = duckdb.connect(config={"python_enable_replacements": "false"})
+    for table in tables:
+        con.register(f"_{table}", store.lance(table))
     return con
 
 
