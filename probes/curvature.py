@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from probes.problems import Floats, Indices, Matrix
+from probes.problems import Floats, Indices, Matrix, check_finite
 from probes.sweeps import take
 
 Single = NDArray[np.float32]
@@ -19,7 +19,7 @@ Single = NDArray[np.float32]
 PANEL = 384
 """Columns of one block of the Gram matrix; only blocks on and below the diagonal are computed."""
 
-CHUNK = 2048
+CHUNK = 1024
 """Sampled rows in memory at a time."""
 
 COLUMNS = 13
@@ -54,13 +54,18 @@ class Moments:
         blocks = [(a, b) for k, b in enumerate(panels) for a in panels[k:]]
         shift = self.origin.astype(x.dtype)
         for i in range(0, len(sample), CHUNK):
-            rows = (take(x, sample, i, i + CHUNK) - shift).astype(np.float32, copy=False)
+            with np.errstate(over="ignore", invalid="ignore"):
+                rows = take(x, sample, i, i + CHUNK)
+                rows -= shift
+                rows = rows.astype(np.float32, copy=False)
 
             def add(block: tuple[slice, slice], rows: Single = rows) -> None:
                 a, b = block
-                self.square[a, b] += rows[:, a].T @ rows[:, b]
+                with np.errstate(over="ignore", invalid="ignore"):  # found below
+                    self.square[a, b] += rows[:, a].T @ rows[:, b]
 
             list(run.map(add, blocks))
+            check_finite(self.square.diagonal())
             self.means += classes[i : i + CHUNK].T.astype(np.float32) @ rows
         n = classes.sum(axis=0)
         self.square /= np.float32(len(sample))
@@ -75,7 +80,8 @@ class Shape:
     def __init__(self, moments: Moments, classes: Indices, n_problems: int) -> None:
         """Centre the covariance by these classes of the moments, which share no row."""
         self.square, self.scale = moments.square, moments.scale
-        self.between = np.sqrt(moments.shares[classes])[:, None] * moments.means[classes]
+        weights = np.sqrt(moments.shares[classes])[:, None]
+        self.between: Single = (weights * moments.means[classes]).astype(np.float32)
         self.ridges = np.zeros(n_problems)
         self._factors: dict[float, Single] = {}
 
@@ -107,7 +113,8 @@ class Shape:
     def _factor(self, ridge: float) -> Single:
         lift = ridge
         while True:
-            matrix = self.square - (self.between.T @ self.between).astype(np.float32, order="F")
+            matrix = (self.between.T @ self.between).T  # symmetric: in Fortran's order
+            np.subtract(self.square, matrix, out=matrix)
             matrix[np.diag_indices_from(matrix)] += np.float32(lift)
             factor, info = lapack.spotrf(matrix, lower=1, clean=0, overwrite_a=1)
             if info == 0:

@@ -19,17 +19,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probes import solver
-from probes.problems import MAX_ITER, TOLERANCE, Floats, Indices, Matrix, Problem, Solution
+from probes.problems import FLOOR, MAX_ITER, TOLERANCE, Floats, Indices, Matrix, Problem, Solution
 from probes.softmax import BLOCK, Softmax, fit_softmax
 
 C_GRID = 10 ** np.linspace(-6, 5, 20)
 """Values of C for `logreg` to choose from: the range of DINOv2's linear evaluation."""
 
-COARSE = 1e-4
-"""Tolerance of the fits among which C is chosen; the one chosen is fitted on to the probe's own."""
-
-COARSE_ITER = 100
-"""Steps of such a fit: where rows separate and C is large, the optimum is far off and of no use."""
+COARSE, COARSE_FLOOR, COARSE_ITER = 1e-4, 1e-3, 100
+"""Tolerance, floor and most steps of the fits among which C is chosen. Where rows separate and C is
+large, the optimum is far off and of no use: the objective is within 1e-7 of it, validation is not.
+The fit that is chosen goes on to the probe's own tolerance."""
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -233,6 +232,7 @@ def _problem(
     return Problem(
         f.task.rows, f.codes == 1, f.strength(cost), probe.squared,
         tol=max(COARSE, probe.tol) if coarse else probe.tol,
+        floor=COARSE_FLOOR if coarse else FLOOR,
         max_iter=min(COARSE_ITER, probe.max_iter) if coarse else probe.max_iter,
         start=None if start is None else (start.v, start.b),
     )  # fmt: skip

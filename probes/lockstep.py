@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from probes.curvature import Shape
 from probes.memory import Memory
-from probes.problems import FLOOR, Floats, Indices, Problem, Solution, check_finite, log_odds
+from probes.problems import Floats, Indices, Problem, Solution, check_finite, log_odds
 from probes.sweeps import Group, sweep
 
 MEMORY = 10
@@ -24,7 +24,10 @@ FIRST_RIDGE = 0.05
 """The first step's ridge, in mean variances: about what it will be at the optimum."""
 
 LOOK_BACK = 4
-"""Steps over which the pace of convergence is taken."""
+"""The pace of convergence is what this many steps gained against as many before them."""
+
+SHORTEST = 1e-8
+"""Part of a step below which it counts as going nowhere."""
 
 
 class Lot:
@@ -45,6 +48,8 @@ class Lot:
         self.squared = np.array([p.squared for p in problems])
         self.strength = np.array([p.strength for p in problems])
         self.tol = np.array([p.tol for p in problems])
+        self.floor = np.array([p.floor for p in problems])
+        self.collapsed = np.zeros(len(problems), dtype=bool)
         self.at = np.zeros((k, d + 1))
         for i, p in enumerate(problems):
             self.at[i, -1] = log_odds(p)
@@ -52,13 +57,13 @@ class Lot:
                 self.at[i, :-1], self.at[i, -1] = p.start[0], p.start[1] + means[i] @ p.start[0]
         self.value, self.slope, self.bend = np.zeros(k), np.zeros((k, d + 1)), np.zeros(k)
         self.step, self.length, self.scale = np.zeros((k, d + 1)), np.ones(k), np.ones(k)
-        self.gap, self.drops = np.full(k, np.inf), np.full((k, LOOK_BACK + 1), np.inf)
-        self.n_iter = np.zeros(k, dtype=int)
+        self.gap, self.values = np.full(k, np.inf), np.full((k, 2 * LOOK_BACK + 1), np.inf)
+        self.pace, self.n_iter = np.zeros(k), np.zeros(k, dtype=int)
         self.memory = Memory(k, MEMORY, d + 1)
 
     def fit(self) -> list[Solution]:
         """Return the solutions, in the order of the problems."""
-        who = self._begin()
+        who = self._begin(np.arange(len(self.problems)))
         limit = np.array([p.max_iter for p in self.problems])
         while len(who):
             who = self._advance(who)
@@ -98,14 +103,14 @@ class Lot:
         inner = self.shape.solve(who, ridge / c, right[:, :-1], self.run)
         return np.column_stack((inner, right[:, -1])) / c[:, None]
 
-    def _begin(self) -> Indices:
+    def _begin(self, who: Indices) -> Indices:
         """Evaluate the starts, choose first steps; return the problems not solved by v = 0."""
-        who = np.arange(len(self.problems))
-        self.value, self.slope, self.bend = self._evaluate(who, self.at)
+        self.value[who], self.slope[who], self.bend[who] = self._evaluate(who, self.at[who])
         check_finite(self.slope)
-        stays = ~self.squared & (np.linalg.norm(self.slope[:, :-1], axis=1) <= self.strength)
-        self.gap[stays] = 0
-        who = who[~stays]
+        steep = np.linalg.norm(self.slope[who, :-1], axis=1)
+        stays = who[~self.squared[who] & (steep <= self.strength[who])]
+        self.collapsed[stays], self.gap[stays] = True, 0
+        who = np.setdiff1d(who, stays)
         slope, squared = self.slope[who], self.squared[who]
         kink = np.where(squared, 0, self.strength[who])
         rough = FIRST_RIDGE * self.shape.scale * self.bend[who]
@@ -137,14 +142,17 @@ class Lot:
         fall = _dot(self.slope[who], self.step[who])
         lower = value <= self.value[who] + 1e-4 * self.length[who] * fall
         # Where rounding hides whether f fell, its slope along the step tells (Hager, Zhang 2005).
-        noise = 1e-8 if self.dtype == np.float32 else 1e-15
         level = np.abs(_dot(slope, self.step[who])) <= 0.8 * np.abs(fall)
-        good = np.isfinite(value) & (lower | ((value <= self.value[who] * (1 + noise)) & level))
+        level &= value <= self.value[who] * (1 + 1e-12)
+        good = np.isfinite(value) & (lower | level)
         self._shorten(who[~good], value[~good], fall[~good])
         self._accept(who[good], at[good], value[good], slope[good], bend[good])
-        stuck = who[self.length[who] < 1e-6]
-        if len(stuck) and self.dtype == np.float32:
-            self._refine(who)
+        stuck = who[self.length[who] < SHORTEST]
+        if self.dtype == np.float32:
+            # So near the optimum full steps are right: what looks too long is rounding.
+            blurred = (self.length[who] < 0.3) & (self.gap[who] < 1e-3)
+            if len(stuck) or blurred.any():
+                self._refine(who)
             stuck = stuck[:0]
         done = self.gap <= self.tol
         done[stuck] = True
@@ -157,8 +165,8 @@ class Lot:
         bent, wanted = _dot(taken, turns), -_dot(taken, self.slope[who])
         ratio = np.divide(wanted, bent, out=np.ones(len(who)), where=bent > 0)
         self.scale[who] = np.clip(self.scale[who] * np.clip(ratio, 0.5, 1.1), 0.05, 1.5)
-        self.drops[who, :-1] = self.drops[who, 1:]
-        self.drops[who, -1] = self.value[who] - value
+        self.values[who, :-1] = self.values[who, 1:]
+        self.values[who, -1] = value
         self.at[who], self.value[who], self.slope[who], self.bend[who] = at, value, slope, bend
         self._turn(who)
 
@@ -171,12 +179,18 @@ class Lot:
         )  # fmt: skip
         self.length[who] = 1
         left = -0.5 * _dot(self.slope[who], self.step[who])
-        # At a steady pace the drops to come are a geometric series.
-        drops = np.maximum(self.drops[who], 0)
+        # At a steady pace what is left to gain is a geometric series.
         with np.errstate(invalid="ignore", divide="ignore"):
-            pace = np.minimum((drops[:, -1] / drops[:, 0]) ** (1 / LOOK_BACK), 0.95)
-        series = np.where(np.isfinite(drops[:, 0]), drops[:, -1] * pace / (1 - pace), 0)
-        self.gap[who] = np.fmax(left, series) / np.maximum(self.value[who], FLOOR)
+            earlier, later = -np.diff(self.values[who, ::LOOK_BACK]).T
+            pace = np.clip(later / earlier, 0, 0.99)
+            slower = np.fmax(pace, self.pace[who])
+            series = later * slower / (1 - slower)
+        self.pace[who] = pace
+        known = np.isfinite(later) & np.isfinite(earlier)
+        # While no pace shows: early on a problem is fast; where float32 gave out it has been slow.
+        late = self.n_iter[who] > 2 * LOOK_BACK + 1
+        series[~known] = np.where(late, 100 * left, 0)[~known]
+        self.gap[who] = np.maximum(left, series) / np.maximum(self.value[who], self.floor[who])
 
     def _shorten(self, who: Indices, value: Floats, fall: Floats) -> None:
         length = self.length[who]
@@ -188,15 +202,19 @@ class Lot:
     def _refine(self, who: Indices) -> None:
         """Go on in float64: float32 no longer tells a better point from a worse one."""
         self.dtype = np.float64
+        at_kink = ~self.squared[who] & ~self.at[who, :-1].any(axis=1)
+        self._begin(who[at_kink])
+        who = who[~at_kink]
+        self.values[who] = np.inf
         self.value[who], self.slope[who], self.bend[who] = self._evaluate(who, self.at[who])
         self._turn(who)
 
     def _solution(self, k: int) -> Solution:
         v = self.at[k, :-1].copy()
         b, gap = float(self.at[k, -1] - self.means[k] @ v), float(self.gap[k])
-        collapsed = not self.squared[k] and not v.any()
+        converged = bool(gap <= self.tol[k])
         return Solution(
-            v, b, float(self.value[k]), int(self.n_iter[k]), gap, collapsed, gap <= self.tol[k]
+            v, b, float(self.value[k]), int(self.n_iter[k]), gap, bool(self.collapsed[k]), converged
         )
 
 

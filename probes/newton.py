@@ -11,7 +11,6 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from probes.problems import (
-    FLOOR,
     Floats,
     Matrix,
     Problem,
@@ -76,11 +75,12 @@ def _factor(matrix: Floats) -> tuple[Floats, bool]:
 def fit_newton(rows: Matrix, problem: Problem) -> Solution:
     """Return the solution for `rows` (n, d), the problem's own rows in its order."""
     n, d = rows.shape
-    mean = rows.mean(axis=0, dtype=np.float64)
-    centred = rows - mean
     share = problem.positive.mean()
-    first = centred.T @ (share - problem.positive) / n
-    check_finite(first)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = rows.mean(axis=0, dtype=np.float64)
+        centred = rows - mean
+        first = centred.T @ (share - problem.positive) / n
+        check_finite(first @ first)
     slope, b = float(np.linalg.norm(first)), log_odds(problem)
     state = _State(
         Coordinates(centred @ centred.T if n < d else centred, n < d),
@@ -96,7 +96,7 @@ def fit_newton(rows: Matrix, problem: Problem) -> Solution:
     gap = np.inf
     for n_iter in range(1, problem.max_iter + 1):
         decrement = state.step(ridge if n_iter == 1 else None)
-        gap = decrement / max(state.value, FLOOR)
+        gap = decrement / max(state.value, problem.floor)
         # Newton's error squares with every step: the step just taken has done the rest.
         if gap <= min(problem.tol, 1e-6) or state.stuck:
             break

@@ -13,10 +13,10 @@ Floats = NDArray[np.float64]
 Matrix = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
-TOLERANCE = 5e-7
+TOLERANCE = 3e-7
 """How far above its minimum f may end, as a part of it."""
 
-FLOOR = 1e-3
+FLOOR = 1e-6
 """Where f is lower than this, its tolerance is a part of this: rows that separate without a penalty
 have their minimum, zero, at infinity."""
 
@@ -28,7 +28,8 @@ class Problem:
     """One fit on rows of a matrix that it shares with others.
 
     rows: positions in the matrix, each at most once; None stands for all. positive: bool, in the
-    order of rows, both values present. start: (v, b) to begin at, for a squared penalty; small
+    order of rows, both values present. tol: how far above the minimum to end, as a part of f, or of
+    floor where f is lower. start: (v, b) to begin at, for a squared penalty; small
     problems need none and take none.
     """
 
@@ -37,6 +38,7 @@ class Problem:
     strength: float
     squared: bool = False
     tol: float = TOLERANCE
+    floor: float = FLOOR
     max_iter: int = MAX_ITER
     start: tuple[Floats, float] | None = None
 
@@ -45,8 +47,8 @@ class Problem:
 class Solution:
     """v float64 (d,), b, f(v, b), iterations, and how far above the minimum f still may be.
 
-    gap is an estimate, relative to f (or FLOOR). collapsed: v = 0 is optimal, the penalty outweighs
-    every direction. converged: the gap is within the tolerance.
+    gap is an estimate, relative to f (or the floor). collapsed: v = 0 is optimal, the penalty
+    outweighs every direction. converged: the gap is within the tolerance.
     """
 
     v: Floats
@@ -84,7 +86,7 @@ def penalty(problem: Problem, norm: float) -> tuple[float, float]:
     return problem.strength * norm, problem.strength / max(norm, np.finfo(float).tiny)
 
 
-def check_finite(slope: Floats) -> None:
-    """Raise ValueError where a first gradient shows that the rows are not finite."""
-    if not np.isfinite(slope).all():
+def check_finite(sums: NDArray[np.floating]) -> None:
+    """Raise ValueError where sums over rows show that the rows are not finite."""
+    if not np.isfinite(sums).all():
         raise ValueError("X holds NaN, infinity, or values too large for float32 products")

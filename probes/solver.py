@@ -28,7 +28,7 @@ SAMPLE = 8
 """Sampled rows per column: half of it costs half again as many reads, twice as much saves less than
 it takes."""
 
-COPIED = 0.2
+COPIED = 0.1
 """Scattered rows that a lot may hold as copies rather than gather again and again, as a share of
 the matrix."""
 

@@ -134,6 +134,10 @@ class _Task:
 
     def __call__(self) -> Point:
         """Return sums over the span's rows."""
+        with np.errstate(over="ignore", invalid="ignore"):  # the sums tell
+            return self._sums()
+
+    def _sums(self) -> Point:
         (d, k), dtype = self.w.shape, self.w.dtype
         value, slope_b, bend = np.zeros(k), np.zeros(k), np.zeros(k)
         slope = np.zeros((k, d), dtype=dtype)
@@ -154,12 +158,14 @@ class _Task:
             np.exp(e, out=e)
             wrong = np.where(z > 0, e, 1)
             np.minimum(z, 0, out=z)
-            value -= z.sum(axis=0)
-            value += np.einsum("ij,ij,ij->j", np.log1p(e), sign, sign)
+            value -= z.sum(axis=0, dtype=np.float64)
+            mine = np.square(sign)
+            mine *= np.log1p(e)
+            value += mine.sum(axis=0, dtype=np.float64)
             e += 1
             wrong /= e
             wrong *= sign
-            slope_b -= wrong.sum(axis=0)
+            slope_b -= wrong.sum(axis=0, dtype=np.float64)
             bend += np.einsum("ij,ij->j", wrong, sign - wrong)
             slope -= wrong.T @ x
         return Point(value, slope.astype(np.float64), slope_b, bend)

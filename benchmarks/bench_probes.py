@@ -1,0 +1,364 @@
+"""How much faster all fits of the paper's two datasets are at once than one by one.
+
+Runs alone: generates embeddings of the real sizes (72,845 and 20,552 rows of 1,536 numbers,
+power-law spectrum, offset mean, domains as shifts, AUROC about 0.9 at full size), cuts them by the
+project's own split protocol into 65 fits (five folds x four fractions each, five folds x five train
+domains), and fits `uni` (a) here, all at once, (b) by UNI's recipe, fit by fit (torch LBFGS, strong
+Wolfe), (c) by scikit-learn's lbfgs at the matching C, fit by fit: in float32, on all cores, in one
+run. (b) and (c) find their rows gathered, (a) gathers them. Every objective is computed anew in
+float64 and held against the best known. Also: `logreg` with 20 values of C against one `uni` fit,
+and the peak memory. Prints a table; --json FILE writes it; --quick is a small smoke version.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import threading
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from probes import curvature, lockstep, solver, splits
+from probes.linear import LogRegProbe, Task, UniProbe, fit_many
+
+DIM = 1536
+SETS = {
+    "A": ([72_845], [44_880]),  # CCMCT ODAEL: annotations and mitotic figures
+    "B": ([4_435, 1_806, 8_216, 3_693, 2_402], [1_721, 855, 3_959, 2_327, 639]),  # MIDOG 2022
+}
+
+
+@dataclass
+class Data:
+    """One dataset's matrix and labels, and its fits by name."""
+
+    x: Any
+    y: Any
+    fits: dict[str, splits.Split] = field(default_factory=dict)
+
+
+def generate(n_of: list[int], n_pos: list[int], dim: int, seed: int) -> tuple[Any, Any, Any]:
+    """Return x float32 (n, dim), y and domain (n,); eigenvalues fall as 1/i, mean variance 1."""
+    rng = np.random.default_rng(seed)
+    scale = np.arange(1, dim + 1) ** -0.5
+    scale *= math.sqrt(dim / (scale**2).sum())
+    turn = np.linalg.qr(rng.standard_normal((dim, dim), dtype=np.float32))[0]
+    basis = (scale[:, None] * turn).astype(np.float32)
+    mean = rng.normal(size=dim)
+    weight = np.arange(1, dim + 1) ** -0.25
+    shared = rng.normal(size=dim) * weight
+    domain = np.repeat(np.arange(len(n_of)), n_of)
+    y = np.concatenate(
+        [rng.permutation(np.arange(n) < p) for n, p in zip(n_of, n_pos, strict=True)]
+    )
+    x = np.empty((len(y), dim), dtype=np.float32)
+    for k in range(len(n_of)):
+        signal = shared + 0.5 * rng.normal(size=dim) * weight
+        signal *= 2 / np.linalg.norm(signal)
+        offset = mean + (0.7 * rng.normal(size=dim) @ basis if k else 0)
+        rows = np.flatnonzero(domain == k)
+        for i in range(0, len(rows), 4096):
+            block = rows[i : i + 4096]
+            z = rng.standard_normal((len(block), dim), dtype=np.float32)
+            z += ((y[block] - 0.5)[:, None] * signal).astype(np.float32)
+            x[block] = z @ basis + offset.astype(np.float32)
+    return x, y, domain
+
+
+def load(name: str, quick: bool) -> Data:
+    """Return a dataset with its fits: Monte Carlo, and by train domain where there are several."""
+    n_of, n_pos = SETS[name]
+    dim, less = (192, 16) if quick else (DIM, 1)
+    x, y, domain = generate(
+        [n // less for n in n_of], [p // less for p in n_pos], dim, seed=ord(name)
+    )
+    ids = [f"{i:06d}" for i in range(len(y))]
+    pool = splits.Pool(ids, [str(v) for v in y], [str(v) for v in domain], ids)
+    options = {"group_by": "annotation", "stratify": "none", "seed": 42}
+    data = Data(x, y)
+    for fold in range(5):
+        for fraction in splits.DEFAULT_FRACTIONS[2 if quick else 0 :]:
+            data.fits[f"{name} fold {fold}, {fraction}"] = splits.monte_carlo(
+                pool, fold, fraction, None, **options
+            )
+        for k in splits.train_domains("cross-domain", pool) if len(n_of) > 1 else []:
+            data.fits[f"{name} fold {fold}, domain {k}"] = splits.cross_domain(
+                pool, fold, 1.0, k, **options
+            )
+    return data
+
+
+def objective(x: Any, y: Any, rows: Any, v: Any, b: float) -> float:
+    """Return UNI's objective of (v, b) in float64, by its formula."""
+    total, cost = 0.0, x.shape[1] * 2 / 100
+    for i in range(0, len(rows), 8192):
+        part = rows[i : i + 8192]
+        z = x[part].astype(np.float64) @ v + b
+        total += float(np.logaddexp(0, np.where(y[part], -z, z)).sum())
+    return total / len(rows) + float(np.linalg.norm(v)) / (2 * math.sqrt(2) * cost)
+
+
+Solutions = dict[str, tuple[Any, float]]
+
+
+def ours(data: Data, n_threads: int | None, tol: float | None = None) -> Solutions:
+    """Return (v, b) of every fit, all at once."""
+    probes = [UniProbe() if tol is None else UniProbe(tol=tol) for _ in data.fits]
+    tasks = [
+        Task(p, s.train, data.y[s.train]) for p, s in zip(probes, data.fits.values(), strict=True)
+    ]
+    fit_many(data.x, tasks, n_threads=n_threads)
+    return {
+        name: (p.coef_[1] - p.coef_[0], float(p.intercept_[1] - p.intercept_[0]))
+        for name, p in zip(data.fits, probes, strict=True)
+    }
+
+
+def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
+    """Return (v, b) by UNI's settings of torch's LBFGS, in float32 from zero."""
+    linear = torch.nn.Linear(x.shape[1], 2)
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.zeros_(linear.bias)
+    optimiser = torch.optim.LBFGS(
+        linear.parameters(), max_iter=1000, history_size=100, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-7, tolerance_change=1e-9,
+    )  # fmt: skip
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+    cost = x.shape[1] * 2 / 100
+
+    def closure() -> Any:
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
+        loss = loss + (1 / cost) * 0.5 * linear.weight.norm(p=2)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    w, b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
+    return w[1] - w[0], float(b[1] - b[0])
+
+
+def sklearn_recipe(x: Any, y: Any, v: Any, tol: float) -> tuple[Any, float]:
+    """Return (v, b) of LogisticRegression at the C that matches UNI's penalty at its optimum v."""
+    cost = 2 * math.sqrt(2) * float(np.linalg.norm(v)) * x.shape[1] * 2 / 100 / len(y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = LogisticRegression(C=cost, tol=tol, max_iter=10_000).fit(x, y)
+    return found.coef_[0].astype(np.float64), float(found.intercept_[0])
+
+
+def one_by_one(
+    data: Data, recipe: Callable[[Any, Any, str], tuple[Any, float]], repeats: int
+) -> tuple[Solutions, dict[str, float]]:
+    """Return each fit's (v, b) and its seconds, the fastest of the repeats."""
+    found, seconds = {}, {}
+    for name, split in data.fits.items():
+        x, y = np.take(data.x, split.train, axis=0), data.y[split.train]
+        taken = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            found[name] = recipe(x, y, name)
+            taken.append(time.perf_counter() - started)
+        seconds[name] = min(taken)
+    return found, seconds
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Return the seconds of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """Return by how many bytes the resident memory grows at most while work runs."""
+    size, done, page = [0], threading.Event(), os.sysconf("SC_PAGE_SIZE")
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * page
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            size[0] = max(size[0], resident())
+
+    before = resident()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return size[0] - before
+
+
+def where_time_goes(data: list[Data], n_threads: int | None) -> dict[str, float]:
+    """Return wall seconds by part of one more run, and how often the matrix was read."""
+    spent: dict[str, float] = defaultdict(float)
+    parts = [
+        (solver, "fit_newton", "tiny fits (summed over threads)"),
+        (solver, "Moments", "covariance"),
+        (curvature.Shape, "_factor", "factoring"), (lockstep, "sweep", "reads of the matrix"),
+    ]  # fmt: skip
+    kept = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
+    for owner, name, label in parts:
+
+        def watched(
+            *args: Any, _of: Any = getattr(owner, name), _as: str = label, **kw: Any
+        ) -> Any:
+            started = time.perf_counter()
+            try:
+                return _of(*args, **kw)
+            finally:
+                spent[_as] += time.perf_counter() - started
+                spent[_as + ", calls"] += 1
+
+        setattr(owner, name, watched)
+    try:
+        spent["whole"] = timed(lambda: [ours(d, n_threads) for d in data])
+    finally:
+        for owner, name, original in kept:
+            setattr(owner, name, original)
+    return dict(spent)
+
+
+def path_ratio(data: Data, n_threads: int | None, repeats: int) -> dict[str, Any]:
+    """Return the seconds of `logreg`, 20 values of C, and of one `uni` fit to the same rows."""
+    split = next(reversed(data.fits.values()))
+    y, y_val = data.y[split.train], data.y[split.val]
+    seconds: dict[str, list[float]] = {"uni": [], "logreg": []}
+    for _ in range(repeats):
+        for name, probe in (("uni", UniProbe()), ("logreg", LogRegProbe())):
+            task = Task(probe, split.train, y, split.val, y_val)
+            seconds[name].append(timed(lambda t=task: fit_many(data.x, [t], n_threads=n_threads)))
+    uni, logreg = (statistics.median(seconds[k]) for k in ("uni", "logreg"))
+    return {"uni": uni, "logreg": logreg, "ratio": logreg / uni, "n_train": len(y)}
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return all figures of one run."""
+    data = {name: load(name, args.quick) for name in SETS}
+    memory = {
+        k: 1 + peak_memory(lambda d=d: ours(d, args.threads)) / d.x.nbytes for k, d in data.items()
+    }
+    found: dict[str, Solutions] = {"ours": {}, "uni": {}, "sklearn": {}}
+    seconds: dict[str, dict[str, Any]] = {k: {m: [] for m in found} for k in data}
+    loads = [os.getloadavg()[0]]
+    for name, d in data.items():
+        for _ in range(args.repeats):
+            seconds[name]["ours"].append(
+                timed(lambda d=d: found["ours"].update(ours(d, args.threads)))
+            )
+        for method, recipe in (
+            ("uni", lambda x, y, fit: uni_recipe(x, y)),
+            ("sklearn", lambda x, y, fit: sklearn_recipe(x, y, found["ours"][fit][0], args.tol)),
+        ):
+            solutions, taken = one_by_one(d, recipe, args.baseline_repeats)
+            found[method] |= solutions
+            seconds[name][method] = taken
+        for _ in range(args.repeats):  # again after the baselines, in case the machine got busier
+            seconds[name]["ours"].append(timed(lambda d=d: ours(d, args.threads)))
+        loads.append(os.getloadavg()[0])
+    excess, auroc = check(data, found, args.threads)
+    total = {
+        m: sum(
+            statistics.median(s[m]) if m == "ours" else sum(s[m].values()) for s in seconds.values()
+        )
+        for m in found
+    }
+    path = path_ratio(data["A"], args.threads, args.repeats)
+    return {
+        "ratio_uni": total["uni"] / total["ours"],
+        "ratio_sklearn": total["sklearn"] / total["ours"],
+        "worst_relative_objective_excess": max(excess["ours"].values()),
+        "ratio_path": path["ratio"],
+        "peak_memory_ratio": max(memory.values()),
+        "details": {
+            "seconds": seconds, "total_seconds": total, "excess": excess, "auroc": auroc,
+            "path": path, "memory": memory,
+            "where": where_time_goes(list(data.values()), args.threads),
+            "load": loads, "threads": args.threads or len(os.sched_getaffinity(0)),
+            "sklearn_tol": args.tol,
+        },
+    }  # fmt: skip
+
+
+def check(
+    data: dict[str, Data], found: dict[str, Solutions], n_threads: int | None
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Return each solution's excess over the best known objective, and our test AUROC."""
+    excess: dict[str, dict[str, float]] = {m: {} for m in found}
+    auroc = {}
+    for d in data.values():
+        tight = ours(d, n_threads, tol=1e-10)
+        for name, split in d.fits.items():
+            values = {m: objective(d.x, d.y, split.train, *s[name]) for m, s in found.items()}
+            best = min(objective(d.x, d.y, split.train, *tight[name]), *values.values())
+            for m, value in values.items():
+                excess[m][name] = value / best - 1
+            v, b = found["ours"][name]
+            auroc[name] = float(roc_auc_score(d.y[split.test], d.x[split.test] @ v + b))
+    return excess, auroc
+
+
+def report(result: dict[str, Any]) -> None:
+    """Print the table."""
+    details = result["details"]
+    print(f"{details['threads']} threads, load {' '.join(f'{v:.1f}' for v in details['load'])}\n")
+    print(f"{'':22}{'fits':>6}{'ours':>10}{'UNI':>10}{'sklearn':>10}{'x UNI':>8}{'x sklearn':>11}")
+    rows = [(k, len(s["uni"]), statistics.median(s["ours"]), *(sum(s[m].values()) for m in
+             ("uni", "sklearn"))) for k, s in details["seconds"].items()]  # fmt: skip
+    total = details["total_seconds"]
+    rows.append(("all", sum(r[1] for r in rows), total["ours"], total["uni"], total["sklearn"]))
+    for name, n, a, b, c in rows:
+        print(f"{name:22}{n:6}{a:9.2f}s{b:9.2f}s{c:9.2f}s{b / a:8.1f}{c / a:11.1f}")
+    for k, s in details["seconds"].items():
+        print(f"  {k}, our runs: {' '.join(f'{v:.2f}' for v in s['ours'])}")
+    print("\nexcess over the best known objective (relative): median, worst")
+    for m, values in details["excess"].items():
+        print(f"  {m:10}{statistics.median(values.values()):10.1e}{max(values.values()):10.1e}")
+    path = details["path"]
+    print(f"\nlogreg, 20 values of C, {path['n_train']} rows: {path['logreg']:.2f}s; "
+          f"one uni fit {path['uni']:.2f}s: {path['ratio']:.1f}x")  # fmt: skip
+    print(
+        "peak memory, in matrices:", " ".join(f"{k} {v:.3f}" for k, v in details["memory"].items())
+    )
+    print("\nwhere our time goes (one more run)")
+    for part, value in details["where"].items():
+        print(f"  {part:42}{value:8.0f}" if "calls" in part else f"  {part:42}{value:8.2f}s")
+
+
+def main() -> None:
+    """Measure, print, and write --json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3, help="of ours, before and after")
+    parser.add_argument("--baseline-repeats", type=int, default=1, help="the fastest counts")
+    parser.add_argument("--tol", type=float, default=1e-4, help="scikit-learn's (its default)")
+    parser.add_argument("--threads", type=int, default=None, help="for all three; default: all")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path, default=None)
+    args = parser.parse_args()
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    with threadpool_limits(args.threads):
+        result = measure(args)
+    report(result)
+    if args.json is not None:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
