@@ -60,7 +60,7 @@ def fill(uri: str, n: int, dim: int) -> Store:
 
 
 def seconds(what: Callable[[], Any]) -> float:
-    """Return the time of a call after one that does not count; letting go of its result is not in."""
+    """Return the time of a second call, without the time that letting go of its result takes."""
     what()
     started = time.perf_counter()
     result = what()

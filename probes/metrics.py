@@ -4,7 +4,8 @@ Every metric takes y, label codes (n,); p, probabilities float64 (n, K), column 
 weights (B, n); cut, the threshold chosen on validation; and returns float64 (B,), a value for each
 row of weights. Weights of one give the value itself, the counts of a resampling its bootstrap
 replicates, so a metric and its interval have one definition. Of two labels code 1 is the positive
-one. Where a row of weights leaves a label empty the value is NaN.
+one. Where a row of weights leaves a label empty the value is NaN, or, where that is asked for, the
+mean over the other labels.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ def average_precision(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
 def balanced_accuracy(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
     """Return the mean recall over labels when the most probable label is taken."""
     hit, _, true = _confusion(y, p.argmax(axis=1), w, p.shape[1])
-    return np.asarray(_ratio(hit, true).mean(axis=1))
+    return _mean(_ratio(hit, true))
 
 
 def f1(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
@@ -90,17 +91,20 @@ METRICS: dict[str, Metric] = {
 
 
 def evaluate(
-    y: Codes, p: Floats, w: Weights, cut: float, names: Sequence[str] = tuple(METRICS)
-) -> dict[str, Floats]:
+    y: Codes, p: Floats, w: Weights, cut: float, names: Sequence[str] = tuple(METRICS), *,
+    partial: bool = False,
+) -> dict[str, Floats]:  # fmt: skip
     """Return the named metrics as float64 (B,) for weights w (B, n).
 
     A row of weights that leaves a label without weight has no AUROC: all metrics are NaN there,
-    rather than one of them silently defined.
+    rather than one of them silently defined. If `partial`, two labels with weight are enough, and
+    macro means are over those.
     """
     if not len(y):
         return {name: np.full(len(w), np.nan) for name in names}
     weight_of = w @ (y[:, None] == np.arange(p.shape[1]))
-    whole = (weight_of > 0).all(axis=1)
+    n_there = (weight_of > 0).sum(axis=1)
+    whole = n_there >= (2 if partial else p.shape[1])
     return {name: np.where(whole, METRICS[name](y, p, w, cut), np.nan) for name in names}
 
 
@@ -140,7 +144,7 @@ def _curve(positive: NDArray[np.bool_], score: Floats, w: Weights) -> tuple[Floa
 
 def _per_label(area: Callable[[Floats, Floats], Floats], y: Codes, p: Floats, w: Weights) -> Floats:
     labels = [1] if p.shape[1] == 2 else range(p.shape[1])
-    return np.asarray(np.mean([area(*_curve(y == k, p[:, k], w)) for k in labels], axis=0))
+    return _mean(np.column_stack([area(*_curve(y == k, p[:, k], w)) for k in labels]))
 
 
 def _confusion(y: Codes, taken: Codes, w: Weights, n_labels: int) -> tuple[Floats, Floats, Floats]:
@@ -154,7 +158,13 @@ def _confusion(y: Codes, taken: Codes, w: Weights, n_labels: int) -> tuple[Float
 
 
 def _of_labels(each: Floats) -> Floats:
-    return np.asarray(each[:, 1] if each.shape[1] == 2 else each.mean(axis=1))
+    return np.asarray(each[:, 1]) if each.shape[1] == 2 else _mean(each)
+
+
+def _mean(each: Floats) -> Floats:
+    """Return the mean (B,) over labels (B, K), those that are NaN left out; NaN where all are."""
+    known = ~np.isnan(each)
+    return _ratio(np.where(known, each, 0).sum(axis=1), known.sum(axis=1))
 
 
 def _total(w: Weights) -> Floats:

@@ -239,7 +239,7 @@ class _Scorer:
         evaluated = evaluate_by(
             by, self.task.codes[test], p["test"], groups, cut=cut,
             seed=seed_of(row["manifest_id"], row["fold"], row["train_domain"]),
-            n_resamples=self.options.n_resamples,
+            n_resamples=self.options.n_resamples, partial=self._partial,
         )  # fmt: skip
         return Outcome(
             self.run, evaluated, scores, self._facts(cut, ci_by, None), self._learnt(cut)
@@ -260,13 +260,18 @@ class _Scorer:
         seed, n = seed_of(other.dataset), self.options.n_resamples
         everything = np.full(len(known), ALL)
         evaluated = evaluate_by(everything, codes[known], p, groups, cut=cut, seed=seed,
-                                n_resamples=n)  # fmt: skip
+                                n_resamples=n, partial=self._partial)  # fmt: skip
         domains = other.facts["domain"][known]
         if len(set(domains.tolist())) > 1:
             evaluated |= evaluate_by(domains, codes[known], p, groups, cut=cut, seed=seed,
-                                     n_resamples=n)  # fmt: skip
+                                     n_resamples=n, partial=self._partial)  # fmt: skip
         scores = {f"test:{other.dataset}": Scored(other.ids[known], p, self.order)}
         return Outcome(self.run, evaluated, scores, self._facts(cut, ci_by, other.dataset))
+
+    @property
+    def _partial(self) -> bool:
+        # A rare domain may be absent from a test set; a label that is leaves nothing to measure.
+        return self.options.target == "domain"
 
     def _groups(self, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
         by = "case" if self.run.split.row["group_by"] == "case" else "slide"

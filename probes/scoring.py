@@ -25,7 +25,7 @@ class Evaluated:
 
 def evaluate_by(
     names: Sequence[str] | NDArray[Any], codes: Codes, p: Floats, groups: NDArray[Any], *,
-    cut: float, seed: int, n_resamples: int,
+    cut: float, seed: int, n_resamples: int, partial: bool = False,
 ) -> dict[str, Evaluated]:  # fmt: skip
     """Return the evaluation of each name among `names` (n,), one eval domain an annotation.
 
@@ -36,7 +36,13 @@ def evaluate_by(
     for name in sorted(set(of.tolist())):
         mine = of == name
         metrics = bootstrap(
-            codes[mine], p[mine], groups[mine].tolist(), cut, seed=seed, n_resamples=n_resamples
+            codes[mine],
+            p[mine],
+            groups[mine].tolist(),
+            cut,
+            seed=seed,
+            n_resamples=n_resamples,
+            partial=partial,
         )
         n_pos = int((codes[mine] == 1).sum()) if p.shape[1] == 2 else None
         found[name] = Evaluated(metrics, int(mine.sum()), n_pos)

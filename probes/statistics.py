@@ -43,14 +43,18 @@ def resample(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.int32]:
 def bootstrap(
     y: Codes, p: Floats, groups: Sequence[str], cut: float, *,
     names: Sequence[str] = tuple(METRICS), n_resamples: int = N_RESAMPLES, seed: int = 0,
+    partial: bool = False,
 ) -> dict[str, Estimate]:  # fmt: skip
     """Return each metric with its percentile interval over resampled groups (Efron 1979).
 
-    y (n,), p (n, K) and groups (n,) are of the same test annotations. Replicates in which a label
-    is absent are left out; with fewer than two groups, or none left, there is no interval.
+    y (n,), p (n, K) and groups (n,) are of the same test annotations; partial as in `evaluate`.
+    Replicates in which a label is absent are left out; with fewer than two groups, or none left,
+    there is no interval.
     """
-    value = evaluate(y, p, np.ones((1, len(y))), cut, names)
-    replicates = _replicates(groups, n_resamples, seed, lambda w: evaluate(y, p, w, cut, names))
+    value = evaluate(y, p, np.ones((1, len(y))), cut, names, partial=partial)
+    replicates = _replicates(
+        groups, n_resamples, seed, lambda w: evaluate(y, p, w, cut, names, partial=partial)
+    )
     return {name: Estimate(float(value[name][0]), *interval(replicates[name])) for name in names}
 
 

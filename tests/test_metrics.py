@@ -99,6 +99,20 @@ def test_a_missing_label_has_no_value():
         assert np.isnan(none[name]).all()
 
 
+def test_partial_means_over_the_labels_that_are_there():
+    rng = np.random.default_rng(0)
+    y = np.array([0, 1, 1, 0, 3, 3, 0, 1])  # 2 is absent
+    p = rng.dirichlet(np.ones(4), size=8)
+    w = np.ones((1, 8))
+    assert np.isnan(evaluate(y, p, w, 0.5)["auroc"][0])
+    found = evaluate(y, p, w, 0.5, partial=True)
+    each = [roc_auc_score(y == k, p[:, k]) for k in (0, 1, 3)]
+    assert found["auroc"][0] == pytest.approx(np.mean(each))
+    recalls = recall_score(y, p.argmax(1), labels=[0, 1, 3], average=None)
+    assert found["balanced_accuracy"][0] == pytest.approx(recalls.mean())
+    assert np.isnan(evaluate(y[:1], p[:1], w[:, :1], 0.5, partial=True)["auroc"][0])
+
+
 @given(rows)
 def test_the_threshold_has_the_best_f1_of_all(rows):
     y, score, _ = (np.array(c) for c in zip(*rows, strict=True))
