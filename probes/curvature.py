@@ -6,6 +6,7 @@ centring (each sampled row about the mean of its own group) and between problems
 """
 
 from concurrent.futures import Executor
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,18 +54,23 @@ class Moments:
         panels = [slice(i, min(i + PANEL, d)) for i in range(0, d, PANEL)]
         blocks = [(a, b) for k, b in enumerate(panels) for a in panels[k:]]
         shift = self.origin.astype(x.dtype)
-        for i in range(0, len(sample), CHUNK):
-            with np.errstate(over="ignore", invalid="ignore"):
+
+        def chunk(i: int) -> Single:
+            with np.errstate(over="ignore", invalid="ignore"):  # found below
                 rows = take(x, sample, i, i + CHUNK)
                 rows -= shift
-                rows = rows.astype(np.float32, copy=False)
+                return np.asarray(rows, dtype=np.float32)
 
-            def add(block: tuple[slice, slice], rows: Single = rows) -> None:
-                a, b = block
-                with np.errstate(over="ignore", invalid="ignore"):  # found below
-                    self.square[a, b] += rows[:, a].T @ rows[:, b]
+        def add(block: tuple[slice, slice], rows: Single) -> None:
+            a, b = block
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.square[a, b] += rows[:, a].T @ rows[:, b]
 
-            list(run.map(add, blocks))
+        following = run.submit(chunk, 0)
+        for i in range(0, len(sample), CHUNK):
+            rows = following.result()
+            following = run.submit(chunk, i + CHUNK)
+            list(run.map(add, blocks, repeat(rows)))
             check_finite(self.square.diagonal())
             self.means += classes[i : i + CHUNK].T.astype(np.float32) @ rows
         n = classes.sum(axis=0)

@@ -6,9 +6,10 @@ what one sweep serves, and has one shape of the Hessian.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ COPIED = 0.1
 """Scattered rows that a lot may hold as copies rather than gather again and again, as a share of
 the matrix."""
 
+BESIDE = 0.05
+"""Memory for lots that are fitted side by side, each with a factored covariance, as a share of the
+matrix."""
+
 FAR = 100.0
 """Squared distance of the rows from zero, in total variances, from which on float32 needs help."""
 
@@ -51,19 +56,22 @@ def fit_many(
     small = [k for k, p in enumerate(problems) if _is_small(p, x.shape[1])]
     large = sorted(set(range(len(problems))) - set(small))
 
-    def alone(k: int) -> Solution:
+    def alone(k: int) -> dict[int, Solution]:
         rows = problems[k].rows
-        return fit_newton(x if rows is None else x[rows], problems[k])
+        return {k: fit_newton(x if rows is None else x[rows], problems[k])}
 
     # One thread per core and task; BLAS threads would wait for each other at every small product.
     n_threads = n_threads or len(os.sched_getaffinity(0))
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as run:
-        for k, solution in zip(small, run.map(alone, small), strict=True):
-            found[k] = solution
-            on_progress(len(found), len(problems))
-        for lot, names in _lots(x, problems, large, run):
-            found |= dict(zip(names, lot.fit(), strict=True))
-            on_progress(len(found), len(problems))
+        waiting = [run.submit(alone, k) for k in small]
+        lots = _lots(x, problems, large, run) if large else []
+        # Side by side, so that cores have work while one lot chooses its next steps.
+        n_side = int(BESIDE * len(x) / x.shape[1])
+        with ThreadPoolExecutor(min(max(n_side, 1), max(len(lots), 1))) as side:
+            waiting += [side.submit(lot) for lot in lots]
+            for future in waiting:
+                found |= future.result()
+                on_progress(len(found), len(problems))
     return [found[k] for k in range(len(problems))]
 
 
@@ -74,66 +82,61 @@ def _is_small(problem: Problem, d: int) -> bool:
 
 @dataclass
 class _Draft:
-    """Groups of a lot to be, and the rows they use."""
+    """Groups of a lot to be, the rows they use, and their classes of the sample."""
 
     used: NDArray[np.bool_]
     groups: list[Group] = field(default_factory=list)
+    classes: Indices = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
 
 
 def _lots(
     x: Matrix, problems: Sequence[Problem], large: Sequence[int], run: Executor
-) -> Iterator[tuple[Lot, list[int]]]:
-    """Yield lots and which problems they hold; all on one sample's moments."""
-    if not large:
-        return
-    drafts = _drafts([make_group(x, problems, m) for m in _families(len(x), problems, large)])
-    index = np.flatnonzero(np.logical_or.reduce([draft.used for draft in drafts]))
+) -> list[Callable[[], dict[int, Solution]]]:
+    """Return functions that fit a lot each; all lots draw on one sample's moments."""
+    lots = _drafts([make_group(x, problems, m) for m in _families(len(x), problems, large)])
+    index = np.flatnonzero(np.logical_or.reduce([lot.used for lot in lots]))
     n_sample = min(len(index), SAMPLE * x.shape[1])
     sample = index[np.arange(n_sample) * len(index) // n_sample]
     # A class of sampled rows per group, and one for the rest: a row counts for its first group.
-    classes, spans = [], []
-    for draft in drafts:
+    classes = []
+    for lot in lots:
         free = np.ones(len(x), dtype=bool)
-        for group in draft.groups:
+        for group in lot.groups:
             mine = np.zeros(len(x), dtype=bool)
             mine[group.rows] = True
             classes.append((mine & free)[sample])
             free &= ~mine
         classes.append(free[sample])
-        spans.append(np.arange(len(classes) - len(draft.groups) - 1, len(classes)))
+        lot.classes = np.arange(len(classes) - len(lot.groups) - 1, len(classes))
     moments = Moments(x, sample, np.column_stack(classes), run)
-    for draft, span in zip(drafts, spans, strict=True):
-        yield _lot(problems, draft.groups, moments, span, run)
+    return [partial(_fit_lot, lot, problems, moments, run) for lot in lots]
 
 
-def _lot(
-    problems: Sequence[Problem], groups: Sequence[Group], moments: Moments, span: Indices,
-    run: Executor,
-) -> tuple[Lot, list[int]]:  # fmt: skip
-    names = [int(k) for group in groups for k in group.members]
+def _fit_lot(
+    lot: _Draft, problems: Sequence[Problem], moments: Moments, run: Executor
+) -> dict[int, Solution]:
+    """Return the solutions of a lot's problems."""
+    names = [int(k) for group in lot.groups for k in group.members]
     mine = [problems[k] for k in names]
-    sizes = [len(group.members) for group in groups]
-    ends = np.cumsum(sizes)
-    own = [
-        replace(group, members=np.arange(end - size, end))
-        for group, size, end in zip(groups, sizes, ends, strict=True)
-    ]
-    room = COPIED * len(groups[0].x)
-    for i, group in enumerate(own):
-        if not isinstance(group.rows, slice) and group.n_rows <= room:
-            room -= group.n_rows
-            rows = slice(0, group.n_rows)
-            own[i] = replace(group, x=take(group.x, group.rows, 0, group.n_rows), rows=rows)
-    means = np.repeat(moments.origin + moments.means[span[:-1]], sizes, axis=0)
-    exact = groups[0].x.dtype == np.float64 or any(p.tol < 1e-8 for p in mine)
+    sizes = [len(group.members) for group in lot.groups]
+    x = lot.groups[0].x
+    room, own = COPIED * len(x), []
+    for group, size, end in zip(lot.groups, sizes, np.cumsum(sizes), strict=True):
+        one = replace(group, members=np.arange(end - size, end))
+        if not isinstance(one.rows, slice) and one.n_rows <= room:
+            room -= one.n_rows
+            copy = take(x, one.rows, 0, one.n_rows)
+            one = replace(one, x=copy, rows=slice(0, one.n_rows))
+        own.append(one)
+    means = np.repeat(moments.origin + moments.means[lot.classes[:-1]], sizes, axis=0)
+    exact = x.dtype == np.float64 or any(p.tol < 1e-8 for p in mine)
     dtype: Any = np.float64 if exact else np.float32
-    spread = moments.scale * len(moments.origin)
-    far = not exact and float(moments.origin @ moments.origin) > FAR * spread
-    lot = Lot(
-        mine, own, means, Shape(moments, span, len(mine)),
-        dtype=dtype, shift=moments.origin if far else None, run=run,
-    )  # fmt: skip
-    return lot, names
+    far = float(moments.origin @ moments.origin) > FAR * moments.scale * x.shape[1]
+    found = Lot(
+        mine, own, means, Shape(moments, lot.classes, len(mine)),
+        dtype=dtype, shift=moments.origin if far and not exact else None, run=run,
+    ).fit()  # fmt: skip
+    return dict(zip(names, found, strict=True))
 
 
 def _families(n: int, problems: Sequence[Problem], large: Sequence[int]) -> list[list[int]]:

@@ -1,8 +1,8 @@
 """One read of a shared matrix for many problems: values, gradients and curvatures.
 
-Rows go by in tiles small enough to stay in a core's cache between the two products that use them
-(logits, then gradient). Tiles are summed in fixed spans and spans in order, so that the result does
-not depend on the number of threads.
+Rows go by in spans, of which the second product (the gradient) finds in a near cache what the first
+(the logits) has read. Spans are summed in order, so that the result does not depend on the number
+of threads.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from probes.problems import Floats, Indices, Matrix, Problem
 
-SMALL_PRODUCT, MIN_TILE, MAX_TILE = 1_000_000, 32, 128
-"""Rows per product: at most 128 (x 1536 float32: 0.8 MB of a core's cache), and so few that
-rows x columns x problems stays below what OpenBLAS multiplies without packing a copy."""
+SPAN = 1024
+"""Rows per task. Python's lock is held between numpy's calls, so threads only keep out of each
+other's way while calls are few and long: one per step of the formula and span, not per tile."""
 
-SPAN = 2048
-"""Rows per task."""
+TILE, SMALL_PRODUCT, MIN_TILE = 128, 1_000_000, 32
+"""Rows per product within a call: 128 (x 1536 float32: 0.8 MB of a core's cache), or so few that
+rows x columns x problems stays below what OpenBLAS multiplies without packing a copy first."""
 
 DENSE = 0.8
 """From this share of a range of rows on, the whole range is read rather than its rows gathered."""
@@ -76,15 +77,13 @@ def _rows(problem: Problem) -> Rows:
     return slice(None) if problem.rows is None else problem.rows
 
 
-def take(x: Matrix, rows: Rows, start: int, stop: int, buffer: Matrix | None = None) -> Matrix:
-    """Return x[rows][start:stop], a view where rows is a slice, else a copy (in buffer)."""
+def take(x: Matrix, rows: Rows, start: int, stop: int) -> Matrix:
+    """Return x[rows][start:stop], a view where rows is a slice, else a copy."""
     if isinstance(rows, slice):
         view: Matrix = x[rows.start + start : min(rows.start + stop, rows.stop)]
         return view
-    index = rows[start:stop]
     # Indices are in range; "clip" spares numpy a buffered copy.
-    out = None if buffer is None else buffer[: len(index)]
-    return np.take(x, index, axis=0, mode="clip", out=out)
+    return np.take(x, rows[start:stop], axis=0, mode="clip")
 
 
 def sweep(
@@ -138,34 +137,50 @@ class _Task:
             return self._sums()
 
     def _sums(self) -> Point:
-        (d, k), dtype = self.w.shape, self.w.dtype
-        value, slope_b, bend = np.zeros(k), np.zeros(k), np.zeros(k)
-        slope = np.zeros((k, d), dtype=dtype)
-        tile = int(np.clip(SMALL_PRODUCT // (k * d), MIN_TILE, MAX_TILE))
-        buffer = np.empty((tile, d), dtype=self.x.dtype)
-        moved = bool(self.w.any())
-        end = min(self.start + SPAN, len(self.sign))
-        for i in range(self.start, end, tile):
-            j = min(i + tile, end)
-            x = take(self.x, self.rows, i, j, buffer).astype(dtype, copy=False)
-            if self.shift is not None:
-                x = x - self.shift.astype(dtype)
-            sign = self.sign[i:j].astype(dtype, copy=False)
-            z = x @ self.w + self.b if moved else np.tile(self.b, (j - i, 1))
-            z *= sign  # the margin; 0 where a row is not the problem's
-            e = np.abs(z)
-            np.negative(e, out=e)
-            np.exp(e, out=e)
-            wrong = np.where(z > 0, e, 1)
-            np.minimum(z, 0, out=z)
-            value -= z.sum(axis=0, dtype=np.float64)
-            mine = np.square(sign)
-            mine *= np.log1p(e)
-            value += mine.sum(axis=0, dtype=np.float64)
-            e += 1
-            wrong /= e
-            wrong *= sign
-            slope_b -= wrong.sum(axis=0, dtype=np.float64)
-            bend += np.einsum("ij,ij->j", wrong, sign - wrong)
-            slope -= wrong.T @ x
-        return Point(value, slope.astype(np.float64), slope_b, bend)
+        k, dtype = len(self.b), self.w.dtype
+        stop = min(self.start + SPAN, len(self.sign))
+        x = take(self.x, self.rows, self.start, stop).astype(dtype, copy=False)
+        if self.shift is not None:
+            x = x - self.shift.astype(dtype)
+        sign = self.sign[self.start : stop].astype(dtype, copy=False)
+        z = self._logits(x) if self.w.any() else np.zeros((len(x), k), dtype=dtype)
+        z += self.b
+        z *= sign  # the margin; 0 where a row is not the problem's
+        e = np.abs(z)
+        np.negative(e, out=e)
+        np.exp(e, out=e)
+        wrong = np.where(z > 0, e, 1)
+        np.minimum(z, 0, out=z)
+        value = -z.sum(axis=0, dtype=np.float64)
+        mine = np.square(sign)
+        mine *= np.log1p(e)
+        value += mine.sum(axis=0, dtype=np.float64)
+        e += 1
+        wrong /= e
+        wrong *= sign
+        slope_b = -wrong.sum(axis=0, dtype=np.float64)
+        bend = np.einsum("ij,ij->j", wrong, sign - wrong).astype(np.float64)
+        return Point(value, self._slope(x, wrong), slope_b, bend)
+
+    def _tiled(self, x: Matrix) -> tuple[Matrix, Matrix]:
+        """Return x as tiles (m, tile, d), and the rows that are left over."""
+        tile = SMALL_PRODUCT // self.w.size
+        tile = min(tile, TILE) if tile >= MIN_TILE else TILE
+        whole = len(x) // tile * tile
+        return x[:whole].reshape(-1, tile, x.shape[1]), x[whole:]
+
+    def _logits(self, x: Matrix) -> Matrix:
+        tiles, rest = self._tiled(x)
+        z = np.empty((len(x), len(self.b)), dtype=self.w.dtype)
+        whole = len(x) - len(rest)
+        np.matmul(tiles, self.w, out=z[:whole].reshape(*tiles.shape[:2], len(self.b)))
+        np.matmul(rest, self.w, out=z[whole:])
+        return z
+
+    def _slope(self, x: Matrix, wrong: Matrix) -> Floats:
+        tiles, rest = self._tiled(x)
+        whole = len(x) - len(rest)
+        turned = wrong[:whole].reshape(*tiles.shape[:2], len(self.b)).transpose(0, 2, 1)
+        slope = np.matmul(turned, tiles).sum(axis=0)
+        slope += wrong[whole:].T @ rest
+        return np.asarray(-slope, dtype=np.float64)
