@@ -67,5 +67,5 @@ def test_its_commands_run_from_it(wheel, tmp_path, tiny):
     run("embedstore", "ingest", "tiny", *model, "--weights", "timm:test_resnet=random")
     run("probes", "run", "tiny", *model)
     out = run("embedstore", "sql", "select count(*) as n from results", "--format", "csv")
-    assert out == "n\n20\n"
+    assert out == "n\n35\n"
     assert (tmp_path / "store").is_dir()

@@ -314,7 +314,10 @@ def test_a_mixed_dataset_is_audited_over_what_is_known(patches):
         n["shared_slides"] += bool(near)
         n["overlapping_patches"] += any(d < 56 for d in near)
         n["shared_centres"] += any(d < 28 for d in near)
-    shares = audit(found, split)
+    shares = audit(
+        split, slides=found.slides, cases=found.cases, centres_um=found.centres_um,
+        is_patch=found.is_patch,
+    )  # fmt: skip
     assert {k: shares[k] for k in PLACES} == {k: n[k] / len(known) for k in PLACES}
     assert 0 < shares["overlapping_patches"] < 1
 

@@ -1,5 +1,8 @@
 """kNN and prototype probes against scikit-learn on the same sphere, and by definition."""
 
+import contextlib
+from unittest import SkipTest
+
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -67,5 +70,9 @@ def test_blocks_types_and_one_label(probe, monkeypatch):
 
 @pytest.mark.parametrize("probe", [KnnProbe(), PrototypeProbe()])
 def test_scikit_learns_checks_pass(probe):
+    passed = 0
     for instance, check in estimator_checks_generator(probe):
-        check(instance)
+        with contextlib.suppress(SkipTest):  # checks of packages that are not here
+            check(instance)
+            passed += 1
+    assert passed > 40
