@@ -31,7 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from probes import curvature, lockstep, solver, splits
+from probes import curvature, lockstep, schemes, solver, splits
 from probes.linear import LogRegProbe, Task, UniProbe, fit_many
 
 DIM = 1536
@@ -91,11 +91,11 @@ def load(name: str, quick: bool) -> Data:
     data = Data(x, y)
     for fold in range(5):
         for fraction in splits.DEFAULT_FRACTIONS[2 if quick else 0 :]:
-            data.fits[f"{name} fold {fold}, {fraction}"] = splits.monte_carlo(
+            data.fits[f"{name} fold {fold}, {fraction}"] = schemes.monte_carlo(
                 pool, fold, fraction, None, **options
             )
-        for k in splits.train_domains("cross-domain", pool) if len(n_of) > 1 else []:
-            data.fits[f"{name} fold {fold}, domain {k}"] = splits.cross_domain(
+        for k in schemes.train_domains("cross-domain", pool) if len(n_of) > 1 else []:
+            data.fits[f"{name} fold {fold}, domain {k}"] = schemes.cross_domain(
                 pool, fold, 1.0, k, **options
             )
     return data
