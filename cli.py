@@ -189,7 +189,7 @@ def ingest_command(
     dtype: Annotated[
         str,
         typer.Option(
-            help="float32, bfloat16, float16, or auto: the fastest that keeps to float32 here."
+            help="float32, bfloat16, float16, or auto: see the README; float32 if it would differ."
         ),
     ] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a batch.")] = None,

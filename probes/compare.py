@@ -13,6 +13,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
 from embedstore.store import Store
 from probes.metrics import METRICS
+from probes.results import known
 from probes.scoring import ALL, seed_of
 from probes.slices import codes_of
 from probes.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
@@ -88,7 +89,7 @@ def compare(
         rows += _pairs(con, a, b, {k: (mine[k], theirs[k]) for k in shared}, options)
     whole = [r for r in rows if r["fold"] is None]
     for row, p in zip(whole, holm([_number(r["p_value"]) for r in whole]), strict=True):
-        row["p_holm"] = _known(p)
+        row["p_holm"] = known(p)
     return rows, notes
 
 
@@ -199,18 +200,14 @@ def _row(folds: Sequence[Fold], seed: int, options: CompareOptions) -> dict[str,
     row = {
         "n_test": round(float(np.mean([len(f.y) for f in folds]))),
         "n_groups": len({g for f in folds for g in f.groups}),
-        "difference": _known(found.difference), "ci_low": _known(found.low),
-        "ci_high": _known(found.high), "p_value": _known(found.p_value),
+        "difference": known(found.difference), "ci_low": known(found.low),
+        "ci_high": known(found.high), "p_value": known(found.p_value),
         "p_delong": None, "p_holm": None,
     }  # fmt: skip
     if len(folds) == 1 and options.metric == "auroc" and folds[0].a.shape[1] == 2:
         (fold,) = folds
-        row["p_delong"] = _known(delong(fold.y, fold.a[:, 1], fold.b[:, 1]).p_value)
+        row["p_delong"] = known(delong(fold.y, fold.a[:, 1], fold.b[:, 1]).p_value)
     return row
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _number(value: float | None) -> float:

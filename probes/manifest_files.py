@@ -23,7 +23,7 @@ from probes.manifests import (
     split_id,
     split_row,
 )
-from probes.splits import Split, check_fraction, lacking
+from probes.splits import ROLES, Split, check_fraction, lacking
 
 COLUMNS = ("dataset", "scheme", "group_by", "stratify", "where_sql", "seed", "manifest_id", "fold",
            "fraction", "train_domain", "role", "annotation_id", "label", "domain", "slide",
@@ -34,7 +34,6 @@ IMPORTED = "imported"
 """The scheme of a manifest that came from a file."""
 
 Key = tuple[int, float, str | None]
-ROLES = ("train", "val", "test")
 
 
 def manifest_table(store: Store, manifest_id: str) -> pa.Table:
@@ -174,7 +173,7 @@ def _splits(
             problems.append(f"row {n}: fold '{r.get('fold')}' or fraction '{r.get('fraction')}' "
                             "is no number")  # fmt: skip
             continue
-        if r["role"] not in ("train", "val", "test"):
+        if r["role"] not in ROLES:
             problems.append(f"row {n}: role '{r['role']}' (allowed: train, val, test)")
         elif r["annotation_id"] in place:
             parts[key][r["role"]].append(place[r["annotation_id"]])

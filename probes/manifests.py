@@ -16,6 +16,7 @@ from probes.schemes import SCHEMES, distinct_folds, train_domains
 from probes.splits import (
     DEFAULT_FRACTIONS,
     GROUPINGS,
+    ROLES,
     STRATA,
     InfeasibleError,
     Pool,
@@ -23,8 +24,6 @@ from probes.splits import (
     check_fraction,
     manifest_digest,
 )
-
-_ROLES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -240,15 +239,15 @@ def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
     """Return the recorded splits of a manifest by split id."""
     sql = f"select * from _splits where manifest_id = {literal(manifest_id)}"
     table = fetch(connect(store), sql)
-    rows = table.drop_columns([*_ROLES]).to_pylist()
+    rows = table.drop_columns([*ROLES]).to_pylist()
     return {
-        row["split_id"]: StoredSplit(row, {r: table[r][n].values for r in _ROLES})
+        row["split_id"]: StoredSplit(row, {r: table[r][n].values for r in ROLES})
         for n, row in enumerate(rows)
     }
 
 
 def _stored(row: dict[str, Any]) -> StoredSplit:
-    roles = {role: pa.array(row[role], pa.string()) for role in _ROLES}
+    roles = {role: pa.array(row[role], pa.string()) for role in ROLES}
     return StoredSplit({k: v for k, v in row.items() if k not in roles}, roles)
 
 
@@ -265,7 +264,7 @@ def split_row(
 ) -> dict[str, Any]:
     """Return the row of the splits table for fold, fraction and train domain, with its audit."""
     spec, (fold, fraction, domain) = found.spec, key
-    roles = {r: [found.pool.ids[i] for i in getattr(split, r)] for r in ("train", "val", "test")}
+    roles = {r: [found.pool.ids[i] for i in getattr(split, r)] for r in ROLES}
     return {
         "split_id": split_id(found.manifest_id, *key), "manifest_id": found.manifest_id,
         "dataset": spec.dataset, "scheme": spec.scheme, "group_by": spec.group_by,

@@ -119,14 +119,15 @@ def _results(o: Outcome) -> list[dict[str, Any]]:
     dataset = same.get("eval_dataset") or ""
     return [
         {**same, "result_id": f"{run.run_id}/{metric}/{dataset}/{domain}", "eval_domain": domain,
-         "metric": metric, "value": _known(e.value), "ci_low": _known(e.low),
-         "ci_high": _known(e.high), "n_test": found.n_test, "n_pos": found.n_pos}
+         "metric": metric, "value": known(e.value), "ci_low": known(e.low),
+         "ci_high": known(e.high), "n_test": found.n_test, "n_pos": found.n_pos}
         for domain, found in o.evaluated.items()
         for metric, e in found.metrics.items()
     ]  # fmt: skip
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """Return a number for a column, None for NaN: NULL in SQL."""
     return None if np.isnan(value) else value
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedstore.errors import EmbedstoreError
 from probes.splits import (
+    ROLES,
     Indices,
     InfeasibleError,
     Pool,
@@ -132,7 +133,7 @@ def predefined(
     Rows given as val are val at every fraction; where there are none, val is cut from the prefix.
     Rows in no split are in no role; train_domain is not used (None).
     """
-    train, val, test = (_in_split(pool, role) for role in ("train", "val", "test"))
+    train, val, test = (_in_split(pool, role) for role in ROLES)
     _check_given(pool, train, val, test, group_by)
     order = draw_order(pool, train, stratify, seed, fold, "predefined")
     subset = order[: subset_size(len(order), fraction)]

@@ -17,8 +17,8 @@ from embedstore.patches import VIEW_SETS
 from embedstore.query import connect, connect_to, fetch, fetch_rows, identifier, literal, views_name
 from embedstore.store import Store
 from probes.manifests import StoredSplit
+from probes.splits import ROLES
 
-ROLES = ("train", "val", "test")
 FACTS = ("label", "domain", "slide", "case_id")
 Rows = NDArray[np.int64]
 

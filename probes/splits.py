@@ -20,6 +20,7 @@ Indices = NDArray[np.int64]
 GroupBy = Literal["annotation", "slide", "case"]
 GROUPINGS: tuple[GroupBy, ...] = ("annotation", "slide", "case")
 STRATA = ("none", "label")
+ROLES = ("train", "val", "test")
 DEFAULT_FRACTIONS = (0.001, 0.01, 0.1, 1.0)
 
 
