@@ -53,6 +53,13 @@ _SCHEME_HELP = (
     "monte-carlo, cross-domain, leave-one-domain-out, or predefined: the dataset's own split."
 )
 _MATCHED_HELP = "With cross-domain: train every domain at the smallest one's size."
+CacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--patch-cache/--no-patch-cache",
+        help="Keep the patches read in the store, so that nothing reads them from slides again.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print rows as JSON.")]
 
 
@@ -197,6 +204,7 @@ def ingest_command(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Embed at most this many annotations.")
     ] = None,
+    patch_cache: CacheOption = True,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -211,6 +219,7 @@ def ingest_command(
         variation=Variation(pooling, _rgb(mean, "--mean"), _rgb(std, "--std")),
         patch_px=patch_px, mpp_out=mpp_out,
         device=device, dtype=dtype, batch_size=batch_size, workers=workers, limit=limit,
+        patch_cache=patch_cache,
     )  # fmt: skip
     opened = Store.open(store)
     models = list(dict.fromkeys(model))
@@ -241,6 +250,8 @@ def ingest_command(
         _say(f"{embedded:,} embedded in {report.seconds:.1f} s ({rate:.1f}/s, loading included)")
     else:
         _say("nothing to embed")
+    if report.n_cached:
+        _say(f"{report.n_cached:,} patches kept for later reading (--no-patch-cache keeps none)")
     if report.n_off_slide:
         _say(f"{report.n_off_slide} annotations lie off their slide and are not embedded")
     _say_problems(status.problems(opened, dataset))
@@ -271,6 +282,9 @@ def status_command(
         for r in rows
     ]  # fmt: skip
     _print_table(f"store {store}", shown)
+    n, n_bytes = status.patches(opened)
+    if n:
+        _say(f"{n:,} patches kept, {n_bytes / 1e6:,.0f} MB")
     if dataset is not None:
         _print_table(f"{dataset}: annotations", status.composition(opened, dataset))
         _say_notes(status.notes(opened, dataset))
@@ -328,8 +342,8 @@ def sql_command(
 ) -> None:
     """Ask the store in SQL (DuckDB), read only.
 
-    Views: datasets, annotations, slides, models, embeddings, embedding_views, manifests, splits,
-    results, predictions, probes, and each model's embeddings under its own name.
+    Views: datasets, annotations, slides, patches, models, embeddings, embedding_views, manifests,
+    splits, results, predictions, probes, and each model's embeddings under its own name.
     """
     from embedstore.query import run_sql
     from embedstore.store import Store

@@ -19,12 +19,13 @@ import numpy as np
 
 from embedstore.checkpoints import find_weights
 from embedstore.demo import write_demo
-from embedstore.embed import Embedded, Point, SlideJob, embed_slides
+from embedstore.embed import Embedded, embed_slides
 from embedstore.embedder import choose_device
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.models import load_embedder
 from embedstore.patches import PLAIN, PatchGeometry, read_patch
 from embedstore.query import connect, fetch_rows
+from embedstore.reading import Point, SlideJob
 from embedstore.register import AddOptions, add
 from embedstore.registry import REGISTRY
 from embedstore.slides import Slide

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import TABLES, model_table, view_id, views_schema, views_table
+from embedstore.layout import PATCHES, TABLES, model_table, view_id, views_schema, views_table
 from embedstore.patches import D4
 from embedstore.query import connect, fetch_rows, literal
 from embedstore.store import Store
@@ -82,6 +82,8 @@ def follow_changes(
             store.delete(model_table(model), "annotation_id", moved)
         if renamed:
             store.update_columns(model_table(model), pa.Table.from_pylist(update, schema=schema))
+    if moved and store.has_patches():
+        store.delete(PATCHES, "annotation_id", moved)
     view_key = views_schema(1).field("view_id")
     schema = pa.schema([view_key, *(f for f in schema if f.name != "annotation_id")])
     update = [{**r, "view_id": view_id(r["annotation_id"], v)} for r in update for v in D4]

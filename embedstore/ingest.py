@@ -3,7 +3,6 @@
 import functools
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from embedstore.checkpoints import Weights
 from embedstore.errors import EmbedstoreError
 from embedstore.layout import model_table, views_table
+from embedstore.patch_cache import PatchCache, slide_jobs
 from embedstore.patches import PLAIN, VIEW_SETS, PatchGeometry
 from embedstore.plan import (
     IDENTITY,
@@ -46,6 +46,7 @@ class IngestOptions:
     batch_size: int | None = None
     workers: int | None = None
     limit: int | None = None
+    patch_cache: bool = True
 
 
 @dataclass
@@ -67,7 +68,10 @@ class ModelReport:
 
 @dataclass
 class IngestReport:
-    """What an ingest did: one ModelReport a model, the slides set aside (name: why), seconds."""
+    """What an ingest did: one ModelReport a model, the slides set aside (name: why), seconds.
+
+    n_cached: patches that were read from slides and kept.
+    """
 
     dataset: str
     models: list[ModelReport]
@@ -75,6 +79,7 @@ class IngestReport:
     n_off_slide: int
     set_aside: dict[str, str]
     seconds: float = 0.0
+    n_cached: int = 0
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the work done is safe)
@@ -199,9 +204,11 @@ def _embed_missing(
     report: IngestReport,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    from embedstore.embed import SlideFailed, embed_slides, sample_patches
+    from embedstore.embed import SlideFailed, embed_slides
+    from embedstore.reading import sample_patches
 
-    jobs, geometry = _jobs(wanted), PatchGeometry(options.patch_px, options.mpp_out)
+    geometry = PatchGeometry(options.patch_px, options.mpp_out)
+    jobs = slide_jobs([_once(r) for r in wanted])
     needed = {m: n for m, n in names.items() if any(n in r["wants"] for r in wanted)}
     sample = functools.cache(lambda: sample_patches(jobs, geometry, N_SAMPLE))
     opened = [_open_model(store, m, n, weights[m], options, sample) for m, n in needed.items()]
@@ -210,11 +217,12 @@ def _embed_missing(
     rows = {r["annotation_id"]: r for r in wanted}
     writer = Writer(store, dataset, rows, {i["model"]: i for _, i in opened})
     by_name = {r.model: r for r in report.models}
+    cache = PatchCache(store, dataset, geometry) if options.patch_cache else None
     total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
     stream = embed_slides(
         jobs, embedders, geometry,
         batch_size=options.batch_size or (32 if on_cpu else 256),
-        workers=options.workers or min(os.cpu_count() or 1, 16),
+        workers=options.workers or min(os.cpu_count() or 1, 16), crops=cache,
     )  # fmt: skip
     on_progress(0, total)
     try:
@@ -232,6 +240,9 @@ def _embed_missing(
     finally:
         stream.close()
         writer.flush()
+        if cache is not None:
+            cache.flush()
+            report.n_cached = cache.n_kept
     for name in needed.values():
         store.compact(model_table(name))
     for name in set(needed.values()) & set(store.viewed_models()):
@@ -245,26 +256,11 @@ def _count(report: ModelReport, event: Any, rows: Mapping[str, Mapping[str, Any]
         report.n_views += view != PLAIN
 
 
-def _jobs(wanted: list[dict[str, Any]]) -> list[Any]:
-    """Return the work slide by slide; a patch wanted both by itself and as a view is read once."""
-    from embedstore.embed import Point, SlideJob
-
-    def once(views: Sequence[str]) -> list[str]:
-        return [v for v in views if v != PLAIN or SAME not in views]
-
-    by_slide: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in wanted:
-        by_slide[row["slide"]].append(row)
-    jobs = []
-    for slide, rows in by_slide.items():
-        points = [
-            Point(r["annotation_id"], r["x_l0"], r["y_l0"],
-                  {m: once(v) for m, v in r["wants"].items()})
-            for r in rows
-        ]  # fmt: skip
-        mpp = None if rows[0]["kind"] == "patch" else rows[0]["mpp"]
-        jobs.append(SlideJob(slide, rows[0]["path"], mpp, points))
-    return jobs
+def _once(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose patch is read once, also if wanted both by itself and as a view."""
+    wants = {m: [v for v in views if v != PLAIN or SAME not in views]
+             for m, views in row["wants"].items()}  # fmt: skip
+    return row | {"wants": wants}
 
 
 def _open_model(

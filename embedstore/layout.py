@@ -74,6 +74,16 @@ TABLES: dict[str, pa.Schema] = {
 LISTS = ("splits", "predictions", "probes")
 """Tables whose rows hold long lists, to be scanned a few rows at a time."""
 
+PATCHES = "patches"
+"""The table of cached patches, made by the first command that reads any."""
+
+PATCHES_SCHEMA = _schema(
+    "patch_id", annotation_id=TEXT, dataset=TEXT, slide=TEXT, size_px=INT, mpp_out=REAL,
+    n_bytes=INT, created_at=TIME, pixels=pa.binary(),
+)  # fmt: skip
+"""One row an annotation and scale: a crop of size_px pixels, wider than the patch it was read for,
+without loss (see `patch_cache.encode`)."""
+
 MODEL_PREFIX, VIEWS_PREFIX = "embeddings.", "views."
 """How the names of the tables of embeddings and of views begin."""
 

@@ -23,6 +23,23 @@ class PatchGeometry:
         """Return the patch's width in level-0 pixels of a slide with `mpp` um/px."""
         return self.size_px * self.mpp_out / mpp
 
+    def wide(self) -> "PatchGeometry":
+        """Return the square around the patch that holds it turned by any angle.
+
+        It is wider by a whole number of pixels on each side, so that its middle is the patch.
+        """
+        margin = math.ceil(self.size_px * (math.sqrt(2) - 1) / 2) + 1
+        return PatchGeometry(self.size_px + 2 * margin, self.mpp_out)
+
+
+def centre(crop: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    """Return the middle of a square crop (wide, wide, 3), uint8 (size_px, size_px, 3), as a view.
+
+    wide - size_px is even.
+    """
+    margin = (crop.shape[0] - size_px) // 2
+    return crop[margin : margin + size_px, margin : margin + size_px]
+
 
 PLAIN = ""
 """The view of a patch as it lies on the slide, which the model's own table holds."""
@@ -90,11 +107,16 @@ def read_patch(
     level = pick_level(slide.downsamples, scale)
     down = slide.downsamples[level]
     zoom = scale / down  # source pixels (of `level`) per patch pixel
-    left, top = x_l0 / down - size * zoom / 2, y_l0 / down - size * zoom / 2
+    x, y = x_l0 / down, y_l0 / down
     if abs(zoom - 1) < 1e-3:
         # Half pixels always go the same way, unlike with Python's round.
-        corner = (round(math.floor(left + 0.5) * down), round(math.floor(top + 0.5) * down))
+        x0, y0 = (math.floor(at - size * zoom / 2 + 0.5) for at in (x, y))
+        corner = (round(x0 * down), round(y0 * down))
         return np.asarray(slide.read_region(*corner, level, size, size), dtype=np.uint8)
+    # Pillow keeps a box in float32. Steps of 1/4096 pixel are exact there, so that the middle of a
+    # wider patch is the patch to the last bit; they move an edge by 0.02 source pixels at most.
+    x, y, zoom = (round(v * 4096) / 4096 for v in (x, y, zoom))
+    left, top = x - size * zoom / 2, y - size * zoom / 2
     # The bicubic filter reaches 2 source pixels, or 2 patch pixels where it shrinks: keep them.
     margin = math.ceil(2 * max(zoom, 1)) + 1
     x0, y0 = math.floor(left) - margin, math.floor(top) - margin

@@ -20,7 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import TABLES, model_schema, model_table, views_schema, views_table
+from embedstore.layout import (
+    PATCHES,
+    PATCHES_SCHEMA,
+    TABLES,
+    model_schema,
+    model_table,
+    views_schema,
+    views_table,
+)
 from embedstore.store import Store
 
 # An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
@@ -68,6 +76,9 @@ VIEWS: dict[str, str] = {
     ),
     "results": "select * exclude (result_id) from _results",
     "probes": "select * from _probes",
+    "patches": (
+        "select annotation_id, dataset, slide, size_px, mpp_out, n_bytes, created_at from _patches"
+    ),
     "predictions": (
         "select run_id, unnest(annotation_id) as annotation_id, role, label, "
         "unnest(score) as score from _predictions"
@@ -86,6 +97,8 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     unites them.
     """
     con = connect_to(store, *TABLES)
+    patches = store.lance(PATCHES) if store.has_patches() else PATCHES_SCHEMA.empty_table()
+    con.register("_patches", patches)
     for view, sql in VIEWS.items():
         con.execute(f"create view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"

@@ -85,3 +85,10 @@ def notes(store: Store, dataset: str) -> list[str]:
     sql = f"select notes from datasets where dataset = {literal(dataset)}"
     rows = fetch_rows(connect(store), sql)
     return list(rows[0]["notes"] or []) if rows else []
+
+
+def patches(store: Store) -> tuple[int, int]:
+    """Return how many patches are kept in a store, and their bytes."""
+    sql = "select count(*) as n, coalesce(sum(n_bytes), 0)::bigint as n_bytes from patches"
+    (row,) = fetch_rows(connect(store), sql)
+    return int(row["n"]), int(row["n_bytes"])

@@ -17,6 +17,8 @@ from embedstore.layout import (
     FORMAT,
     LISTS,
     MODEL_PREFIX,
+    PATCHES,
+    PATCHES_SCHEMA,
     TABLES,
     VIEWS_PREFIX,
     model_of_table,
@@ -156,6 +158,15 @@ class Store:
         """Make the table of a model's views if it is not there."""
         if model not in self.viewed_models():
             self._create(views_table(model), views_schema(dim))
+
+    def make_patches_table(self) -> None:
+        """Make the table of cached patches if it is not there."""
+        if not self.has_patches():
+            self._create(PATCHES, PATCHES_SCHEMA)
+
+    def has_patches(self) -> bool:
+        """Return whether any patch was ever cached."""
+        return PATCHES in self.tables() and self._is_made(PATCHES)
 
     def merge(
         self, name: str, rows: list[Mapping[str, Any]] | pa.Table, *, replace: bool = True
