@@ -44,6 +44,9 @@ embedstore_app = typer.Typer(
 probes_app = typer.Typer(
     name="probes", help="Linear probes on any slice of the embeddings.", **_SETTINGS
 )
+e2e_app = typer.Typer(
+    name="e2e", help="Models trained end to end on the manifests of the probes.", **_SETTINGS
+)
 
 StoreOption = Annotated[
     str,
@@ -709,6 +712,139 @@ def manifest_command(
     _say_leakage(shown)
 
 
+# ------------------------------------------------------------------------------------- e2e
+
+
+@e2e_app.command("run")
+def e2e_run_command(
+    dataset: Annotated[str, typer.Argument(help="A registered dataset with its slides.")],
+    backbone: Annotated[
+        str, typer.Option(help="resnet50, a registry name, or any timm architecture.")
+    ] = "resnet50",
+    weights: Annotated[
+        str | None, typer.Option(metavar="PATH|hub|random", help="Where it starts from.")
+    ] = None,
+    adapt: Annotated[
+        str, typer.Option(help="full: train all; lora: low-rank additions; head: the last layer.")
+    ] = "full",
+    scheme: Annotated[str, typer.Option(help=_SCHEME_HELP)] = "monte-carlo",
+    fraction: Annotated[
+        list[float] | None, typer.Option(help="Share of the training pool, in (0, 1]; repeatable.")
+    ] = None,
+    fold: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable; default: 0-4.")] = None,
+    group_by: Annotated[str, typer.Option(help="annotation, slide or case.")] = "annotation",
+    stratify: Annotated[str, typer.Option(help="none or label.")] = "none",
+    size_matched: Annotated[bool, typer.Option("--size-matched", help=_MATCHED_HELP)] = False,
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on the annotations view.")
+    ] = None,
+    train_domain: Annotated[
+        list[str] | None, typer.Option(help="By-domain schemes: only these; repeatable.")
+    ] = None,
+    manifest: Annotated[
+        str | None, typer.Option(help="Id of a recorded or imported manifest to train on.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Validations, evenly over the schedule.")] = 20,
+    min_steps: Annotated[
+        int, typer.Option(help="Steps of the schedule at least, however few the annotations.")
+    ] = 500,
+    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = 32,
+    max_lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 1e-4,
+    weight_decay: Annotated[float, typer.Option(help="Of Adam.")] = 0.0,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many epochs without a better one; cuts the cycle's end."),
+    ] = None,
+    lora_rank: Annotated[int, typer.Option(help="With --adapt lora.")] = 16,
+    jitter: Annotated[
+        float, typer.Option(help="Brightness, contrast and saturation vary by this share.")
+    ] = 0.2,
+    hue: Annotated[float, typer.Option(help="Hue varies by this share of a turn.")] = 0.05,
+    blur: Annotated[float, typer.Option(help="Largest sigma of the Gaussian blur, px.")] = 1.5,
+    rotate: Annotated[float, typer.Option(help="Largest rotation, degrees.")] = 180.0,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Flip across and down.")] = True,
+    patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224,
+    mpp_out: Annotated[float, typer.Option(help="Patch scale in um per pixel.")] = 0.25,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Of autocast: float32, bfloat16, or auto for what is fast here.")
+    ] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read patches.")] = None,
+    patch_cache: CacheOption = True,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the manifest.")] = 42,
+    force: Annotated[bool, typer.Option("--force", help="Train again what is recorded.")] = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Train and score on a manifest of `probes run`, into the same tables.
+
+    Recorded runs are skipped; an interrupted one goes on from its last epoch.
+    """
+    from e2e.recipe import Recipe
+    from e2e.run import Listener, TrainOptions, run
+    from embedstore.store import Store
+    from probes.manifests import ManifestSpec
+    from probes.results import summarise
+
+    recipe = Recipe(
+        adapt=adapt, epochs=epochs, min_steps=min_steps, batch_size=batch_size, max_lr=max_lr,
+        weight_decay=weight_decay, patience=patience, lora_rank=lora_rank, jitter=jitter, hue=hue,
+        blur=blur, rotate=rotate, flip=flip, patch_px=patch_px, mpp_out=mpp_out,
+    )  # fmt: skip
+    scheme = _scheme(scheme, size_matched)
+    spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
+    options = TrainOptions(
+        backbone=backbone, weights=weights, recipe=recipe, fractions=fraction, folds=fold,
+        train_domains=train_domain, manifest=manifest, device=device, dtype=dtype, workers=workers,
+        patch_cache=patch_cache, force=force,
+    )  # fmt: skip
+    with _bars() as add_bar:
+        listener = Listener(
+            reading=add_bar("reading patches", "patches"), step=add_bar("training", "steps"),
+            line=_say,
+        )  # fmt: skip
+        report = run(Store.open(store), spec, options, listener)
+    if as_json:
+        _print_json(report.rows)
+    else:
+        title = f"AUROC: {dataset}, {scheme}, by {group_by} (manifest {report.manifest_id})"
+        _print_summary(title, [vars(s) for s in summarise(report.rows)])
+    _say(f"{report.n_new} runs trained, {report.n_recorded} recorded before")
+    _say_notes(report.notes)
+    _say_leakage([s.row for s in report.splits])
+
+
+@e2e_app.command("predict")
+def e2e_predict_command(
+    run_id: Annotated[str, typer.Argument(help="A run that `e2e run` trained.")],
+    dataset: Annotated[str, typer.Argument(help="Any registered dataset with its slides.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="lora and head: the backbone's weights, if moved."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of autocast: float32, bfloat16, or auto.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read patches.")] = None,
+    patch_cache: CacheOption = True,
+    format: Annotated[SqlFormat, typer.Option(help="How rows are printed.")] = SqlFormat.table,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to a file; its ending decides the format.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Score a dataset with a trained model: annotation_id, label, score (its probability)."""
+    from e2e.predict import predict
+    from embedstore.store import Store
+
+    with _progress("scoring", "patches") as on_progress:
+        table = predict(
+            Store.open(store), run_id, dataset, weights=weights, device=device, dtype=dtype,
+            workers=workers, patch_cache=patch_cache, on_progress=on_progress,
+        )  # fmt: skip
+    _print_rows(table, format, output, as_json)
+
+
 # --------------------------------------------------------------------------------- printing
 
 
@@ -928,15 +1064,21 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed else "", style="dim")
 
 
+Bar = Callable[[int, int], None]
+
+
 @contextmanager
-def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and time left on stderr; Ctrl-C ends with a message and code 130."""
+def _bars() -> Iterator[Callable[[str, str], Bar]]:
+    """Show bars with rate and time left on stderr; Ctrl-C ends with a message and code 130.
+
+    Yields the function that adds one by its title and unit.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[unit]}"),
         _RateColumn(),
         TimeRemainingColumn(),
     )
@@ -944,12 +1086,23 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     try:
         with Progress(
             *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        ) as bars:
+
+            def add(what: str, unit: str) -> Bar:
+                task = bars.add_task(what, total=None, unit=unit)
+                return lambda done, total: bars.update(task, completed=done, total=total)
+
+            yield add
     except KeyboardInterrupt:
         _say("interrupted; what is stored is kept, the same command does the rest")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Bar]:
+    """Show one bar: see `_bars`."""
+    with _bars() as add:
+        yield add(what, unit)
 
 
 # ---------------------------------------------------------------------------- entry points
@@ -981,3 +1134,8 @@ def embedstore() -> None:
 def probes() -> None:
     """Run the `probes` command."""
     _main(probes_app)
+
+
+def e2e() -> None:
+    """Run the `e2e` command."""
+    _main(e2e_app)

@@ -108,7 +108,7 @@ class Embedder:
         x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"):
             try:
-                pooled = self._pool(x)
+                pooled = pool(self.network, self.entry.pooling, x)
             except torch.OutOfMemoryError as e:
                 raise EmbedstoreError(
                     f"{self.name} ran out of memory with {len(patches)} patches a batch; what is "
@@ -126,17 +126,21 @@ class Embedder:
             )
         return vectors
 
-    def _pool(self, x: torch.Tensor) -> torch.Tensor:
-        pooling = self.entry.pooling
-        tokens: torch.Tensor = self.network.forward_features(x)
-        if pooling not in TOKEN_POOLINGS:
-            pooled: torch.Tensor = self.network.forward_head(tokens, pre_logits=True)
-            return pooled
-        if pooling == "cls":
-            return tokens[:, 0]
-        # Registers sit between the class token and the patch tokens and are not averaged.
-        mean = tokens[:, self.network.num_prefix_tokens :].mean(1)
-        return mean if pooling == "mean" else torch.cat((tokens[:, 0], mean), dim=1)
+
+def pool(network: Any, pooling: str, x: torch.Tensor) -> torch.Tensor:
+    """Return what a network makes of normalised patches (n, 3, height, width): (n, dim).
+
+    `pooling` is an entry's: which tokens are taken or averaged, or the network's own way.
+    """
+    tokens: torch.Tensor = network.forward_features(x)
+    if pooling not in TOKEN_POOLINGS:
+        pooled: torch.Tensor = network.forward_head(tokens, pre_logits=True)
+        return pooled
+    if pooling == "cls":
+        return tokens[:, 0]
+    # Registers sit between the class token and the patch tokens and are not averaged.
+    mean = tokens[:, network.num_prefix_tokens :].mean(1)
+    return mean if pooling == "mean" else torch.cat((tokens[:, 0], mean), dim=1)
 
 
 def _lowest_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

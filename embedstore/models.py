@@ -107,9 +107,7 @@ def load_embedder(
     Random weights are seeded from `name`, so every process makes the same ones. EmbedstoreError
     where a key of the checkpoint is missing, extra or wrongly shaped, or the file is no checkpoint.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:12], 16))
-        network = build(entry)
+    network = _random(name, entry)
     if _count(network) != entry.n_params:
         raise EmbedstoreError(
             f"{name} was built with {_count(network):,} parameters, not {entry.n_params:,}; "
@@ -122,6 +120,17 @@ def load_embedder(
     network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     dtype = choose_dtype(dtype, device, entry.cuda_dtype)
     return Embedder(name, entry, weights, dtype, device, network)
+
+
+def _random(name: str, entry: ModelEntry) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:12], 16))
+        return build(entry)
+
+
+def random_sha256(name: str, entry: ModelEntry) -> str:
+    """Return the SHA-256 of the random weights that a name stands for."""
+    return state_sha256(_random(name, entry).state_dict())
 
 
 def build(entry: ModelEntry, **changes: object) -> Any:

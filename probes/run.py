@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from probes.manifest_files import recorded_manifest
 from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
 from probes.metrics import best_cut
 from probes.results import Outcome, Run, Scored, load_results, record, recorded_runs
-from probes.scoring import ALL, evaluate_by, seed_of
+from probes.scoring import ALL, evaluate_by, evaluate_split, seed_of
 from probes.slices import Matrix, codes_of, newest
 from probes.statistics import N_RESAMPLES
 
@@ -75,7 +75,7 @@ def run(
     """
     _check(store, options)
     models = _models(store, spec.dataset, options.models)
-    found, splits, notes = _splits(store, spec, options)
+    found, splits, notes = splits_for(store, spec, options)
     runs = [
         Run(s, name, _params(name, options), m["model"], m["weights"], m["weights_sha256"],
             options.target)
@@ -104,9 +104,30 @@ def run(
     return RunReport(found.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
 
 
-def _splits(
-    store: Store, spec: ManifestSpec, options: RunOptions
+class Asked(Protocol):
+    """Which splits of a manifest are asked for: see RunOptions."""
+
+    @property
+    def fractions(self) -> Sequence[float] | None:
+        """None: the fraction 1, or all of a recorded manifest."""
+
+    @property
+    def folds(self) -> Sequence[int] | None:
+        """None: the first five, or all of a recorded manifest."""
+
+    @property
+    def train_domains(self) -> Sequence[str] | None:
+        """None: all."""
+
+    @property
+    def manifest(self) -> str | None:
+        """The id of a recorded manifest, or None: what the spec makes."""
+
+
+def splits_for(
+    store: Store, spec: ManifestSpec, options: Asked
 ) -> tuple[Candidates, list[StoredSplit], list[str]]:
+    """Return a manifest's annotations, the splits asked for, made where missing, and notes."""
     if options.manifest is None:
         found = candidates(store, spec)
         splits, notes = ensure_splits(
@@ -180,7 +201,7 @@ def _run_model(
     elsewhere = None
     if options.eval_dataset is not None:
         elsewhere = Matrix(store, model, options.eval_dataset, options.views)
-    order = _order(store, found, options.target)
+    order = label_order(store, found, options.target)
     codes = _codes(matrix, options.target, order)
     tasks = [Task(r.method, rows[r.split.split_id], codes, len(order)) for r in runs]
     fits = fit_tasks(matrix, tasks, lambda done, total: on_progress(done))
@@ -195,7 +216,7 @@ def _run_model(
     on_progress(len(runs))
 
 
-def _order(store: Store, found: Candidates, target: str) -> list[str]:
+def label_order(store: Store, found: Candidates, target: str = "label") -> list[str]:
     """Return the labels (or domains) learnt, the positive label last where there are two."""
     if target == "domain":
         return sorted(set(found.pool.domains))
@@ -233,13 +254,10 @@ class _Scorer:
         scores = {r: Scored(self.matrix.ids[rows[r]], p[r], self.order)
                   for r in p if len(rows[r])}  # fmt: skip
         test = rows["test"]
-        domains = self.matrix.facts["domain"][test]
-        by = np.full(len(test), ALL) if row["train_domain"] is None else domains
         groups, ci_by = self._groups(self.matrix, test)
-        evaluated = evaluate_by(
-            by, self.task.codes[test], p["test"], groups, cut=cut,
-            seed=seed_of(row["manifest_id"], row["fold"], row["train_domain"]),
-            n_resamples=self.options.n_resamples, partial=self._partial,
+        evaluated = evaluate_split(
+            row, self.task.codes[test], p["test"], self.matrix.facts["domain"][test], groups,
+            cut=cut, n_resamples=self.options.n_resamples, partial=self._partial,
         )  # fmt: skip
         return Outcome(
             self.run, evaluated, scores, self._facts(cut, ci_by, None), self._learnt(cut)

@@ -1,0 +1,126 @@
+"""Augmentation of whole batches on the device: turned and flipped, recoloured, blurred.
+
+All draws come from a generator on the CPU, so that a batch is the same on any device.
+"""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from e2e.recipe import BLUR_SHARE, Recipe
+
+GREY = (0.299, 0.587, 0.114)
+"""Luma of RGB, ITU-R BT.601."""
+
+
+def plain(crops: torch.Tensor, size_px: int) -> torch.Tensor:
+    """Return the patches in the middle of crops, uint8 (n, wide, wide, 3), as they are.
+
+    float32 (n, 3, size_px, size_px), values 0 to 1.
+    """
+    margin = (crops.shape[1] - size_px) // 2
+    middle = crops[:, margin : margin + size_px, margin : margin + size_px]
+    return middle.permute(0, 3, 1, 2).float().div_(255)
+
+
+def augment(
+    crops: torch.Tensor, size_px: int, recipe: Recipe, generator: torch.Generator
+) -> torch.Tensor:
+    """Return one random version of each crop, uint8 (n, wide, wide, 3).
+
+    float32 (n, 3, size_px, size_px), values 0 to 1. Turning takes its corners from the crop.
+    """
+    n = crops.shape[0]
+    x = crops.permute(0, 3, 1, 2).float().div_(255)
+    x = _turned(x, size_px, _placements(n, recipe, generator).to(x.device))
+    x = _recoloured(x, _colours(n, recipe, generator).to(x.device))
+    return _blurred(x, recipe.blur, generator)
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(n, generator=generator) * (high - low) + low
+
+
+def _placements(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """Return (n, 2, 2): where offsets from a patch's middle lie in its crop."""
+    limit = math.radians(recipe.rotate)
+    angle = _uniform(n, -limit, limit, generator)
+    flips = torch.randint(0, 2, (2, n), generator=generator) * 2 - 1
+    across, down = flips if recipe.flip else torch.ones(2, n)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = (
+        torch.stack((across * cos, -down * sin), -1),
+        torch.stack((across * sin, down * cos), -1),
+    )
+    return torch.stack(rows, dim=1)
+
+
+def _turned(x: torch.Tensor, size_px: int, placements: torch.Tensor) -> torch.Tensor:
+    scaled = placements * (size_px / x.shape[-1])
+    theta = torch.cat((scaled, torch.zeros_like(scaled[:, :, :1])), dim=2)
+    grid = functional.affine_grid(theta, [len(x), 3, size_px, size_px], align_corners=False)
+    return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def _colours(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """Return (n, 4): brightness, contrast, saturation (factors) and hue (radians)."""
+    factors = [_uniform(n, 1 - recipe.jitter, 1 + recipe.jitter, generator) for _ in range(3)]
+    turn = 2 * math.pi * recipe.hue
+    return torch.stack((*factors, _uniform(n, -turn, turn, generator)), dim=1)
+
+
+def _recoloured(x: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+    """Return x with hue, saturation, contrast and brightness changed, in this order.
+
+    Each is linear in RGB, so together they are one matrix an image; contrast is about the image's
+    mean grey.
+    """
+    brightness, contrast, saturation, hue = colours.T[:, :, None, None]
+    grey = torch.tensor(GREY, device=x.device)
+    matrix = _hue_matrix(hue, grey)
+    matrix = saturation * matrix + (1 - saturation) * (grey @ matrix)[:, None, :]
+    middle = (grey @ matrix * x.mean((2, 3))).sum(1)[:, None, None]  # mean grey after that
+    offset = brightness * (1 - contrast) * middle
+    mixed = torch.baddbmm(offset.expand(-1, 3, 1), brightness * contrast * matrix, x.flatten(2))
+    return mixed.clamp_(0, 1).reshape(x.shape)
+
+
+def _hue_matrix(hue: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
+    """Return (n, 3, 3) turning colours by hue (n, 1, 1) about the grey axis, luma kept.
+
+    In the basis YIQ, whose chroma plane hue turns (ITU-R BT.601 / NTSC).
+    """
+    to_yiq = torch.stack((
+        grey, torch.tensor((0.596, -0.274, -0.322), device=grey.device),
+        torch.tensor((0.211, -0.523, 0.312), device=grey.device),
+    ))  # fmt: skip
+    zero, one, cos, sin = (
+        torch.zeros_like(hue), torch.ones_like(hue), torch.cos(hue), torch.sin(hue)
+    )  # fmt: skip
+    rows = ((one, zero, zero), (zero, cos, -sin), (zero, sin, cos))
+    turn = torch.cat([torch.cat(r, dim=2) for r in rows], dim=1)
+    matrix: torch.Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    return matrix
+
+
+def _blurred(x: torch.Tensor, blur: float, generator: torch.Generator) -> torch.Tensor:
+    """Return x with a share of its images blurred, each by a sigma of its own up to `blur` px."""
+    chosen = torch.rand(len(x), generator=generator) < BLUR_SHARE
+    sigma = _uniform(len(x), 0.1, max(blur, 0.1), generator)[chosen]
+    if blur <= 0.1 or not chosen.any():
+        return x
+    radius = math.ceil(3 * blur)
+    at = torch.arange(-radius, radius + 1)
+    kernels = torch.exp(-0.5 * (at / sigma[:, None]) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(3, dim=0)
+    kernels, rows = kernels.to(x.device)[:, None, None, :], chosen.to(x.device)
+    mine = x[rows].flatten(0, 1)[None]
+    n = mine.shape[1]
+    for pad, weight in (
+        ((radius, radius, 0, 0), kernels), ((0, 0, radius, radius), kernels.transpose(2, 3))
+    ):  # fmt: skip
+        padded = functional.pad(mine, pad, mode="reflect")
+        mine = functional.conv2d(padded, weight, groups=n)
+    x[rows] = mine[0].reshape(-1, *x.shape[1:])
+    return x

@@ -1,0 +1,110 @@
+"""The folder of a run, runs/RUN_ID in the store: what it is, how far it is, what it learnt.
+
+config.json comes first; model.safetensors is the best model so far; last.pt all that training needs
+to go on, gone when it is done; curve.csv a line an epoch. Each file is whole or not there.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pyarrow import fs
+
+from embedstore.errors import EmbedstoreError
+
+CONFIG, MODEL, LAST, CURVE = "config.json", "model.safetensors", "last.pt", "curve.csv"
+
+
+class RunFolder:
+    """The files of one run, in a local store or one on s3://."""
+
+    def __init__(self, store_uri: str, run_id: str) -> None:
+        """Name the folder; it is made by the first file written."""
+        self.name = f"{store_uri.rstrip('/')}/runs/{run_id}"
+        if "://" in store_uri:
+            self._fs, root = fs.FileSystem.from_uri(store_uri)
+        else:
+            self._fs, root = fs.LocalFileSystem(), str(Path(store_uri).resolve())
+        self._root = f"{root.rstrip('/')}/runs/{run_id}"
+
+    def has(self, file: str) -> bool:
+        """Return whether a file is there."""
+        return bool(self._fs.get_file_info(f"{self._root}/{file}").type == fs.FileType.File)
+
+    def clear(self) -> None:
+        """Remove the folder and all in it."""
+        if self._fs.get_file_info(self._root).type == fs.FileType.Directory:
+            self._fs.delete_dir(self._root)
+
+    def remove(self, file: str) -> None:
+        """Remove a file if it is there."""
+        if self.has(file):
+            self._fs.delete_file(f"{self._root}/{file}")
+
+    def _write(self, file: str, data: bytes) -> None:
+        self._fs.create_dir(self._root, recursive=True)
+        path = f"{self._root}/{file}"
+        try:
+            with self._fs.open_output_stream(f"{path}.part") as out:
+                out.write(data)
+            self._fs.move(f"{path}.part", path)
+        except OSError as e:
+            raise EmbedstoreError(
+                f"{self.name}/{file} could not be written ({e}); what was there is unchanged: check"
+                " its space and rights, then run again"
+            ) from e
+
+    def _read(self, file: str) -> bytes:
+        try:
+            with self._fs.open_input_stream(f"{self._root}/{file}") as source:
+                return bytes(source.read())
+        except FileNotFoundError as e:
+            raise EmbedstoreError(
+                f"{self.name} has no {file}; `e2e run` with --force trains the run again"
+            ) from e
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write what the run is."""
+        self._write(CONFIG, (json.dumps(dict(config), indent=1) + "\n").encode())
+
+    def config(self) -> dict[str, Any]:
+        """Return what the run is; EmbedstoreError where nothing says so."""
+        config: dict[str, Any] = json.loads(self._read(CONFIG))
+        return config
+
+    def write_model(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Write parameters and buffers: as bytes, so that training on does not change them."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        self._write(MODEL, safetensors.torch.save(tensors))
+
+    def model(self) -> dict[str, torch.Tensor]:
+        """Return what `write_model` wrote, on the CPU."""
+        state: dict[str, torch.Tensor] = safetensors.torch.load(self._read(MODEL))
+        return state
+
+    def write_last(self, state: Mapping[str, Any]) -> None:
+        """Write all that training needs to go on."""
+        out = io.BytesIO()
+        torch.save(dict(state), out)
+        self._write(LAST, out.getvalue())
+
+    def last(self) -> dict[str, Any] | None:
+        """Return what `write_last` wrote, on the CPU; None where training has not begun."""
+        if not self.has(LAST):
+            return None
+        data = io.BytesIO(self._read(LAST))
+        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        return state
+
+    def write_curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a line an epoch as CSV."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write(CURVE, out.getvalue().encode())
