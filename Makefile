@@ -27,6 +27,8 @@ demo: install
 	$(BIN)/probes split demo --store $(STORE)
 	$(BIN)/probes run demo --scheme cross-domain --store $(STORE)
 	$(BIN)/probes run demo --fraction 0.01 --fraction 0.1 --fraction 1 --store $(STORE)
+	$(BIN)/e2e run demo --backbone efficientnet-lite0 --patch-px 112 --epochs 2 --min-steps 50 \
+	  --fold 0 --store $(STORE)
 	@echo "The store to query next: $(STORE)"
 	@echo "  $(BIN)/embedstore sql \"select model, fraction, avg(value) as auroc from results where metric = 'auroc' and eval_domain = 'all' group by all order by all\" --store $(STORE)"
 

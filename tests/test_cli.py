@@ -234,6 +234,7 @@ def test_every_command_has_help_with_examples_of_its_options():
     for app, commands in (
         ("embedstore", "add ingest status models sql export import neighbors demo"),
         ("probes", "split run"),
+        ("e2e", "run predict"),
     ):
         shown = run_command(app, "--help").out
         for name in commands.split():

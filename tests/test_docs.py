@@ -44,7 +44,7 @@ def test_the_tour_runs_word_for_word(tour):
 
 
 def test_every_command_and_view_is_in_the_readme():
-    for app in ("embedstore", "probes"):
+    for app in ("embedstore", "probes", "e2e"):
         helped = run_command(app, "--help", env={"COLUMNS": "100"}).out
         commands = re.findall(r"^│ ([a-z]+) ", helped, flags=re.MULTILINE)
         assert commands
@@ -56,7 +56,7 @@ def test_every_command_and_view_is_in_the_readme():
 
 def test_the_file_map_is_complete():
     listed = set(re.findall(r"[a-z_0-9]+", README[README.index("## Where things are") :]))
-    for package in ("embedstore", "probes"):
+    for package in ("embedstore", "probes", "e2e"):
         for path in (ROOT / package).glob("[a-z]*.py"):
             assert path.stem in listed, path
 

@@ -18,7 +18,7 @@ BOUNDARIES = {
     "openslide": {"slides.py"}, "timm": {"models.py"}, "lancedb": {"store.py"},
     "duckdb": {"query.py"}, "huggingface_hub": {"checkpoints.py"},
     "typer": {"cli.py"}, "rich": {"cli.py"}, "tifffile": {"demo_files.py"},
-    "h5py": {"read_h5.py"},
+    "h5py": {"read_h5.py"}, "peft": {"network.py"},
 }  # fmt: skip
 
 
