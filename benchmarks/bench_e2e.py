@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=None, help="default: 6 on a CPU, 100 on a GPU")
+    parser.add_argument("--steps", type=int, default=None, help="default: 4 on a CPU, 100 on a GPU")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
@@ -63,7 +63,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
     """Return medians (images a second) and ratios of one run."""
     device = choose_device("auto")
     machine = Machine(device, choose_dtype("auto", device, "bfloat16"), 2)
-    n_steps = args.steps or (6 if device.type == "cpu" else 100)
+    n_steps = args.steps or (4 if device.type == "cpu" else 100)
     recipe = Recipe(batch_size=args.batch_size)
     demo = write_demo(folder / "demo", n_slides_per_domain=2)
     uri = str(folder / "store")
