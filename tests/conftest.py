@@ -62,6 +62,15 @@ def write_slide(
     return path
 
 
+def write_csv(path: Path, rows: Sequence[dict]) -> Path:
+    """Write rows under the names of the first one's columns."""
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
 @dataclass(frozen=True)
 class TinyDataset:
     """Generated slides with annotations in a CSV file; rows as written."""
@@ -90,12 +99,7 @@ def make_tiny(
                 rows.append({"slide": name, "x": f"{x}.5", "y": f"{y}", "label": label,
                              "domain": domain, "case": f"case-{domain}"})  # fmt: skip
             write_slide(slides / name, pixels)
-    file = folder / "tiny.csv"
-    with file.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return TinyDataset(slides, file, rows)
+    return TinyDataset(slides, write_csv(folder / "tiny.csv", rows), rows)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """`--scheme predefined`: the dataset's own split, from its file to the scores."""
 
-import csv
 import hashlib
 from collections import Counter
 from dataclasses import replace
@@ -21,7 +20,7 @@ from probes.manifests import ManifestSpec, candidates, ensure_splits
 from probes.run import RunOptions, run
 from probes.schemes import distinct_folds, monte_carlo, predefined
 from probes.splits import InfeasibleError, Pool, manifest_digest, subset_size, train_size
-from tests.conftest import run_command
+from tests.conftest import run_command, write_csv
 
 PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}
 
@@ -155,14 +154,6 @@ def test_a_split_that_cannot_be_used_says_what_to_do(rows, group_by, said):
     with pytest.raises(EmbedstoreError, match=said) as e:
         predefined(pool_of(*rows), 0, 1.0, None, group_by=group_by, stratify="none", seed=1)
     assert not isinstance(e.value, InfeasibleError)  # no fraction would help
-
-
-def write_csv(path, rows):
-    with path.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def with_splits(rows, roles):

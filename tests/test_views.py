@@ -22,7 +22,7 @@ from embedstore.register import AddOptions, add
 from embedstore.slides import Slide
 from embedstore.status import status
 from embedstore.store import Store
-from tests.conftest import BIN
+from tests.conftest import BIN, write_csv
 
 RESNET = "timm:test_resnet"
 D4_OPTIONS = IngestOptions(weights={RESNET: "random"}, dtype="float32", views="d4")
@@ -138,16 +138,10 @@ def test_killed_in_the_middle_the_same_command_completes_the_views(data, tmp_pat
 
 
 def test_moved_and_renamed_annotations_reach_the_views(tiny, tmp_path):
-    import csv
-
     uri, file = str(tmp_path / "s"), tmp_path / "a.csv"
 
     def register(rows: list[dict[str, str]]) -> None:
-        with file.open("w", newline="") as f:
-            writer = csv.DictWriter(f, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        add(uri, "tiny", file, AddOptions(slides=tiny.slides))
+        add(uri, "tiny", write_csv(file, rows), AddOptions(slides=tiny.slides))
 
     rows = [{**r, "id": str(k)} for k, r in enumerate(tiny.rows)]
     register(rows)
