@@ -12,14 +12,12 @@ from embedstore.patches import PLAIN
 from embedstore.query import connect, fetch_rows, identifier, literal, views_name
 from embedstore.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.slides import probe, probe_patch
+from embedstore.status import IMPORTED
 from embedstore.store import Store
 
 IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
             "std")  # fmt: skip
 """What a model's name stands for."""
-
-IMPORTED = "imported"
-"""Arch and pooling of a model whose embeddings came from a file that does not say what made it."""
 
 
 def retry_slides(store: Store, dataset: str) -> None:

@@ -1,10 +1,21 @@
-"""The verb `status`: what a store holds, per dataset and model."""
+"""The verb `status`: what a store holds, per dataset and model, and how to get what it lacks."""
 
 from typing import Any
 
 from embedstore.layout import model_table
-from embedstore.query import check_dataset, connect, fetch_rows, identifier, literal, views_name
+from embedstore.query import (
+    check_dataset,
+    connect,
+    connect_to,
+    fetch_rows,
+    identifier,
+    literal,
+    views_name,
+)
 from embedstore.store import Store
+
+IMPORTED = "imported"
+"""Arch and pooling of a model whose embeddings came from a file that does not say what made it."""
 
 
 def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
@@ -57,6 +68,17 @@ def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[s
         **d, "done": counts["done"], "missing": _usable(d) - counts["usable"], "views": views,
         **{k: m[k] for k in keep}, **store.stats(model_table(m["model"])),
     }  # fmt: skip
+
+
+def how_to_embed(store: Store, dataset: str, model: str, views: str | None = None) -> str:
+    """Return the command that gives a dataset the embeddings, or views, that a model lacks."""
+    sql = f"select arch from _models where model = {literal(model)}"
+    imported = fetch_rows(connect_to(store, "models"), sql) == [{"arch": IMPORTED}]
+    if imported and views is None:
+        return f"embedstore import {dataset} FILE --model {model}"
+    # What is imported has no views: they come from slides, under another name.
+    name = "MODEL --as NAME" if imported else model
+    return f"embedstore ingest {dataset} --model {name}" + (f" --views {views}" if views else "")
 
 
 def composition(store: Store, dataset: str) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Beyond the paper's two experiments: other schemes, targets, datasets, views; compare; predict."""
 
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,21 +31,24 @@ def query(store, sql):
     return fetch_rows(connect(store), sql)
 
 
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory) -> Store:
-    """Two datasets, 3 domains of unequal size, 30 slides of 15 cases; two models and views."""
+def plant_two(uri: str, n_d: int, n_e: int) -> Store:
+    """Register datasets d and e, 3 domains of unequal size, 30 slides of 15 cases each."""
     rng = np.random.default_rng(3)
-    folder = tmp_path_factory.mktemp("planted")
-    uri = str(folder / "s")
-    for name, n in (("d", 600), ("e", 200)):
+    for name, n in (("d", n_d), ("e", n_e)):
         rows = []
         for k in range(n):
             s = min(int(rng.integers(0, 30)), int(rng.integers(0, 30)))
             rows.append({"slide": f"{name}{s:02d}.tiff", "x": k, "y": k % 50, "case": f"c{s // 2}",
                          "label": ("mitosis", "imposter")[int(rng.random() < 0.6)],
                          "domain": f"dom{(s // 2) % 3}"})  # fmt: skip
-        add(uri, name, write_csv(folder / f"{name}.csv", rows), AddOptions())
-    store = Store.open(uri)
+        add(uri, name, write_csv(Path(f"{uri}-{name}.csv"), rows), AddOptions())
+    return Store.open(uri)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory) -> Store:
+    """Two datasets; two models and views."""
+    store = plant_two(str(tmp_path_factory.mktemp("planted") / "s"), 600, 200)
     plant(store, "strong", 240, 2.5)
     plant(store, "weak", 160, 1.5)
     plant_views(store, "strong", 240)
@@ -169,8 +174,13 @@ def test_predict_repeats_the_stored_predictions(planted):
     assert len(done.out.splitlines()) == 601
     run(planted, ManifestSpec("d"), RunOptions(models=["weak"], folds=[3], methods=["knn"]))
     (knn,) = query(planted, "select distinct run_id from results where method = 'knn'")
-    with pytest.raises(EmbedstoreError, match="keeps no coefficients"):
-        predict(planted, knn["run_id"], "d")
+    with pytest.raises(EmbedstoreError, match=r"only linear probes \(uni, logreg\) do") as e:
+        predict(planted, knn["run_id"], "e")
+    # What the message says instead scores with that very run.
+    instead = shlex.split(str(e.value).split("`")[1])
+    done = run_command(*instead, "--json", "--store", planted.uri)
+    assert {(r["run_id"], r["eval_dataset"]) for r in done.json()} == {(knn["run_id"], "e")}
+    assert "1 fits done" in done.err
     with pytest.raises(EmbedstoreError, match="no run 'x'"):
         predict(planted, "x", "d")
 
