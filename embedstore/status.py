@@ -95,15 +95,15 @@ def composition(store: Store, dataset: str) -> list[dict[str, Any]]:
 def problems(store: Store, dataset: str) -> list[dict[str, Any]]:
     """Return the slides of a dataset that are not ok and how many annotations each holds."""
     return fetch_rows(
-        connect(store),
-        "select s.slide, s.status, s.problem, count(*) as n_annotations from slides s "
-        "join annotations a using (dataset, slide) "
+        connect_to(store, "slides", "annotations"),
+        "select s.slide, s.status, s.problem, count(*) as n_annotations from _slides s "
+        "join _annotations a using (dataset, slide) "
         f"where s.dataset = {literal(dataset)} and s.status != 'ok' group by all order by all",
     )
 
 
 def notes(store: Store, dataset: str) -> list[str]:
     """Return what the last `add` of a dataset left out or assumed."""
-    sql = f"select notes from datasets where dataset = {literal(dataset)}"
-    rows = fetch_rows(connect(store), sql)
+    sql = f"select notes from _datasets where dataset = {literal(dataset)}"
+    rows = fetch_rows(connect_to(store, "datasets"), sql)
     return list(rows[0]["notes"] or []) if rows else []

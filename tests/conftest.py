@@ -1,6 +1,8 @@
 """Shared fixtures: generated slides and datasets, the real data beside the checkout, the commands."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import subprocess
@@ -129,6 +131,31 @@ def run_command(*words: object, env: dict[str, str] | None = None) -> Ran:
         command, capture_output=True, text=True, timeout=600, env={**os.environ, **(env or {})}
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def call_command(*words: object, env: dict[str, str] | None = None) -> Ran:
+    """Call what a console script calls, in this process: no start of Python, no imports.
+
+    `test_a_call_shows_what_a_process_shows` holds that both are one.
+    """
+    import cli
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code: object = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", list(map(str, words)))
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        try:
+            getattr(cli, str(words[0]))()
+        except SystemExit as e:
+            code = e.code or 0
+    assert isinstance(code, int)
+    return Ran(code, *(f.buffer.getvalue().decode() for f in (out, err)))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The commands as real processes: the issue's path on real slides, and every kind of bad input."""
+"""The commands: the issue's path on real slides as real processes, and every kind of bad input."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, run_command
+from tests.conftest import BIN, call_command, run_command
 
 MODEL = "dinov2-vits14"
 
@@ -130,7 +130,7 @@ def test_status_and_models(real):
 ])  # fmt: skip
 def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, code, said):
     words = [w.format(csv=tiny.csv) if "{csv}" in w else w for w in words]
-    done = run_command(*words, env={"EMBEDSTORE_URI": embedded})
+    done = call_command(*words, env={"EMBEDSTORE_URI": embedded})
     assert done.code == code, done.err
     flat = re.sub(r"[│\s]+", " ", done.err)
     assert said in flat
@@ -140,19 +140,32 @@ def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, cod
         assert done.err.startswith("error: ")
 
 
+@pytest.mark.parametrize("words", [
+    ["probes", "split", "tiny", "--fractions", "1", "--json"],
+    ["embedstore", "status"],
+    ["embedstore", "sql", "select * from annotations order by 1", "--format", "csv"],
+    ["embedstore", "sql", "selec 1"],
+    ["probes", "run", "tiny", "--method"],
+])  # fmt: skip
+def test_a_call_shows_what_a_process_shows(embedded, words):
+    env = {"EMBEDSTORE_URI": embedded, "COLUMNS": "80"}
+    call_command(*words, env=env)  # from here on nothing is new
+    assert call_command(*words, env=env) == run_command(*words, env=env)
+
+
 def test_a_checkpoint_of_another_architecture(embedded, vits14_file):
-    done = run_command("embedstore", "ingest", "tiny", "--model", "timm:resnet18", "--weights",
+    done = call_command("embedstore", "ingest", "tiny", "--model", "timm:resnet18", "--weights",
                        f"timm:resnet18={vits14_file}", "--store", embedded)  # fmt: skip
     assert done.code == 1
     assert "is not a resnet18 checkpoint" in done.err
-    models = run_command(
+    models = call_command(
         "embedstore", "sql", "select model from models", "--json", "--store", embedded
     )
     assert "timm:resnet18" not in {r["model"] for r in models.json()}
 
 
 def test_results_on_stdout_messages_on_stderr(embedded):
-    split = run_command(
+    split = call_command(
         "probes", "split", "tiny", "--fractions", "1", "--json", "--store", embedded
     )
     rows = json.loads(split.out)
@@ -162,7 +175,7 @@ def test_results_on_stdout_messages_on_stderr(embedded):
 
 
 def test_sql_says_when_it_shows_a_part(embedded):
-    done = run_command("embedstore", "sql", "select * from range(700)", "--store", embedded)
+    done = call_command("embedstore", "sql", "select * from range(700)", "--store", embedded)
     assert "first 500 of 700 rows" in done.err
 
 
@@ -235,10 +248,10 @@ def test_every_command_has_help_with_examples_of_its_options():
         ("embedstore", "add ingest status models sql export import neighbors demo"),
         ("probes", "split run"),
     ):
-        shown = run_command(app, "--help").out
+        shown = call_command(app, "--help").out
         for name in commands.split():
             assert name in shown
-            helped = run_command(app, name, "-h")
+            helped = call_command(app, name, "-h")
             assert helped.code == 0
             if name not in ("demo", "models"):
                 assert "--store" in helped.out
@@ -249,7 +262,7 @@ def test_demo_command_writes_what_add_reads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
     (tmp_path / "demo" / "mine.txt").write_text("x")
-    refused = run_command("embedstore", "demo", tmp_path / "demo")
+    refused = call_command("embedstore", "demo", tmp_path / "demo")
     assert refused.code == 1
     assert "demo" in refused.err
     assert [p.name for p in (tmp_path / "demo").iterdir()] == ["mine.txt"]

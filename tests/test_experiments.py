@@ -23,7 +23,7 @@ from probes.predict import predict
 from probes.results import summarise
 from probes.run import RunOptions, run
 from probes.statistics import Fold, paired_bootstrap
-from tests.conftest import run_command, write_csv
+from tests.conftest import call_command, write_csv
 from tests.test_run import plant
 
 
@@ -169,7 +169,7 @@ def test_predict_repeats_the_stored_predictions(planted):
     found = {r["annotation_id"]: r["score"] for r in predict(planted, run_id, "d").to_pylist()}
     assert len(found) == 600
     assert all(found[i] == pytest.approx(s, abs=1e-6) for i, s in stored.items())
-    done = run_command("probes", "predict", run_id, "d", "--format", "csv", "--store", planted.uri)
+    done = call_command("probes", "predict", run_id, "d", "--format", "csv", "--store", planted.uri)
     assert done.out.splitlines()[0] == "annotation_id,label,score"
     assert len(done.out.splitlines()) == 601
     run(planted, ManifestSpec("d"), RunOptions(models=["weak"], folds=[3], methods=["knn"]))
@@ -178,7 +178,7 @@ def test_predict_repeats_the_stored_predictions(planted):
         predict(planted, knn["run_id"], "e")
     # What the message says instead scores with that very run.
     instead = shlex.split(str(e.value).split("`")[1])
-    done = run_command(*instead, "--json", "--store", planted.uri)
+    done = call_command(*instead, "--json", "--store", planted.uri)
     assert {(r["run_id"], r["eval_dataset"]) for r in done.json()} == {(knn["run_id"], "e")}
     assert "1 fits done" in done.err
     with pytest.raises(EmbedstoreError, match="no run 'x'"):
@@ -371,7 +371,7 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
         ("uni+d4:strong", "uni:strong", 1)
     ]
     assert "have no partner" in notes[0]
-    shown = run_command("probes", "compare", "d", "--a", "uni:strong", "--b", "uni:weak", "--fraction", 1,
+    shown = call_command("probes", "compare", "d", "--a", "uni:strong", "--b", "uni:weak", "--fraction", 1,
                         "--store", planted.uri)  # fmt: skip
     assert shown.code == 0, shown.err
     assert "p_holm" in shown.out
@@ -404,7 +404,7 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     table = manifest_table(planted, split.row["manifest_id"])
     assert len(table) == len(split.train) + len(split.val) + len(split.test)
     file = tmp_path / "m.csv"
-    done = run_command(
+    done = call_command(
         "probes", "manifest", "export", split.row["manifest_id"], file, "--store", planted.uri
     )
     assert done.code == 0, done.err
@@ -417,7 +417,7 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     role = header.index("role")
     kept = [line for line in lines[1:] if line.split(",")[role] != "val"]
     (tmp_path / "changed.csv").write_text("\n".join([lines[0], *kept]) + "\n")
-    done = run_command(
+    done = call_command(
         "probes",
         "manifest",
         "import",
@@ -431,7 +431,7 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     assert (row["scheme"], row["n_val"]) == ("imported", 0)
     assert row["manifest_id"] != same_id
     assert "leakage" in done.err
-    ran = run_command("probes", "run", "d", "--model", "strong", "--manifest", row["manifest_id"], "--json",
+    ran = call_command("probes", "run", "d", "--model", "strong", "--manifest", row["manifest_id"], "--json",
                       "--store", planted.uri)  # fmt: skip
     (result,) = [r for r in ran.json() if r["metric"] == "auroc"]
     assert (result["manifest_id"], result["n_test"], result["threshold"]) == (
@@ -514,6 +514,6 @@ def test_wrong_targets_and_views_are_told(planted):
     ):
         with pytest.raises(EmbedstoreError, match=said):
             run(planted, ManifestSpec("d"), options)
-    done = run_command("probes", "run", "d", "--size-matched", "--store", planted.uri)
+    done = call_command("probes", "run", "d", "--size-matched", "--store", planted.uri)
     assert done.code == 2
     assert "goes with --scheme cross-domain" in " ".join(done.err.replace("│", " ").split())
