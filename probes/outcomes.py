@@ -14,7 +14,7 @@ from embedstore.store import now
 from probes.fits import Fit, Task
 from probes.metrics import best_cut
 from probes.results import Outcome, Run, Scored
-from probes.scoring import ALL, evaluate_by, seed_of
+from probes.scoring import ALL, evaluate_by, evaluate_split, seed_of
 from probes.slices import Matrix, codes_of
 
 
@@ -48,13 +48,10 @@ class Scorer:
         scores = {r: Scored(matrix.ids[rows[r]], p[r], self.order)
                   for r in p if len(rows[r])}  # fmt: skip
         test = rows["test"]
-        domains = matrix.facts["domain"][test]
-        by = np.full(len(test), ALL) if row["train_domain"] is None else domains
         groups, ci_by = _groups(run, matrix, test)
-        evaluated = evaluate_by(
-            by, task.codes[test], p["test"], groups, cut=cut,
-            seed=seed_of(row["manifest_id"], row["fold"], row["train_domain"]),
-            n_resamples=self.n_resamples, partial=self._partial,
+        evaluated = evaluate_split(
+            row, task.codes[test], p["test"], matrix.facts["domain"][test], groups,
+            cut=cut, n_resamples=self.n_resamples, partial=self._partial,
         )  # fmt: skip
         facts = self._facts(fit, cut, ci_by, None)
         return Outcome(run, evaluated, scores, facts, self._learnt(run, fit, cut, matrix.dataset))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from embedstore.errors import EmbedstoreError
 from embedstore.patches import VIEW_SETS
@@ -72,7 +72,7 @@ def run(
     """
     _check(store, options)
     models = _models(store, spec.dataset, options.models)
-    found, splits, notes = _splits(store, spec, options)
+    found, splits, notes = splits_for(store, spec, options)
     runs = [
         Run(s, name, _params(name, options), m["model"], m["weights"], m["weights_sha256"],
             options.target)
@@ -101,9 +101,30 @@ def run(
     return RunReport(found.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
 
 
-def _splits(
-    store: Store, spec: ManifestSpec, options: RunOptions
+class Asked(Protocol):
+    """Which splits of a manifest are asked for: see RunOptions."""
+
+    @property
+    def fractions(self) -> Sequence[float] | None:
+        """None: the fraction 1, or all of a recorded manifest."""
+
+    @property
+    def folds(self) -> Sequence[int] | None:
+        """None: the first five, or all of a recorded manifest."""
+
+    @property
+    def train_domains(self) -> Sequence[str] | None:
+        """None: all."""
+
+    @property
+    def manifest(self) -> str | None:
+        """The id of a recorded manifest, or None: what the spec makes."""
+
+
+def splits_for(
+    store: Store, spec: ManifestSpec, options: Asked
 ) -> tuple[Candidates, list[StoredSplit], list[str]]:
+    """Return a manifest's annotations, the splits asked for, made where missing, and notes."""
     if options.manifest is None:
         found = candidates(store, spec)
         splits, notes = ensure_splits(
@@ -195,7 +216,7 @@ def _run_model(
     What is recorded and still stands is not fitted again to score another dataset with it.
     """
     model, views, other = runs[0].model, options.views, options.eval_dataset
-    order = _order(store, found, options.target)
+    order = label_order(store, found, options.target)
     scorer = Scorer(order, options.target, views, options.n_resamples, age.of_scores)
     elsewhere = None if other is None else Matrix(store, model, other, views)
     known: dict[str, tuple[Fit, float]] = {}
@@ -247,7 +268,7 @@ def _record(store: Store, outcomes: Iterable[Outcome]) -> None:
     record(store, waiting)
 
 
-def _order(store: Store, found: Candidates, target: str) -> list[str]:
+def label_order(store: Store, found: Candidates, target: str = "label") -> list[str]:
     """Return the labels (or domains) learnt, the positive label last where there are two."""
     if target == "domain":
         return sorted(set(found.pool.domains))

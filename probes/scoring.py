@@ -1,7 +1,7 @@
 """From probabilities to results: metrics with intervals, by domain where the scheme says so."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,21 @@ def evaluate_by(
         n_pos = int((codes[mine] == 1).sum()) if p.shape[1] == 2 else None
         found[name] = Evaluated(metrics, int(mine.sum()), n_pos)
     return found
+
+
+def evaluate_split(
+    row: Mapping[str, Any], codes: Codes, p: Floats, domains: NDArray[Any], groups: NDArray[Any], *,
+    cut: float, n_resamples: int, partial: bool = False,
+) -> dict[str, Evaluated]:  # fmt: skip
+    """Return the evaluation of a split's test rows: by domain where one domain was trained on.
+
+    row is the split's row; codes (n,), p (n, K), domains (n,), groups (n,) of its test annotations.
+    What is resampled follows from the split alone, so methods share replicates.
+    """
+    by = np.full(len(codes), ALL) if row["train_domain"] is None else domains
+    seed = seed_of(row["manifest_id"], row["fold"], row["train_domain"])
+    return evaluate_by(by, codes, p, groups, cut=cut, seed=seed, n_resamples=n_resamples,
+                       partial=partial)  # fmt: skip
 
 
 def seed_of(*parts: object) -> int:
