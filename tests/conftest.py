@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,12 +156,6 @@ def call_command(*words: object, env: dict[str, str] | None = None) -> Ran:
             code = e.code or 0
     assert isinstance(code, int)
     return Ran(code, *(f.buffer.getvalue().decode() for f in (out, err)))
-
-
-@pytest.fixture(scope="session")
-def command() -> Callable[..., Ran]:
-    """The function that runs a console script."""
-    return run_command
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def real(data, vits14_file, tmp_path_factory) -> str:
 
 def mean_auroc(uri: str, where: str) -> float:
     sql = f"select avg(value) as v from results where metric = 'auroc' and where_sql is null and {where}"
-    return run_command("embedstore", "sql", sql, "--json", "--store", uri).json()[0]["v"]
+    return call_command("embedstore", "sql", sql, "--json", "--store", uri).json()[0]["v"]
 
 
 def test_the_main_job_on_real_slides(real):
@@ -63,7 +63,7 @@ def test_the_main_job_on_real_slides(real):
 
 
 def test_doing_it_again_does_nothing(real):
-    run_command("probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real)
+    call_command("probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real)
     again = run_command(
         "probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real
     )
@@ -73,7 +73,7 @@ def test_doing_it_again_does_nothing(real):
 
 
 def test_any_subset_and_any_fraction(real):
-    cut = run_command("probes", "run", "atypia", "--where", "slide like 'H03%'", "--fraction", 0.73,
+    cut = call_command("probes", "run", "atypia", "--where", "slide like 'H03%'", "--fraction", 0.73,
                       "--json", "--store", real)  # fmt: skip
     rows = cut.json()
     assert {(r["where_sql"], r["fraction"]) for r in rows} == {("slide like 'H03%'", 0.73)}
@@ -82,13 +82,13 @@ def test_any_subset_and_any_fraction(real):
 
 
 def test_status_and_models(real):
-    (row,) = run_command("embedstore", "status", "--json", "--store", real).json()
+    (row,) = call_command("embedstore", "status", "--json", "--store", real).json()
     assert (row["dataset"], row["model"], row["done"], row["missing"]) == ("atypia", MODEL, 1214, 0)
     assert (row["dim"], row["n_fragments"], row["set_aside"]) == (384, 1, 0)
-    shown = run_command("embedstore", "status", "atypia", "--store", real).out
+    shown = call_command("embedstore", "status", "atypia", "--store", real).out
     assert "1,214" in shown
     assert "mitotic figure" in shown
-    models = run_command("embedstore", "models", "--json").json()
+    models = call_command("embedstore", "models", "--json").json()
     assert {"dinov2-vits14", "efficientnet-lite0"} <= {m["model"] for m in models}
 
 
@@ -270,22 +270,22 @@ def test_demo_command_writes_what_add_reads(tmp_path, monkeypatch):
 
 def test_bfloat16_keeps_to_float32_on_all_real_frames(real, vits14_file):
     """Parity row by row, and in AUROC on the very same splits."""
-    (model,) = run_command("embedstore", "sql", f"select dtype from models where model = '{MODEL}'",
+    (model,) = call_command("embedstore", "sql", f"select dtype from models where model = '{MODEL}'",
                            "--json", "--store", real).json()  # fmt: skip
     (other,) = {"bfloat16", "float32"} - {model["dtype"]}
-    (row,) = run_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
+    (row,) = call_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
                          f"{MODEL}={vits14_file}", "--dtype", other, "--as", "other", "--json",
                          "--store", real).json()  # fmt: skip
     assert (row["embedded"], row["dtype"]) == (1214, other)
-    assert run_command("probes", "run", "atypia", "--model", "other", "--store", real).code == 0
-    (row,) = run_command(
+    assert call_command("probes", "run", "atypia", "--model", "other", "--store", real).code == 0
+    (row,) = call_command(
         "embedstore", "sql", "select min(list_cosine_similarity(a.vector, b.vector)) as lowest, "
         f'count(*) as n from "{MODEL}" a join "other" b using (annotation_id)', "--json", "--store",
         real,
     ).json()  # fmt: skip
     assert row["n"] == 1214
     assert row["lowest"] >= 0.999
-    (row,) = run_command(
+    (row,) = call_command(
         "embedstore", "sql", "select avg(a.value) as a, avg(b.value) as b, count(*) as n from results a "
         "join results b using (manifest_id, fold, fraction, method, params, target, eval_domain, metric) "
         f"where a.model = '{MODEL}' and b.model = 'other' and metric = 'auroc'", "--json", "--store",

@@ -24,7 +24,7 @@ from embedstore.register import AddOptions, add
 from embedstore.slides import Slide
 from embedstore.status import problems, status
 from embedstore.store import Store
-from tests.conftest import BIN, make_tiny, write_slide
+from tests.conftest import BIN, call_command, make_tiny, write_slide
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 RANDOM = IngestOptions(weights={RESNET: "random"}, dtype="float32")
@@ -58,10 +58,10 @@ def test_vectors_are_those_of_patches_read_one_by_one(store, tiny):
         assert (mine["label"], mine["domain"]) == (row["label"], row["domain"])
 
 
-def test_again_embeds_nothing_and_needs_no_torch(store, tiny, command):
+def test_again_embeds_nothing_and_needs_no_torch(store, tiny):
     ingest(store, "tiny", [RESNET], RANDOM)
     versions = store.stats("embeddings.timm.3atest_resnet")
-    done = command(
+    done = call_command(
         "embedstore", "ingest", "tiny", "--model", RESNET, "--json", "--store", store.uri
     )
     assert done.json()[0]["embedded"] == 0
