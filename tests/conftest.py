@@ -193,11 +193,14 @@ def put_embeddings(store: "Store", model: str, ids: Sequence[str], vectors: np.n
     """Write float32 vectors (n, dim) of annotations straight into a model's table, and a record."""
     import pyarrow as pa
 
-    from embedstore.query import connect, fetch_rows
+    from embedstore.query import connect_to, fetch_rows
     from embedstore.store import model_schema, model_table, now
 
     dim = vectors.shape[1]
-    known = {r["annotation_id"]: r for r in fetch_rows(connect(store), "from annotations")}
+    known = {
+        r["annotation_id"]: r
+        for r in fetch_rows(connect_to(store, "annotations"), "from _annotations")
+    }
     rows = [
         {**known[i], "model": model, "vector": v.tolist()}
         for i, v in zip(ids, vectors, strict=True)
