@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
 from embedstore.layout import TABLES, model_table
-from embedstore.plan import IDENTITY, IMPORTED, check_same
+from embedstore.plan import IDENTITY, check_same
 from embedstore.query import literal
+from embedstore.status import IMPORTED
 from embedstore.store import Store, now
 from embedstore.vector_files import ID, VectorFile
 

@@ -9,24 +9,22 @@ from embedstore.checkpoints import Weights, find_weights
 from embedstore.errors import EmbedstoreError
 from embedstore.layout import model_schema, views_schema
 from embedstore.patches import PLAIN
-from embedstore.query import connect, fetch_rows, identifier, literal, views_name
+from embedstore.query import connect, connect_to, fetch_rows, identifier, literal, views_name
 from embedstore.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.slides import probe, probe_patch
+from embedstore.status import IMPORTED
 from embedstore.store import Store
 
 IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
             "std")  # fmt: skip
 """What a model's name stands for."""
 
-IMPORTED = "imported"
-"""Arch and pooling of a model whose embeddings came from a file that does not say what made it."""
-
 
 def retry_slides(store: Store, dataset: str) -> None:
     """Open again the slides and patches set aside or missing, and write what has changed."""
     sql = f"select * from _slides where status != 'ok' and dataset = {literal(dataset)}"
     changed = []
-    for row in fetch_rows(connect(store), sql):
+    for row in fetch_rows(connect_to(store, "slides"), sql):
         if row["path"] is None:
             continue
         path = Path(row["path"])
@@ -115,8 +113,8 @@ def _count_once(con: Any, dataset: str, name: str, source: str) -> int:
 
 
 def recorded_models(store: Store) -> dict[str, dict[str, Any]]:
-    """Return the rows of the models view by name."""
-    return {r["model"]: r for r in fetch_rows(connect(store), "select * from models")}
+    """Return what is recorded of each model, by name: the rows of the models view."""
+    return {r["model"]: r for r in fetch_rows(connect_to(store, "models"), "select * from _models")}
 
 
 def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:

@@ -210,7 +210,7 @@ def run_sql(store: Store, query: str) -> pa.Table:
     return fetch(con, query)
 
 
-def fetch(con: duckdb.DuckDBPyConnection, query: str, params: list[Any] | None = None) -> pa.Table:
+def fetch(con: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> pa.Table:
     """Return a query's rows as an Arrow table; EmbedstoreError where DuckDB refuses it."""
     try:
         table = con.sql(query, params=params).to_arrow_table()

@@ -1,10 +1,21 @@
-"""The verb `status`: what a store holds, per dataset and model."""
+"""The verb `status`: what a store holds, per dataset and model, and how to get what it lacks."""
 
 from typing import Any
 
 from embedstore.layout import model_table
-from embedstore.query import check_dataset, connect, fetch_rows, identifier, literal, views_name
+from embedstore.query import (
+    check_dataset,
+    connect,
+    connect_to,
+    fetch_rows,
+    identifier,
+    literal,
+    views_name,
+)
 from embedstore.store import Store
+
+IMPORTED = "imported"
+"""Arch and pooling of a model whose embeddings came from a file that does not say what made it."""
 
 
 def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
@@ -59,6 +70,17 @@ def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[s
     }  # fmt: skip
 
 
+def how_to_embed(store: Store, dataset: str, model: str, views: str | None = None) -> str:
+    """Return the command that gives a dataset the embeddings, or views, that a model lacks."""
+    sql = f"select arch from _models where model = {literal(model)}"
+    imported = fetch_rows(connect_to(store, "models"), sql) == [{"arch": IMPORTED}]
+    if imported and views is None:
+        return f"embedstore import {dataset} FILE --model {model}"
+    # What is imported has no views: they come from slides, under another name.
+    name = "MODEL --as NAME" if imported else model
+    return f"embedstore ingest {dataset} --model {name}" + (f" --views {views}" if views else "")
+
+
 def composition(store: Store, dataset: str) -> list[dict[str, Any]]:
     """Return the counts of a dataset per domain, label and status."""
     return fetch_rows(
@@ -73,17 +95,17 @@ def composition(store: Store, dataset: str) -> list[dict[str, Any]]:
 def problems(store: Store, dataset: str) -> list[dict[str, Any]]:
     """Return the slides of a dataset that are not ok and how many annotations each holds."""
     return fetch_rows(
-        connect(store),
-        "select s.slide, s.status, s.problem, count(*) as n_annotations from slides s "
-        "join annotations a using (dataset, slide) "
+        connect_to(store, "slides", "annotations"),
+        "select s.slide, s.status, s.problem, count(*) as n_annotations from _slides s "
+        "join _annotations a using (dataset, slide) "
         f"where s.dataset = {literal(dataset)} and s.status != 'ok' group by all order by all",
     )
 
 
 def notes(store: Store, dataset: str) -> list[str]:
     """Return what the last `add` of a dataset left out or assumed."""
-    sql = f"select notes from datasets where dataset = {literal(dataset)}"
-    rows = fetch_rows(connect(store), sql)
+    sql = f"select notes from _datasets where dataset = {literal(dataset)}"
+    rows = fetch_rows(connect_to(store, "datasets"), sql)
     return list(rows[0]["notes"] or []) if rows else []
 
 

@@ -1,15 +1,20 @@
-"""Probes by name, fitted on rows of one matrix: what each fit learnt, and its probabilities."""
+"""Probes by name, fitted on rows of one matrix or taken from the record; their probabilities."""
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import softmax
 
 from embedstore.errors import EmbedstoreError
+from embedstore.query import connect_to, fetch
+from embedstore.store import Store
 from probes import linear
 from probes.linear import LinearProbe, LogRegProbe, UniProbe
 from probes.similarity import KnnProbe, PrototypeProbe
@@ -29,6 +34,11 @@ SCORED_TOGETHER = 16
 """Linear probes whose logits are computed in one read of the matrix."""
 
 
+def linear_methods() -> list[str]:
+    """Return the methods that learn coefficients; `probes run` records these."""
+    return [name for name, make in METHODS.items() if isinstance(make(), LinearProbe)]
+
+
 @dataclass(frozen=True)
 class Task:
     """One fit: rows of the matrix by role and, for each annotation of it, its label's code."""
@@ -43,12 +53,14 @@ class Task:
 class Fit:
     """What came of a task; state is ok, collapsed or not converged, chosen what fit decided.
 
+    version is that of the table of embeddings it was fitted on.
     logits float64 (n, K) are of all rows of the matrix that a linear probe was fitted on.
     """
 
     probe: Any
     state: str
     seconds: float
+    version: int
     chosen: dict[str, Any] = field(default_factory=dict)
     logits: Floats | None = None
 
@@ -87,7 +99,7 @@ def fit_tasks(
                 "learn; take a larger --fraction, or leave the rare ones out with --where"
             )
     fits: dict[int, Fit] = {}
-    together = [k for k, t in enumerate(tasks) if isinstance(METHODS[t.method](), LinearProbe)]
+    together = [k for k, t in enumerate(tasks) if t.method in linear_methods()]
     if together:
         fits |= dict(zip(together, _linear(matrix, [tasks[k] for k in together], on_progress),
                          strict=True))  # fmt: skip
@@ -97,9 +109,40 @@ def fit_tasks(
             probe = METHODS[task.method]()
             train = task.rows["train"]
             probe.fit(matrix.vectors(train), _codes(matrix, task, "train"))
-            fits[k] = Fit(probe, "ok", time.perf_counter() - started)
+            fits[k] = Fit(probe, "ok", time.perf_counter() - started, matrix.version)
             on_progress(len(fits), len(tasks))
     return [fits[k] for k in range(len(tasks))]
+
+
+def recorded_fits(
+    store: Store, methods: Mapping[str, str], order: Sequence[str], embedded_at: datetime | None
+) -> dict[str, tuple[Fit, float]]:
+    """Return, of runs (run id: method), the linear fits on record and their thresholds, by run id.
+
+    Only those that still stand: of the labels in `order` and of embeddings of that age.
+    """
+    con = connect_to(store, "probes", "results")
+    con.register("_ids", pa.table({"run_id": pa.array(list(methods), pa.string())}))
+    found = fetch(
+        con,
+        "select p.run_id, p.coef, p.intercept, p.threshold, r.* exclude (run_id) from _probes p "
+        "join (select run_id, any_value(state) as state, any_value(seconds) as seconds, "
+        "any_value(chosen) as chosen, any_value(embeddings_version) as version from _results "
+        "join _ids using (run_id) where eval_dataset is null group by 1 "
+        "having max(embedded_at) is not distinct from $at) r using (run_id) "
+        "where p.labels = $labels",
+        {"at": embedded_at, "labels": list(order)},
+    )
+    fits = {}
+    for row in found.to_pylist():
+        probe = METHODS[methods[row["run_id"]]]()
+        probe.classes_ = np.arange(len(order))
+        probe.coef_ = np.reshape(row["coef"], (len(order), -1))
+        probe.intercept_ = np.array(row["intercept"])
+        chosen = json.loads(row["chosen"]) if row["chosen"] else {}
+        fit = Fit(probe, row["state"], row["seconds"], row["version"], chosen)
+        fits[row["run_id"]] = fit, row["threshold"]
+    return fits
 
 
 def _codes(matrix: Matrix, task: Task, role: str) -> NDArray[np.intp]:
@@ -128,7 +171,7 @@ def _linear(
         on_progress=tell,
     )  # fmt: skip
     seconds = (time.perf_counter() - started) / len(tasks)
-    fits = [Fit(p, _state(p), seconds, _chosen(p)) for p in probes]
+    fits = [Fit(p, _state(p), seconds, matrix.version, _chosen(p)) for p in probes]
     for start in range(0, len(fits), SCORED_TOGETHER):
         mine = fits[start : start + SCORED_TOGETHER]
         w = np.concatenate([f.probe.coef_ for f in mine])

@@ -9,7 +9,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal, where_clause
+from embedstore.query import (
+    check_dataset,
+    connect,
+    connect_to,
+    fetch,
+    fetch_rows,
+    literal,
+    where_clause,
+)
 from embedstore.store import Store, now
 from probes.audit import audit
 from probes.schemes import SCHEMES, distinct_folds, train_domains
@@ -238,7 +246,7 @@ def ensure_splits(
 def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
     """Return the recorded splits of a manifest by split id."""
     sql = f"select * from _splits where manifest_id = {literal(manifest_id)}"
-    table = fetch(connect(store), sql)
+    table = fetch(connect_to(store, "splits"), sql)
     rows = table.drop_columns([*ROLES]).to_pylist()
     return {
         row["split_id"]: StoredSplit(row, {r: table[r][n].values for r in ROLES})

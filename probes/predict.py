@@ -1,5 +1,8 @@
 """The verb `predict`: the scores of a recorded probe for any dataset."""
 
+import json
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,8 +10,9 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
+from embedstore.query import check_dataset, connect, fetch_rows, literal
 from embedstore.store import Store
+from probes.fits import METHODS, linear_methods
 from probes.linear import logits
 from probes.slices import Matrix
 
@@ -22,7 +26,7 @@ def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
     """
     con = connect(store)
     check_dataset(store, con, dataset)
-    probe = _probe(con, run_id)
+    probe = _probe(con, run_id, dataset)
     matrix = Matrix(store, probe["model"], dataset, probe["views"])
     labels = probe["labels"]
     coef = np.asarray(probe["coef"]).reshape(-1, matrix.X.shape[1])
@@ -38,15 +42,16 @@ def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
     })  # fmt: skip
 
 
-def _probe(con: Any, run_id: str) -> dict[str, Any]:
+def _probe(con: Any, run_id: str, dataset: str) -> dict[str, Any]:
     found = fetch_rows(con, f"select * from _probes where run_id = {literal(run_id)}")
     if found:
         return found[0]
-    runs = fetch(con, f"select method from results where run_id = {literal(run_id)} limit 1")
-    if len(runs):
+    sql = f"select * from results where run_id = {literal(run_id)} limit 1"
+    if runs := fetch_rows(con, sql):
         raise EmbedstoreError(
-            f"run {run_id} ({runs['method'][0]}) keeps no coefficients; linear probes (uni, logreg)"
-            " do, and e2e runs are scored with `e2e predict`"
+            f"run {run_id} ({runs[0]['method']}) keeps nothing to predict with, only linear probes "
+            f"({', '.join(linear_methods())}) do; score '{dataset}' with "
+            f"`{_instead(runs[0], dataset)}`"
         )
     like = fetch_rows(con, "select run_id from _probes order by created_at desc limit 1")
     example = like[0]["run_id"] if like else "none yet"
@@ -54,3 +59,16 @@ def _probe(con: Any, run_id: str) -> dict[str, Any]:
         f"no run '{run_id}'; `embedstore sql \"select distinct run_id, method, model, fold, "
         f'fraction from results"` lists them (the newest: {example})'
     )
+
+
+def _instead(run: Mapping[str, Any], dataset: str) -> str:
+    """Return the command that scores a dataset with a run whose method keeps no coefficients."""
+    if run["method"] not in METHODS:
+        return shlex.join(["e2e", "predict", run["run_id"], dataset])
+    options = {"manifest": run["manifest_id"], "model": run["model"], "method": run["method"],
+               "fold": run["fold"], "fraction": run["fraction"],
+               "train-domain": run["train_domain"], "target": run["target"],
+               "views": json.loads(run["params"]).get("views"),
+               "eval-dataset": dataset}  # fmt: skip
+    words = [w for k, v in options.items() if v is not None for w in (f"--{k}", str(v))]
+    return shlex.join(["probes", "run", run["dataset"], *words])

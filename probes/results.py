@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.query import connect, fetch_rows, literal
+from embedstore.query import connect_to, fetch_rows, literal
 from embedstore.store import Store, now
 from probes.manifests import StoredSplit
 from probes.schemes import is_in_domain
@@ -73,7 +73,7 @@ def recorded_runs(
     store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
 ) -> dict[str, datetime | None]:
     """Return those of run_ids whose results are recorded, each with the age of its embeddings."""
-    con = connect(store)
+    con = connect_to(store, "results")
     con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
     sql = (
         "select run_id, max(embedded_at) as a from _results join _ids using (run_id) where "
@@ -142,11 +142,12 @@ def load_results(
     store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
 ) -> list[dict[str, Any]]:
     """Return the rows of the results view for these runs, in a stable order."""
-    con = connect(store)
+    con = connect_to(store, "results")
     con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
+    mine = "is null" if eval_dataset is None else f"= {literal(eval_dataset)}"
     sql = (
-        "select r.* from results r join _ids using (run_id) where r.eval_dataset "
-        f"{'is null' if eval_dataset is None else '= ' + literal(eval_dataset)} "
+        "select r.* exclude (result_id) from _results r join _ids using (run_id) "
+        f"where r.eval_dataset {mine} "
         "order by model, method, params, train_domain, fraction, fold, metric, eval_domain"
     )
     return fetch_rows(con, sql)

@@ -1,26 +1,23 @@
 """The verb `run`: every fit that is asked for and not recorded yet, fitted, scored, recorded."""
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedstore.errors import EmbedstoreError
 from embedstore.patches import VIEW_SETS
-from embedstore.query import check_dataset, connect, fetch_rows, literal
-from embedstore.store import Store, now
-from probes.fits import METHODS, Fit, Task, fit_tasks
+from embedstore.query import check_dataset, connect, connect_to, fetch, fetch_rows, literal
+from embedstore.status import how_to_embed
+from embedstore.store import Store
+from probes.fits import METHODS, Fit, Task, fit_tasks, recorded_fits
 from probes.manifest_files import recorded_manifest
 from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
 from probes.metrics import best_cut
-from probes.results import Outcome, Run, Scored, load_results, record, recorded_runs
-from probes.scoring import ALL, evaluate_by, evaluate_split, seed_of
-from probes.slices import Matrix, codes_of, newest
+from probes.outcomes import Scorer, codes_in
+from probes.results import Outcome, Run, load_results, record, recorded_runs
+from probes.slices import Matrix, newest
 from probes.statistics import N_RESAMPLES
 
 TARGETS = ("label", "domain")
@@ -84,8 +81,8 @@ def run(
     ids = [r.run_id for r in runs]
     known = {} if options.force else recorded_runs(store, ids, options.eval_dataset)
     # A recorded run stands as long as the embeddings it was made of do.
-    age = {m["model"]: newest(store, m["model"], found.pool.ids) for m in models}
-    todo = [r for r in runs if r.run_id not in known or known[r.run_id] != age[r.model]]
+    age = _ages(store, found, [m["model"] for m in models], options)
+    todo = [r for r in runs if r.run_id not in known or known[r.run_id] != age[r.model].of_scores]
     if found.n_left_out:
         notes = [*notes, f"{found.n_left_out} annotations with a problem are in no split"]
     done = 0
@@ -98,7 +95,7 @@ def run(
 
         _run_model(store, found, mine, options, age[model], tell)
         done += len(mine)
-    for table in ("splits", "results", "predictions", "probes"):
+    for table in ("splits", "results", "predictions", "probes") if todo else ():
         store.compact(table)
     rows = load_results(store, ids, options.eval_dataset)
     return RunReport(found.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
@@ -147,6 +144,26 @@ def splits_for(
     return found, splits, []
 
 
+@dataclass(frozen=True)
+class _Age:
+    """When the newest embedding was made that a model's fits, and that its scores, depend on."""
+
+    of_fits: datetime | None
+    of_scores: datetime | None
+
+
+def _ages(
+    store: Store, found: Candidates, models: Sequence[str], options: RunOptions
+) -> dict[str, _Age]:
+    dataset, ids, views = options.eval_dataset, found.pool.ids, options.views
+    ages = {m: newest(store, m, ids, views) for m in models}
+    if dataset is None:
+        return {m: _Age(at, at) for m, at in ages.items()}
+    sql = f"select annotation_id from _annotations where dataset = {literal(dataset)}"
+    both = [*ids, *fetch(connect_to(store, "annotations"), sql)["annotation_id"].to_pylist()]
+    return {m: _Age(at, newest(store, m, both, views)) for m, at in ages.items()}
+
+
 def _check(store: Store, options: RunOptions) -> None:
     if unknown := [m for m in options.methods if m not in METHODS]:
         raise EmbedstoreError(f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
@@ -173,7 +190,7 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
     if not have:
         raise EmbedstoreError(
             f"dataset '{dataset}' has no embeddings; make them with "
-            f"`embedstore ingest {dataset} --model MODEL`"
+            f"`{how_to_embed(store, dataset, asked[0] if asked else 'MODEL')}`"
         )
     if asked is None:
         return have
@@ -181,7 +198,7 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
     if unknown := [m for m in asked if m not in by_name]:
         raise EmbedstoreError(
             f"no embeddings of {', '.join(unknown)} for '{dataset}'; there: {', '.join(by_name)}; "
-            f"make them with `embedstore ingest {dataset} --model {unknown[0]}`"
+            f"make them with `{how_to_embed(store, dataset, unknown[0])}`"
         )
     return [by_name[m] for m in dict.fromkeys(asked)]
 
@@ -191,125 +208,70 @@ def _run_model(
     found: Candidates,
     runs: Sequence[Run],
     options: RunOptions,
-    embedded_at: datetime | None,
+    age: _Age,
     on_progress: Callable[[int], None],
 ) -> None:
-    """Fit all runs of one model on its one matrix, then score and record them."""
-    dataset, model = found.spec.dataset, runs[0].model
-    matrix = Matrix(store, model, dataset, options.views)
-    rows = {s.split_id: matrix.rows(s) for s in {r.split.split_id: r.split for r in runs}.values()}
-    elsewhere = None
-    if options.eval_dataset is not None:
-        elsewhere = Matrix(store, model, options.eval_dataset, options.views)
+    """Fit, score and record all runs of one model.
+
+    What is recorded and still stands is not fitted again to score another dataset with it.
+    """
+    model, views, other = runs[0].model, options.views, options.eval_dataset
     order = label_order(store, found, options.target)
-    codes = _codes(matrix, options.target, order)
-    tasks = [Task(r.method, rows[r.split.split_id], codes, len(order)) for r in runs]
+    scorer = Scorer(order, options.target, views, options.n_resamples, age.of_scores)
+    elsewhere = None if other is None else Matrix(store, model, other, views)
+    known: dict[str, tuple[Fit, float]] = {}
+    if elsewhere is not None and not options.force:
+        known = recorded_fits(store, {r.run_id: r.method for r in runs}, order, age.of_fits)
+    todo = [r for r in runs if r.run_id not in known]
+
+    def outcomes() -> Iterator[Outcome]:
+        if todo:
+            yield from _fitted(store, found, todo, scorer, elsewhere, on_progress)
+        for run in runs:
+            if elsewhere is not None and run.run_id in known:
+                yield scorer.elsewhere(run, *known[run.run_id], elsewhere)
+
+    _record(store, outcomes())
+    on_progress(len(runs))
+
+
+def _fitted(
+    store: Store,
+    found: Candidates,
+    runs: Sequence[Run],
+    scorer: Scorer,
+    elsewhere: Matrix | None,
+    on_progress: Callable[[int], None],
+) -> Iterator[Outcome]:
+    """Yield what came of each run, all fitted on the model's one matrix."""
+    matrix = Matrix(store, runs[0].model, found.spec.dataset, scorer.views)
+    rows = {s.split_id: matrix.rows(s) for s in {r.split.split_id: r.split for r in runs}.values()}
+    codes = codes_in(matrix, scorer.target, scorer.order)
+    tasks = [Task(r.method, rows[r.split.split_id], codes, len(scorer.order)) for r in runs]
     fits = fit_tasks(matrix, tasks, lambda done, total: on_progress(done))
-    waiting, last = [], time.monotonic()
     for run, task, fit in zip(runs, tasks, fits, strict=True):
-        scorer = _Scorer(run, fit, task, matrix, order, options, embedded_at)
-        waiting.append(scorer.outcome() if elsewhere is None else scorer.elsewhere(elsewhere))
+        if elsewhere is None:
+            yield scorer.outcome(run, fit, task, matrix)
+        else:
+            val = task.rows["val"]
+            cut = best_cut(codes[val], fit.probabilities(matrix, val))
+            yield scorer.elsewhere(run, fit, cut, elsewhere)
+
+
+def _record(store: Store, outcomes: Iterable[Outcome]) -> None:
+    waiting, last = [], time.monotonic()
+    for outcome in outcomes:
+        waiting.append(outcome)
         if time.monotonic() - last > RECORD_SECONDS:
             record(store, waiting)
             waiting, last = [], time.monotonic()
     record(store, waiting)
-    on_progress(len(runs))
 
 
 def label_order(store: Store, found: Candidates, target: str = "label") -> list[str]:
     """Return the labels (or domains) learnt, the positive label last where there are two."""
     if target == "domain":
         return sorted(set(found.pool.domains))
-    sql = f"select positive_label from datasets where dataset = {literal(found.spec.dataset)}"
-    positive = fetch_rows(connect(store), sql)[0]["positive_label"]
+    sql = f"select positive_label from _datasets where dataset = {literal(found.spec.dataset)}"
+    positive = fetch_rows(connect_to(store, "datasets"), sql)[0]["positive_label"]
     return sorted(set(found.pool.labels), key=lambda label: (label == positive, label))
-
-
-def _codes(matrix: Matrix, target: str, order: Sequence[str]) -> NDArray[np.intp]:
-    """Return the code of every annotation of the matrix, -1 for what the manifest has none of."""
-    facts, known = matrix.facts[target], set(order)
-    codes = np.full(len(facts), -1, dtype=np.intp)
-    mine = np.array([f in known for f in facts], dtype=bool)
-    codes[mine] = codes_of(facts[mine], order)
-    return codes
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    """A run's fit and what is needed to score it."""
-
-    run: Run
-    fit: Fit
-    task: Task
-    matrix: Matrix
-    order: list[str]
-    options: RunOptions
-    embedded_at: datetime | None
-
-    def outcome(self) -> Outcome:
-        """Score val and test of the manifest."""
-        row, rows = self.run.split.row, self.task.rows
-        p = {r: self.fit.probabilities(self.matrix, rows[r]) for r in ("val", "test")}
-        cut = best_cut(self.task.codes[rows["val"]], p["val"])
-        scores = {r: Scored(self.matrix.ids[rows[r]], p[r], self.order)
-                  for r in p if len(rows[r])}  # fmt: skip
-        test = rows["test"]
-        groups, ci_by = self._groups(self.matrix, test)
-        evaluated = evaluate_split(
-            row, self.task.codes[test], p["test"], self.matrix.facts["domain"][test], groups,
-            cut=cut, n_resamples=self.options.n_resamples, partial=self._partial,
-        )  # fmt: skip
-        return Outcome(
-            self.run, evaluated, scores, self._facts(cut, ci_by, None), self._learnt(cut)
-        )
-
-    def elsewhere(self, other: Matrix) -> Outcome:
-        """Score all of another dataset, whole and by domain."""
-        codes = _codes(other, self.options.target, self.order)
-        known = np.flatnonzero(codes >= 0)
-        if not len(known):
-            raise EmbedstoreError(
-                f"--eval-dataset {other.dataset} has none of: {', '.join(self.order)}"
-            )
-        val = self.task.rows["val"]
-        cut = best_cut(self.task.codes[val], self.fit.probabilities(self.matrix, val))
-        p = self.fit.probabilities(other, known, own=False)
-        groups, ci_by = self._groups(other, known)
-        seed, n = seed_of(other.dataset), self.options.n_resamples
-        everything = np.full(len(known), ALL)
-        evaluated = evaluate_by(everything, codes[known], p, groups, cut=cut, seed=seed,
-                                n_resamples=n, partial=self._partial)  # fmt: skip
-        domains = other.facts["domain"][known]
-        if len(set(domains.tolist())) > 1:
-            evaluated |= evaluate_by(domains, codes[known], p, groups, cut=cut, seed=seed,
-                                     n_resamples=n, partial=self._partial)  # fmt: skip
-        scores = {f"test:{other.dataset}": Scored(other.ids[known], p, self.order)}
-        return Outcome(self.run, evaluated, scores, self._facts(cut, ci_by, other.dataset))
-
-    @property
-    def _partial(self) -> bool:
-        # A rare domain may be absent from a test set; a label that is leaves nothing to measure.
-        return self.options.target == "domain"
-
-    def _groups(self, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
-        by = "case" if self.run.split.row["group_by"] == "case" else "slide"
-        return matrix.facts["case_id" if by == "case" else "slide"][rows], by
-
-    def _facts(self, cut: float, ci_by: str, eval_dataset: str | None) -> dict[str, Any]:
-        return {
-            "state": self.fit.state, "embeddings_version": self.matrix.version,
-            "embedded_at": self.embedded_at, "seconds": self.fit.seconds, "ci_by": ci_by,
-            "threshold": cut if len(self.order) == 2 else None, "eval_dataset": eval_dataset,
-            "chosen": json.dumps(self.fit.chosen) if self.fit.chosen else None,
-        }  # fmt: skip
-
-    def _learnt(self, cut: float) -> dict[str, Any] | None:
-        probe = self.fit.probe
-        if not hasattr(probe, "coef_"):
-            return None
-        coef = np.atleast_2d(probe.coef_)
-        return {
-            "dataset": self.matrix.dataset, "model": self.run.model, "views": self.options.views,
-            "labels": self.order, "coef": coef.ravel(), "intercept": np.ravel(probe.intercept_),
-            "threshold": cut, "created_at": now(),
-        }  # fmt: skip

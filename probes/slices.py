@@ -3,6 +3,7 @@
 Fits share the matrix and take rows of it by number; nothing is copied per fold.
 """
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from embedstore.errors import EmbedstoreError
 from embedstore.layout import model_table, views_table
 from embedstore.patches import VIEW_SETS
-from embedstore.query import connect, connect_to, fetch, fetch_rows, identifier, literal, views_name
+from embedstore.query import connect_to, fetch, fetch_rows, literal
+from embedstore.status import how_to_embed
 from embedstore.store import Store
 from probes.manifests import StoredSplit
 from probes.splits import ROLES
@@ -39,19 +41,23 @@ class Matrix:
         """Load the model's vectors; EmbedstoreError where there are none, or not all views."""
         self.model, self.dataset, self.views = model, dataset, views
         there = store.viewed_models() if views else store.models()
-        self._how = f"embedstore ingest {dataset} --model {model}"
-        self._how += f" --views {views}" if views else ""
+        self._how = functools.partial(how_to_embed, store, dataset, model, views)
+        what = f"views '{views}'" if views else "embeddings"
         if model not in there:
-            what = f"views '{views}'" if views else "embeddings"
             raise EmbedstoreError(
                 f"no {what} of model '{model}' in {store.uri}; there: {', '.join(there) or 'none'};"
-                f" make them with `{self._how}`"
+                f" make them with `{self._how()}`"
             )
         lance = store.lance((views_table if views else model_table)(model))
         self.version = int(lance.version)
         where = f"dataset = {literal(dataset)}"
         dim = lance.schema.field("vector").type.list_size
-        self.X = np.empty((lance.count_rows(filter=where), dim), dtype=np.float32)
+        if not (n_rows := lance.count_rows(filter=where)):
+            raise EmbedstoreError(
+                f"dataset '{dataset}' has no {what} of model '{model}'; make them with "
+                f"`{self._how()}`"
+            )
+        self.X = np.empty((n_rows, dim), dtype=np.float32)
         columns = ["annotation_id", "view", "vector"] if views else ["annotation_id", "vector"]
         keys, n = [], 0
         size = max(256, BATCH_BYTES // (4 * dim))
@@ -66,8 +72,7 @@ class Matrix:
             keys.append(batch.select(columns[:-1]))
             n += len(batch)
         self._con = connect_to(store, "annotations")
-        none = pa.schema([(c, pa.string()) for c in columns[:-1]])
-        self._index(pa.Table.from_batches(keys) if keys else none.empty_table())
+        self._index(pa.Table.from_batches(keys))
 
     def _check_finite(self, rows: NDArray[np.float32]) -> None:
         # A sum of squares shows it in a fifth of the time; it may overflow where no number does.
@@ -126,7 +131,7 @@ class Matrix:
             lost = found.filter(column.is_null())["annotation_id"]
             raise EmbedstoreError(
                 f"{column.null_count} of {len(ids)} annotations of the manifest have no embedding "
-                f"of '{self.model}' (first: {lost[0]}); make them with `{self._how}`, or leave "
+                f"of '{self.model}' (first: {lost[0]}); make them with `{self._how()}`, or leave "
                 "them out with --where"
             )
         numbers = column.to_numpy()
@@ -146,10 +151,12 @@ def newest(
     store: Store, model: str, annotation_ids: Sequence[str], views: str | None = None
 ) -> datetime | None:
     """Return when the newest of these annotations' embeddings was made; None where none is."""
-    con = connect(store)
+    if model not in (store.viewed_models() if views else store.models()):
+        return None
+    con = connect_to(store)
     con.register("_ids", pa.table({"annotation_id": list(annotation_ids)}))
-    table = identifier(views_name(model) if views else model)
-    sql = f"select max(embedded_at) as at from {table} join _ids using (annotation_id)"
+    con.register("_made", store.lance((views_table if views else model_table)(model)))
+    sql = "select max(embedded_at) as at from _made join _ids using (annotation_id)"
     found: datetime | None = fetch_rows(con, sql)[0]["at"]
     return found
 

@@ -1,11 +1,13 @@
 """Shared fixtures: generated slides and datasets, the real data beside the checkout, the commands."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +64,15 @@ def write_slide(
     return path
 
 
+def write_csv(path: Path, rows: Sequence[dict]) -> Path:
+    """Write rows under the names of the first one's columns."""
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
 @dataclass(frozen=True)
 class TinyDataset:
     """Generated slides with annotations in a CSV file; rows as written."""
@@ -90,12 +101,7 @@ def make_tiny(
                 rows.append({"slide": name, "x": f"{x}.5", "y": f"{y}", "label": label,
                              "domain": domain, "case": f"case-{domain}"})  # fmt: skip
             write_slide(slides / name, pixels)
-    file = folder / "tiny.csv"
-    with file.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return TinyDataset(slides, file, rows)
+    return TinyDataset(slides, write_csv(folder / "tiny.csv", rows), rows)
 
 
 @pytest.fixture(scope="session")
@@ -127,10 +133,29 @@ def run_command(*words: object, env: dict[str, str] | None = None) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture(scope="session")
-def command() -> Callable[..., Ran]:
-    """The function that runs a console script."""
-    return run_command
+def call_command(*words: object, env: dict[str, str] | None = None) -> Ran:
+    """Call what a console script calls, in this process: no start of Python, no imports.
+
+    `test_a_call_shows_what_a_process_shows` holds that both are one.
+    """
+    import cli
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code: object = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", list(map(str, words)))
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        try:
+            getattr(cli, str(words[0]))()
+        except SystemExit as e:
+            code = e.code or 0
+    assert isinstance(code, int)
+    return Ran(code, *(f.buffer.getvalue().decode() for f in (out, err)))
 
 
 @pytest.fixture(scope="session")
@@ -168,11 +193,14 @@ def put_embeddings(store: "Store", model: str, ids: Sequence[str], vectors: np.n
     """Write float32 vectors (n, dim) of annotations straight into a model's table, and a record."""
     import pyarrow as pa
 
-    from embedstore.query import connect, fetch_rows
+    from embedstore.query import connect_to, fetch_rows
     from embedstore.store import model_schema, model_table, now
 
     dim = vectors.shape[1]
-    known = {r["annotation_id"]: r for r in fetch_rows(connect(store), "from annotations")}
+    known = {
+        r["annotation_id"]: r
+        for r in fetch_rows(connect_to(store, "annotations"), "from _annotations")
+    }
     rows = [
         {**known[i], "model": model, "vector": v.tolist()}
         for i, v in zip(ids, vectors, strict=True)

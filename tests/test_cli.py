@@ -1,4 +1,4 @@
-"""The commands as real processes: the issue's path on real slides, and every kind of bad input."""
+"""The commands: the issue's path on real slides as real processes, and every kind of bad input."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, run_command
+from tests.conftest import BIN, call_command, run_command
 
 MODEL = "dinov2-vits14"
 
@@ -35,7 +35,7 @@ def real(data, vits14_file, tmp_path_factory) -> str:
 
 def mean_auroc(uri: str, where: str) -> float:
     sql = f"select avg(value) as v from results where metric = 'auroc' and where_sql is null and {where}"
-    return run_command("embedstore", "sql", sql, "--json", "--store", uri).json()[0]["v"]
+    return call_command("embedstore", "sql", sql, "--json", "--store", uri).json()[0]["v"]
 
 
 def test_the_main_job_on_real_slides(real):
@@ -63,7 +63,7 @@ def test_the_main_job_on_real_slides(real):
 
 
 def test_doing_it_again_does_nothing(real):
-    run_command("probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real)
+    call_command("probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real)
     again = run_command(
         "probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real
     )
@@ -73,7 +73,7 @@ def test_doing_it_again_does_nothing(real):
 
 
 def test_any_subset_and_any_fraction(real):
-    cut = run_command("probes", "run", "atypia", "--where", "slide like 'H03%'", "--fraction", 0.73,
+    cut = call_command("probes", "run", "atypia", "--where", "slide like 'H03%'", "--fraction", 0.73,
                       "--json", "--store", real)  # fmt: skip
     rows = cut.json()
     assert {(r["where_sql"], r["fraction"]) for r in rows} == {("slide like 'H03%'", 0.73)}
@@ -82,13 +82,13 @@ def test_any_subset_and_any_fraction(real):
 
 
 def test_status_and_models(real):
-    (row,) = run_command("embedstore", "status", "--json", "--store", real).json()
+    (row,) = call_command("embedstore", "status", "--json", "--store", real).json()
     assert (row["dataset"], row["model"], row["done"], row["missing"]) == ("atypia", MODEL, 1214, 0)
     assert (row["dim"], row["n_fragments"], row["set_aside"]) == (384, 1, 0)
-    shown = run_command("embedstore", "status", "atypia", "--store", real).out
+    shown = call_command("embedstore", "status", "atypia", "--store", real).out
     assert "1,214" in shown
     assert "mitotic figure" in shown
-    models = run_command("embedstore", "models", "--json").json()
+    models = call_command("embedstore", "models", "--json").json()
     assert {"dinov2-vits14", "efficientnet-lite0"} <= {m["model"] for m in models}
 
 
@@ -130,7 +130,7 @@ def test_status_and_models(real):
 ])  # fmt: skip
 def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, code, said):
     words = [w.format(csv=tiny.csv) if "{csv}" in w else w for w in words]
-    done = run_command(*words, env={"EMBEDSTORE_URI": embedded})
+    done = call_command(*words, env={"EMBEDSTORE_URI": embedded})
     assert done.code == code, done.err
     flat = re.sub(r"[│\s]+", " ", done.err)
     assert said in flat
@@ -140,19 +140,32 @@ def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, cod
         assert done.err.startswith("error: ")
 
 
+@pytest.mark.parametrize("words", [
+    ["probes", "split", "tiny", "--fractions", "1", "--json"],
+    ["embedstore", "status"],
+    ["embedstore", "sql", "select * from annotations order by 1", "--format", "csv"],
+    ["embedstore", "sql", "selec 1"],
+    ["probes", "run", "tiny", "--method"],
+])  # fmt: skip
+def test_a_call_shows_what_a_process_shows(embedded, words):
+    env = {"EMBEDSTORE_URI": embedded, "COLUMNS": "80"}
+    call_command(*words, env=env)  # from here on nothing is new
+    assert call_command(*words, env=env) == run_command(*words, env=env)
+
+
 def test_a_checkpoint_of_another_architecture(embedded, vits14_file):
-    done = run_command("embedstore", "ingest", "tiny", "--model", "timm:resnet18", "--weights",
+    done = call_command("embedstore", "ingest", "tiny", "--model", "timm:resnet18", "--weights",
                        f"timm:resnet18={vits14_file}", "--store", embedded)  # fmt: skip
     assert done.code == 1
     assert "is not a resnet18 checkpoint" in done.err
-    models = run_command(
+    models = call_command(
         "embedstore", "sql", "select model from models", "--json", "--store", embedded
     )
     assert "timm:resnet18" not in {r["model"] for r in models.json()}
 
 
 def test_results_on_stdout_messages_on_stderr(embedded):
-    split = run_command(
+    split = call_command(
         "probes", "split", "tiny", "--fractions", "1", "--json", "--store", embedded
     )
     rows = json.loads(split.out)
@@ -162,7 +175,7 @@ def test_results_on_stdout_messages_on_stderr(embedded):
 
 
 def test_sql_says_when_it_shows_a_part(embedded):
-    done = run_command("embedstore", "sql", "select * from range(700)", "--store", embedded)
+    done = call_command("embedstore", "sql", "select * from range(700)", "--store", embedded)
     assert "first 500 of 700 rows" in done.err
 
 
@@ -236,10 +249,10 @@ def test_every_command_has_help_with_examples_of_its_options():
         ("probes", "split run"),
         ("e2e", "run predict"),
     ):
-        shown = run_command(app, "--help").out
+        shown = call_command(app, "--help").out
         for name in commands.split():
             assert name in shown
-            helped = run_command(app, name, "-h")
+            helped = call_command(app, name, "-h")
             assert helped.code == 0
             if name not in ("demo", "models"):
                 assert "--store" in helped.out
@@ -250,7 +263,7 @@ def test_demo_command_writes_what_add_reads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
     (tmp_path / "demo" / "mine.txt").write_text("x")
-    refused = run_command("embedstore", "demo", tmp_path / "demo")
+    refused = call_command("embedstore", "demo", tmp_path / "demo")
     assert refused.code == 1
     assert "demo" in refused.err
     assert [p.name for p in (tmp_path / "demo").iterdir()] == ["mine.txt"]
@@ -258,22 +271,22 @@ def test_demo_command_writes_what_add_reads(tmp_path, monkeypatch):
 
 def test_bfloat16_keeps_to_float32_on_all_real_frames(real, vits14_file):
     """Parity row by row, and in AUROC on the very same splits."""
-    (model,) = run_command("embedstore", "sql", f"select dtype from models where model = '{MODEL}'",
+    (model,) = call_command("embedstore", "sql", f"select dtype from models where model = '{MODEL}'",
                            "--json", "--store", real).json()  # fmt: skip
     (other,) = {"bfloat16", "float32"} - {model["dtype"]}
-    (row,) = run_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
+    (row,) = call_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
                          f"{MODEL}={vits14_file}", "--dtype", other, "--as", "other", "--json",
                          "--store", real).json()  # fmt: skip
     assert (row["embedded"], row["dtype"]) == (1214, other)
-    assert run_command("probes", "run", "atypia", "--model", "other", "--store", real).code == 0
-    (row,) = run_command(
+    assert call_command("probes", "run", "atypia", "--model", "other", "--store", real).code == 0
+    (row,) = call_command(
         "embedstore", "sql", "select min(list_cosine_similarity(a.vector, b.vector)) as lowest, "
         f'count(*) as n from "{MODEL}" a join "other" b using (annotation_id)', "--json", "--store",
         real,
     ).json()  # fmt: skip
     assert row["n"] == 1214
     assert row["lowest"] >= 0.999
-    (row,) = run_command(
+    (row,) = call_command(
         "embedstore", "sql", "select avg(a.value) as a, avg(b.value) as b, count(*) as n from results a "
         "join results b using (manifest_id, fold, fraction, method, params, target, eval_domain, metric) "
         f"where a.model = '{MODEL}' and b.model = 'other' and metric = 'auroc'", "--json", "--store",

@@ -9,7 +9,7 @@ import pytest
 
 from embedstore.query import VIEWS
 from embedstore.registry import REGISTRY
-from tests.conftest import BIN, ROOT, make_tiny, run_command
+from tests.conftest import BIN, ROOT, call_command, make_tiny
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = [b.strip().splitlines() for b in re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)]
@@ -45,7 +45,7 @@ def test_the_tour_runs_word_for_word(tour):
 
 def test_every_command_and_view_is_in_the_readme():
     for app in ("embedstore", "probes", "e2e"):
-        helped = run_command(app, "--help", env={"COLUMNS": "100"}).out
+        helped = call_command(app, "--help", env={"COLUMNS": "100"}).out
         commands = re.findall(r"^│ ([a-z]+) ", helped, flags=re.MULTILINE)
         assert commands
         for name in commands:

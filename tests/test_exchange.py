@@ -15,6 +15,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.exchange import export, import_embeddings
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.layout import model_table
+from embedstore.plan import recorded_models
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.status import status
@@ -40,8 +41,7 @@ def stored(store: Store, model: str) -> dict[str, np.ndarray]:
 
 
 def record(store: Store, model: str) -> dict:
-    (row,) = [r for r in fetch_rows(connect(store), "from models") if r["model"] == model]
-    return row
+    return recorded_models(store)[model]
 
 
 def write(path: Path, **columns: object) -> Path:

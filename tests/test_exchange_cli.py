@@ -1,4 +1,4 @@
-"""`export`, `import` and `neighbors` as real processes: what is printed where, and a kill."""
+"""`export`, `import` and `neighbors` as commands: what is printed where, and a kill."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from embedstore.layout import model_table
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.store import Store
-from tests.conftest import BIN, bare_store, run_command
+from tests.conftest import BIN, bare_store, call_command
 
 VIT = "timm:test_vit"
 
@@ -30,12 +30,12 @@ def test_out_and_in_again(embedded, uri, tmp_path):
     """Into a store where the dataset has another name and the model gets one, too."""
     for form in ("parquet", "npz"):
         file = tmp_path / f"x.{form}"
-        done = run_command("embedstore", "export", "tiny", "--model", VIT, "--output", file,
+        done = call_command("embedstore", "export", "tiny", "--model", VIT, "--output", file,
                            "--json", "--store", embedded)  # fmt: skip
         (row,) = done.json()
         assert (row["exported"], row["not_embedded"], row["file"]) == (48, 0, str(file))
         assert done.err == ""
-        done = run_command("embedstore", "import", "mine", file, "--model", f"vit-{form}", "--json",
+        done = call_command("embedstore", "import", "mine", file, "--model", f"vit-{form}", "--json",
                            "--store", uri)  # fmt: skip
         (row,) = done.json()
         assert (row["imported"], row["there_before"], row["not_in_file"]) == (48, 0, 0)
@@ -44,37 +44,37 @@ def test_out_and_in_again(embedded, uri, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "x.npz", "x.parquet"]
     sql = ("select count(*) as n from embeddings a join embeddings b using (annotation_id) "
            "where a.model < b.model and a.vector = b.vector")  # fmt: skip
-    assert run_command("embedstore", "sql", sql, "--json", "--store", uri).json() == [{"n": 48}]
-    shown = run_command("embedstore", "status", "--store", uri)
+    assert call_command("embedstore", "sql", sql, "--json", "--store", uri).json() == [{"n": 48}]
+    shown = call_command("embedstore", "status", "--store", uri)
     assert "vit-npz" in shown.out
-    ran = run_command("probes", "run", "mine", "--model", "vit-npz", "--store", uri)
+    ran = call_command("probes", "run", "mine", "--model", "vit-npz", "--store", uri)
     assert ran.code == 0
     assert "5 fits done" in ran.err
 
 
 def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
-    run_command("embedstore", "export", "tiny", "--model", VIT, "--output", tmp_path / "x.parquet",
+    call_command("embedstore", "export", "tiny", "--model", VIT, "--output", tmp_path / "x.parquet",
                 "--store", embedded)  # fmt: skip
     table = pq.read_table(tmp_path / "x.parquet").slice(0, 40)
     vectors = np.stack(table["vector"].to_pylist())
     np.savez(tmp_path / "y.npz", annotation_id=table["annotation_id"].to_pylist(), features=vectors)
-    done = run_command("embedstore", "import", "mine", tmp_path / "y.npz", "--model", "own", "--json",
+    done = call_command("embedstore", "import", "mine", tmp_path / "y.npz", "--model", "own", "--json",
                        "--store", uri)  # fmt: skip
     (row,) = done.json()
     assert (row["weights"], row["imported"], row["not_in_file"]) == ("imported: y.npz", 40, 8)
     assert "the file holds float64, stored as float32" in done.err
     assert "8 annotations of mine are not in the file" in done.err
-    refused = run_command("probes", "run", "mine", "--model", "own", "--store", uri)
+    refused = call_command("probes", "run", "mine", "--model", "own", "--store", uri)
     assert refused.code == 1
     assert "leave them out with --where" in refused.err
     where = done.err.split("--where '")[1].split("'\n")[0]
-    ran = run_command("probes", "run", "mine", "--model", "own", "--where", where, "--fold", 0,
+    ran = call_command("probes", "run", "mine", "--model", "own", "--where", where, "--fold", 0,
                       "--json", "--store", uri)  # fmt: skip
     assert {r["n_train"] + r["n_val"] + r["n_test"] for r in ran.json()} == {40}
     bad = vectors.copy()
     bad[3, 0] = np.nan
     np.savez(tmp_path / "z.npz", annotation_id=[f"tiny/{n}" for n in range(40)], vector=bad)
-    done = run_command(
+    done = call_command(
         "embedstore", "import", "mine", tmp_path / "z.npz", "--model", "z", "--store", uri
     )
     assert (done.code, done.out) == (1, "")
@@ -86,7 +86,7 @@ def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
         "nothing is written",
     ):
         assert said in done.err
-    again = run_command(
+    again = call_command(
         "embedstore", "ingest", "mine", "--model", VIT, "--as", "own", "--store", uri
     )
     assert again.code == 1
@@ -94,42 +94,42 @@ def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
 
 
 def test_h5_by_the_command(uri, tmp_path):
-    rows = run_command("embedstore", "sql", "select * from annotations where slide = 'a0.tiff'", "--json",
+    rows = call_command("embedstore", "sql", "select * from annotations where slide = 'a0.tiff'", "--json",
                        "--store", uri).json()  # fmt: skip
     corners = np.array([(r["x_l0"] - 112, r["y_l0"] - 112) for r in rows]).round().astype(int)
     with h5py.File(tmp_path / "a0.h5", "w") as f:
         f["features"] = np.eye(len(rows), dtype=np.float32)
         f["coords"] = corners + 3
     words = ("embedstore", "import", "mine", tmp_path / "a0.h5", "--model", "tiles", "--store", uri)
-    done = run_command(*words)
+    done = call_command(*words)
     assert done.code == 1
     assert "--tile-px-l0 N" in done.err
-    done = run_command(*words, "--tile-px-l0", 224)
+    done = call_command(*words, "--tile-px-l0", 224)
     assert done.code == 1
     assert "--within PX" in done.err
-    done = run_command(*words, "--tile-px-l0", 224, "--within", 5, "--json")
+    done = call_command(*words, "--tile-px-l0", 224, "--within", 5, "--json")
     assert done.json()[0]["imported"] == len(rows)
     assert "level-0 px away in the median" in done.err
     assert "3 slides have no file" in done.err
-    helped = run_command("embedstore", "import", "--help", env={"COLUMNS": "200"})
+    helped = call_command("embedstore", "import", "--help", env={"COLUMNS": "200"})
     assert "not centred on the cell" in helped.out
 
 
 def test_neighbors_by_the_command(embedded):
     sql = f'select annotation_id as id, vector from "{VIT}" order by 1'
-    rows = run_command("embedstore", "sql", sql, "--json", "--store", embedded).json()
+    rows = call_command("embedstore", "sql", sql, "--json", "--store", embedded).json()
     x = np.array([r["vector"] for r in rows])
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     distance = 1 - x @ x[0]
     expected = [rows[n]["id"] for n in np.argsort(distance)[1:6]]
     words = ("embedstore", "neighbors", rows[0]["id"], "--model", VIT, "--store", embedded)
-    done = run_command(*words, "-k", 5, "--json")
+    done = call_command(*words, "-k", 5, "--json")
     assert [r["annotation_id"] for r in done.json()] == expected
     np.testing.assert_allclose(
         [r["distance"] for r in done.json()], np.sort(distance)[1:6], atol=1e-5
     )
     assert f"5 of 47 embeddings of {VIT}, cosine distance" in done.err
-    shown = run_command(*words, "--metric", "l2", "--where", "domain = 'b'")
+    shown = call_command(*words, "--metric", "l2", "--where", "domain = 'b'")
     assert shown.code == 0
     assert "10 of 24 embeddings" in shown.err
     assert "mitotic figure" in shown.out
@@ -158,11 +158,11 @@ def test_a_killed_import_is_completed(tmp_path):
     there = store.stats(model_table("m"))["n_rows"]
     assert 0 < there < n
     assert [r["model"] for r in fetch_rows(connect(store), "from models")] == ["m"]
-    (row,) = run_command(*words, "--json").json()
+    (row,) = call_command(*words, "--json").json()
     assert (row["imported"], row["there_before"]) == (n - there, there)
     found = Store.open(uri).lance(model_table("m")).to_table(columns=["annotation_id", "vector"])
     place = {i: k for k, i in enumerate(found["annotation_id"].to_pylist())}
     assert len(place) == len(found) == n
     stored = found["vector"].combine_chunks().flatten().to_numpy().reshape(n, dim)
     np.testing.assert_array_equal(stored[[place[i] for i in ids]], vectors)
-    assert json.loads(run_command(*words, "--json").out)[0]["imported"] == 0
+    assert json.loads(call_command(*words, "--json").out)[0]["imported"] == 0

@@ -1,7 +1,8 @@
 """Beyond the paper's two experiments: other schemes, targets, datasets, views; compare; predict."""
 
-import csv
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ from scipy.stats import norm
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import model_table, view_id, views_schema, views_table
+from embedstore.layout import view_id, views_schema, views_table
 from embedstore.patches import D4
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
@@ -22,7 +23,7 @@ from probes.predict import predict
 from probes.results import summarise
 from probes.run import RunOptions, run
 from probes.statistics import Fold, paired_bootstrap
-from tests.conftest import run_command
+from tests.conftest import call_command, write_csv
 from tests.test_run import plant
 
 
@@ -30,29 +31,24 @@ def query(store, sql):
     return fetch_rows(connect(store), sql)
 
 
-def write(path, rows):
-    with path.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory) -> Store:
-    """Two datasets, 3 domains of unequal size, 30 slides of 15 cases; two models and views."""
+def plant_two(uri: str, n_d: int, n_e: int) -> Store:
+    """Register datasets d and e, 3 domains of unequal size, 30 slides of 15 cases each."""
     rng = np.random.default_rng(3)
-    folder = tmp_path_factory.mktemp("planted")
-    uri = str(folder / "s")
-    for name, n in (("d", 600), ("e", 200)):
+    for name, n in (("d", n_d), ("e", n_e)):
         rows = []
         for k in range(n):
             s = min(int(rng.integers(0, 30)), int(rng.integers(0, 30)))
             rows.append({"slide": f"{name}{s:02d}.tiff", "x": k, "y": k % 50, "case": f"c{s // 2}",
                          "label": ("mitosis", "imposter")[int(rng.random() < 0.6)],
                          "domain": f"dom{(s // 2) % 3}"})  # fmt: skip
-        add(uri, name, write(folder / f"{name}.csv", rows), AddOptions())
-    store = Store.open(uri)
+        add(uri, name, write_csv(Path(f"{uri}-{name}.csv"), rows), AddOptions())
+    return Store.open(uri)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory) -> Store:
+    """Two datasets; two models and views."""
+    store = plant_two(str(tmp_path_factory.mktemp("planted") / "s"), 600, 200)
     plant(store, "strong", 240, 2.5)
     plant(store, "weak", 160, 1.5)
     plant_views(store, "strong", 240)
@@ -173,13 +169,18 @@ def test_predict_repeats_the_stored_predictions(planted):
     found = {r["annotation_id"]: r["score"] for r in predict(planted, run_id, "d").to_pylist()}
     assert len(found) == 600
     assert all(found[i] == pytest.approx(s, abs=1e-6) for i, s in stored.items())
-    done = run_command("probes", "predict", run_id, "d", "--format", "csv", "--store", planted.uri)
+    done = call_command("probes", "predict", run_id, "d", "--format", "csv", "--store", planted.uri)
     assert done.out.splitlines()[0] == "annotation_id,label,score"
     assert len(done.out.splitlines()) == 601
     run(planted, ManifestSpec("d"), RunOptions(models=["weak"], folds=[3], methods=["knn"]))
     (knn,) = query(planted, "select distinct run_id from results where method = 'knn'")
-    with pytest.raises(EmbedstoreError, match="keeps no coefficients"):
-        predict(planted, knn["run_id"], "d")
+    with pytest.raises(EmbedstoreError, match=r"only linear probes \(uni, logreg\) do") as e:
+        predict(planted, knn["run_id"], "e")
+    # What the message says instead scores with that very run.
+    instead = shlex.split(str(e.value).split("`")[1])
+    done = call_command(*instead, "--json", "--store", planted.uri)
+    assert {(r["run_id"], r["eval_dataset"]) for r in done.json()} == {(knn["run_id"], "e")}
+    assert "1 fits done" in done.err
     with pytest.raises(EmbedstoreError, match="no run 'x'"):
         predict(planted, "x", "d")
 
@@ -241,6 +242,14 @@ def test_intervals_resample_slides_or_cases(planted):
                 assert r["ci_low"] <= r["value"] <= r["ci_high"]
 
 
+def delong_by_hand(y, a, b):
+    """The two-sided p of DeLong et al. (1988), from the placements of every pair."""
+    pairs = [np.sign(s[y == 1][:, None] - s[y == 0]) / 2 + 0.5 for s in (a, b)]
+    of_positives, of_negatives = (pairs[0].mean(k) - pairs[1].mean(k) for k in (1, 0))
+    variance = sum(v.var(ddof=1) / len(v) for v in (of_positives, of_negatives))
+    return 2 * norm.sf(abs(of_positives.mean()) / np.sqrt(variance))
+
+
 @pytest.mark.parametrize("method", ["knn", "prototype"])
 def test_other_probes_run(planted, method):
     report = run(
@@ -292,7 +301,7 @@ def test_validation_with_one_label_means_c_is_one(planted, tmp_path):
         for r, ids in (("train", split.train), ("val", val), ("test", split.test))
         for i in ids
     ]
-    _, manifest = import_manifest(planted, "d", write(tmp_path / "m.csv", rows))
+    _, manifest = import_manifest(planted, "d", write_csv(tmp_path / "m.csv", rows))
     report = run(
         planted,
         ManifestSpec("d"),
@@ -353,8 +362,7 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
     assert (one["ci_low"], one["ci_high"], one["p_value"]) == pytest.approx(
         (again.low, again.high, again.p_value)
     )
-    assert 0 <= one["p_delong"] <= 1
-    assert norm.sf(0) == 0.5
+    assert one["p_delong"] == pytest.approx(delong_by_hand(y, a, b), rel=1e-9)
     run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0], views="d4"))
     rows, notes = compare(
         planted, "d", Side.parse("uni+d4:strong"), [sides[0]], CompareOptions(n_resamples=50)
@@ -363,7 +371,7 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
         ("uni+d4:strong", "uni:strong", 1)
     ]
     assert "have no partner" in notes[0]
-    shown = run_command("probes", "compare", "d", "--a", "uni:strong", "--b", "uni:weak", "--fraction", 1,
+    shown = call_command("probes", "compare", "d", "--a", "uni:strong", "--b", "uni:weak", "--fraction", 1,
                         "--store", planted.uri)  # fmt: skip
     assert shown.code == 0, shown.err
     assert "p_holm" in shown.out
@@ -396,7 +404,7 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     table = manifest_table(planted, split.row["manifest_id"])
     assert len(table) == len(split.train) + len(split.val) + len(split.test)
     file = tmp_path / "m.csv"
-    done = run_command(
+    done = call_command(
         "probes", "manifest", "export", split.row["manifest_id"], file, "--store", planted.uri
     )
     assert done.code == 0, done.err
@@ -409,7 +417,7 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     role = header.index("role")
     kept = [line for line in lines[1:] if line.split(",")[role] != "val"]
     (tmp_path / "changed.csv").write_text("\n".join([lines[0], *kept]) + "\n")
-    done = run_command(
+    done = call_command(
         "probes",
         "manifest",
         "import",
@@ -423,7 +431,7 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     assert (row["scheme"], row["n_val"]) == ("imported", 0)
     assert row["manifest_id"] != same_id
     assert "leakage" in done.err
-    ran = run_command("probes", "run", "d", "--model", "strong", "--manifest", row["manifest_id"], "--json",
+    ran = call_command("probes", "run", "d", "--model", "strong", "--manifest", row["manifest_id"], "--json",
                       "--store", planted.uri)  # fmt: skip
     (result,) = [r for r in ran.json() if r["metric"] == "auroc"]
     assert (result["manifest_id"], result["n_test"], result["threshold"]) == (
@@ -460,7 +468,7 @@ def test_a_manifest_that_does_not_hold_is_refused_whole(planted, tmp_path, chang
     change(rows)
     before = query(planted, "select count(*) as n from splits")
     with pytest.raises(EmbedstoreError, match=f"(?s)nothing is written.*{said}"):
-        import_manifest(planted, "d", write(tmp_path / "m.csv", rows))
+        import_manifest(planted, "d", write_csv(tmp_path / "m.csv", rows))
     assert query(planted, "select count(*) as n from splits") == before
 
 
@@ -478,7 +486,7 @@ def test_a_manifest_of_another_dataset_or_of_changed_annotations_is_refused(plan
         {"slide": f"s{k % 4}", "x": k, "y": 1, "id": k, "label": ("mitosis", "imposter")[k % 2]}
         for k in range(60)
     ]
-    add(uri, "f", write(tmp_path / "a.csv", rows), AddOptions())
+    add(uri, "f", write_csv(tmp_path / "a.csv", rows), AddOptions())
     store = Store.open(uri)
     (split,), _ = ensure_splits(
         store, candidates(store, ManifestSpec("f")), folds=[0], fractions=[1.0]
@@ -491,7 +499,7 @@ def test_a_manifest_of_another_dataset_or_of_changed_annotations_is_refused(plan
     _, imported = import_manifest(store, "f", out)
     recorded_manifest(store, "f", imported)
     rows[0]["x"] = 9999
-    add(uri, "f", write(tmp_path / "a.csv", rows), AddOptions())
+    add(uri, "f", write_csv(tmp_path / "a.csv", rows), AddOptions())
     for manifest_id in (split.row["manifest_id"], imported):
         with pytest.raises(EmbedstoreError, match="have changed since manifest"):
             recorded_manifest(Store.open(uri), "f", manifest_id)
@@ -506,6 +514,6 @@ def test_wrong_targets_and_views_are_told(planted):
     ):
         with pytest.raises(EmbedstoreError, match=said):
             run(planted, ManifestSpec("d"), options)
-    done = run_command("probes", "run", "d", "--size-matched", "--store", planted.uri)
+    done = call_command("probes", "run", "d", "--size-matched", "--store", planted.uri)
     assert done.code == 2
-    assert model_table("strong") in planted.tables()
+    assert "goes with --scheme cross-domain" in " ".join(done.err.replace("│", " ").split())

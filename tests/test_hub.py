@@ -16,7 +16,7 @@ import timm
 import torch
 from safetensors.torch import save
 
-from tests.conftest import ROOT, run_command
+from tests.conftest import ROOT, call_command, run_command
 
 COMMIT = "a" * 40
 CONTENT = b"some weights"
@@ -161,7 +161,7 @@ def on_hub(hub: str, home: Path, offline: bool = False) -> dict[str, str]:
 
 
 def add_tiny(tiny, uri: Path) -> None:
-    added = run_command("embedstore", "add", "tiny", "--annotations", tiny.csv, "--slides",
+    added = call_command("embedstore", "add", "tiny", "--annotations", tiny.csv, "--slides",
                         tiny.slides, "--store", uri)  # fmt: skip
     assert added.code == 0, added.err
 
@@ -205,43 +205,61 @@ def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
     assert other.json()[0]["embedded"] == 48
 
 
-def test_a_folder_with_its_config_serves_where_there_is_no_hub(hub, published, tiny, tmp_path):
+def test_a_folder_with_its_config_serves_where_there_is_no_hub(published, tiny, tmp_path):
     uri, folder = tmp_path / "s", tmp_path / "net"
     add_tiny(tiny, uri)
     folder.mkdir()
     for file in ("config.json", "model.safetensors"):
         (folder / file).write_bytes(Hub.files[f"ok/net/{file}"])
     for weights in (folder, folder / "model.safetensors"):
-        (row,) = run_command(
+        (row,) = call_command(
             "embedstore", "ingest", "tiny", "--model", "hf-hub:some/where", "--weights",
             f"some/where={weights}", "--pooling", "cls+mean", "--json", "--store", uri,
-            env=on_hub(hub, tmp_path / "hf", offline=True),
         ).json()  # fmt: skip
     assert (row["there_before"], row["embedded"], row["weights"]) == (48, 0, "net")
-    done = run_command("embedstore", "sql", "select dim, pooling, registry_name from models",
+    done = call_command("embedstore", "sql", "select dim, pooling, registry_name from models",
                        "--json", "--store", uri)  # fmt: skip
     assert done.json() == [
         {"dim": 128, "pooling": "cls+mean", "registry_name": "hf-hub:some/where"}
     ]
 
 
-@pytest.mark.parametrize(("model", "said"), [
-    ("hf-hub:none/net", "the hub knows no none/net"),
-    ("hf-hub:gated/net", "gated: accept its terms"),
-    ("hf-hub:ok/foreign", "is no timm model: its config.json names no 'architecture'"),
-    ("hf-hub:ok/wrong", "has no architecture 'test_resnet9'"),
-    ("hf-hub:ok/text", "is no JSON file"),
-    ("hf-hub:ok/model", "has no config.json"),
-    ("hf-hub:ok/flat", "has no checkpoint file that is known here"),
-    ("hf-hub:nowhere", "unknown model 'hf-hub:nowhere'"),
-])  # fmt: skip
-def test_what_is_wrong_with_a_hub_model_is_told(hub, published, tiny, tmp_path, model, said):
-    uri = tmp_path / "s"
-    add_tiny(tiny, uri)
-    done = run_command("embedstore", "ingest", "tiny", "--model", model, "--store", uri,
-                       env=on_hub(hub, tmp_path / "hf"))  # fmt: skip
-    assert (done.code, done.out) == (1, "")
-    assert said in done.err
+WRONG = {
+    "hf-hub:none/net": "the hub knows no none/net",
+    "hf-hub:gated/net": "gated: accept its terms",
+    "hf-hub:ok/foreign": "is no timm model: its config.json names no 'architecture'",
+    "hf-hub:ok/wrong": "has no architecture 'test_resnet9'",
+    "hf-hub:ok/text": "is no JSON file",
+    "hf-hub:ok/model": "has no config.json",
+    "hf-hub:ok/flat": "has no checkpoint file that is known here",
+    "hf-hub:nowhere": "unknown model 'hf-hub:nowhere'",
+}
+
+INGEST_EACH = """
+import json, sys
+from tests.conftest import call_command
+uri, env, models = json.loads(sys.argv[1])
+words = ("embedstore", "ingest", "tiny", "--store", uri, "--model")
+print(json.dumps({m: vars(call_command(*words, m, env=env)) for m in models}))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(hub, published, tiny, tmp_path_factory) -> dict[str, dict]:
+    """What ingest says of each wrong model, all asked in one process online."""
+    folder = tmp_path_factory.mktemp("wrong")
+    add_tiny(tiny, folder / "s")
+    given = json.dumps([str(folder / "s"), on_hub(hub, folder / "hf"), list(WRONG)])
+    done = subprocess.run([sys.executable, "-c", INGEST_EACH, given], cwd=ROOT, capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("model", WRONG)
+def test_what_is_wrong_with_a_hub_model_is_told(told, model):
+    assert (told[model]["code"], told[model]["out"]) == (1, "")
+    assert WRONG[model] in told[model]["err"]
 
 
 def test_no_space_is_told_with_the_way_out(monkeypatch):

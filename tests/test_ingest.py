@@ -25,7 +25,7 @@ from embedstore.register import AddOptions, add
 from embedstore.slides import Slide
 from embedstore.status import problems, status
 from embedstore.store import Store
-from tests.conftest import BIN, make_tiny, write_slide
+from tests.conftest import BIN, call_command, make_tiny, write_slide
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 RANDOM = IngestOptions(weights={RESNET: "random"}, dtype="float32")
@@ -59,10 +59,10 @@ def test_vectors_are_those_of_patches_read_one_by_one(store, tiny):
         assert (mine["label"], mine["domain"]) == (row["label"], row["domain"])
 
 
-def test_again_embeds_nothing_and_needs_no_torch(store, tiny, command):
+def test_again_embeds_nothing_and_needs_no_torch(store, tiny):
     ingest(store, "tiny", [RESNET], RANDOM)
     versions = store.stats("embeddings.timm.3atest_resnet")
-    done = command(
+    done = call_command(
         "embedstore", "ingest", "tiny", "--model", RESNET, "--json", "--store", store.uri
     )
     assert done.json()[0]["embedded"] == 0
@@ -120,23 +120,25 @@ def _wait_for_rows(store: Store, n: int) -> None:
     raise AssertionError("the ingest stored nothing")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_killed_at_any_moment_it_goes_on(data, tmp_path, how):
+def test_killed_at_any_moment_it_goes_on(data, tmp_path):
+    """Killed, begun again and interrupted, begun again: it ends as if nothing had been."""
     uri = str(tmp_path / "s")
     add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
-    store = Store.open(uri)
-    process = _start(uri)
-    _wait_for_rows(store, 1)
-    os.kill(process.pid, how)
-    _, said = process.communicate(timeout=60)
-    (row,) = query(
-        store, "select count(*) as n, count(distinct annotation_id) as d from embeddings"
-    )
-    assert 0 < row["n"] < 1214
-    assert row["n"] == row["d"]
-    if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert f"interrupted; {row['n']:,} embeddings stored" in said
+    store, before = Store.open(uri), 0
+    for how in (signal.SIGKILL, signal.SIGINT):
+        process = _start(uri)
+        _wait_for_rows(store, before + 1)
+        os.kill(process.pid, how)
+        _, said = process.communicate(timeout=60)
+        (row,) = query(
+            store, "select count(*) as n, count(distinct annotation_id) as d from embeddings"
+        )
+        assert before < row["n"] < 1214
+        assert row["n"] == row["d"]
+        if how == signal.SIGINT:
+            assert process.returncode == 130
+            assert f"interrupted; {row['n'] - before:,} embeddings stored" in said
+        before = row["n"]
     (report,) = ingest(store, "atypia", [RESNET], IngestOptions()).models
     assert (report.n_before, report.n_embedded, report.n_left) == (row["n"], 1214 - row["n"], 0)
     (row,) = query(

@@ -1,7 +1,5 @@
 """Manifests in the store: identity, what is skipped or refused, the audit by brute force."""
 
-import csv
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,7 @@ from probes.audit import PATCH_UM, audit
 from probes.manifests import ManifestSpec, candidates, ensure_splits, load_splits
 from probes.schemes import monte_carlo
 from probes.splits import Split
+from tests.conftest import write_csv
 
 MIDOG22 = (
     "domain in ('human breast cancer', 'canine lung cancer', 'canine lymphosarcoma', "
@@ -111,11 +110,7 @@ def test_a_moved_annotation_makes_another_manifest(tiny, tmp_path):
         rows = [
             {**r, "id": str(k), "x": str(float(r["x"]) + shift)} for k, r in enumerate(tiny.rows)
         ]
-        with (tmp_path / "a.csv").open("w", newline="") as f:
-            writer = csv.DictWriter(f, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        add(uri, "d", tmp_path / "a.csv", AddOptions())
+        add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
         found = candidates(Store.open(uri), ManifestSpec("d"))
         ids.append((found.manifest_id, found.pool.ids))
     assert ids[0][1] == ids[1][1]

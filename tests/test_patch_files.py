@@ -14,7 +14,7 @@ from embedstore.register import AddOptions, add
 from embedstore.slides import read_image
 from embedstore.status import status
 from embedstore.store import Store
-from tests.conftest import run_command
+from tests.conftest import call_command
 
 RESNET = "timm:test_resnet"
 RANDOM = IngestOptions(weights={RESNET: "random"}, dtype="float32")
@@ -75,7 +75,7 @@ def test_patch_files_are_embedded_whole_and_say_when_they_were_resized(folder, t
         np.testing.assert_allclose(r["vector"], model.embed(patch[None])[0], atol=1e-4)
     assert query(store, f'select count(*) filter (resized) as n from "{RESNET}"') == [{"n": 20}]
     assert query(store, "select distinct mpp from slides") == [{"mpp": None}]
-    ran = run_command("probes", "run", "crops", "--scheme", "predefined", "--json", "--store", uri)
+    ran = call_command("probes", "run", "crops", "--scheme", "predefined", "--json", "--store", uri)
     results = {r["metric"]: r for r in ran.json()}
     assert results["auroc"]["n_test"] == 16
     assert "an unknown share overlap" in ran.err

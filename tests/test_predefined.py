@@ -1,6 +1,5 @@
 """`--scheme predefined`: the dataset's own split, from its file to the scores."""
 
-import csv
 import hashlib
 from collections import Counter
 from dataclasses import replace
@@ -21,7 +20,7 @@ from probes.manifests import ManifestSpec, candidates, ensure_splits
 from probes.run import RunOptions, run
 from probes.schemes import distinct_folds, monte_carlo, predefined
 from probes.splits import InfeasibleError, Pool, manifest_digest, subset_size, train_size
-from tests.conftest import run_command
+from tests.conftest import call_command, write_csv
 
 PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}
 
@@ -157,14 +156,6 @@ def test_a_split_that_cannot_be_used_says_what_to_do(rows, group_by, said):
     assert not isinstance(e.value, InfeasibleError)  # no fraction would help
 
 
-def write_csv(path, rows):
-    with path.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 def with_splits(rows, roles):
     return [{**r, "split": roles[k % len(roles)]} for k, r in enumerate(rows)]
 
@@ -190,7 +181,7 @@ def test_from_a_csv_to_the_scores(tiny, tmp_path):
     add(uri, "tiny", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
     ingest(Store.open(uri), "tiny", ["timm:test_resnet"],
            IngestOptions(weights={"timm:test_resnet": "random"}))  # fmt: skip
-    ran = run_command("probes", "run", "tiny", "--scheme", "predefined", "--fraction", "1", "--fraction",
+    ran = call_command("probes", "run", "tiny", "--scheme", "predefined", "--fraction", "1", "--fraction",
                       "0.5", "--json", "--store", uri)  # fmt: skip
     found = ran.json()
     assert "6 fits done" in ran.err  # five folds at 0.5, one at 1
@@ -198,7 +189,7 @@ def test_from_a_csv_to_the_scores(tiny, tmp_path):
     assert "8 annotations that the dataset puts in no split are left out" in ran.err
     assert {(r["fraction"], r["fold"], r["n_train"], r["n_val"], r["n_test"]) for r in found} == {
         (1.0, 0, 24, 8, 8), *((0.5, k, 12, 8, 8) for k in range(5))}  # fmt: skip
-    again = run_command("probes", "run", "tiny", "--scheme", "predefined", "--fraction", "1", "--fold",
+    again = call_command("probes", "run", "tiny", "--scheme", "predefined", "--fraction", "1", "--fold",
                         "3", "--store", uri)  # fmt: skip
     assert "0 fits done, 1 recorded before" in again.err
     expected = {
@@ -255,7 +246,7 @@ def test_a_dataset_without_a_split_or_a_slide_on_both_sides(tiny, tmp_path):
             "4 slides have annotations in train or val and in test: a0.tiff",
         ),
     ):
-        done = run_command("probes", "split", *words, "--scheme", "predefined", "--store", uri)
+        done = call_command("probes", "split", *words, "--scheme", "predefined", "--store", uri)
         assert done.code == 1
         assert said in done.err
     assert query(Store.open(uri), "select count(*) as n from splits") == [{"n": 0}]
@@ -291,13 +282,13 @@ def test_of_patches_what_they_share_is_unknown_not_zero(patches):
         (split,), _ = ensure_splits(patches, found, folds=[0], fractions=[1.0])
         assert {k: split.row[k] for k in PLACES} == dict.fromkeys(PLACES)
         assert split.row["shared_cases"] == cases
-    said = run_command("probes", "split", "bare", "--fractions", "1", "--store", patches.uri).err
+    said = call_command("probes", "split", "bare", "--fractions", "1", "--store", patches.uri).err
     assert said.count("an unknown share") == 4
-    rows = run_command(
+    rows = call_command(
         "probes", "split", "cased", "--fractions", "1", "--json", "--store", patches.uri
     ).json()
     assert {rows[0][k] for k in PLACES} == {None}
-    by_slide = run_command("probes", "split", "cased", "--group-by", "slide", "--fractions", "1",
+    by_slide = call_command("probes", "split", "cased", "--group-by", "slide", "--fractions", "1",
                            "--store", patches.uri)  # fmt: skip
     assert "every patch counts as a slide of its own" in by_slide.err
 

@@ -25,6 +25,7 @@ from embedstore.query import (
     where_clause,
 )
 from embedstore.store import Store
+from tests.conftest import call_command
 
 # The contract: these columns must be there, under these names.
 CONTRACT = {
@@ -95,24 +96,24 @@ def test_explain_and_describe_answer(embedded):
     assert run_sql(Store.open(embedded), "explain select 1").num_rows > 0
 
 
-def test_output_forms_agree(embedded, command, tmp_path):
+def test_output_forms_agree(embedded, tmp_path):
     sql = "select annotation_id, x_l0, problem, votes from annotations order by 1 limit 5"
-    table = command("embedstore", "sql", sql, "--store", embedded)
+    table = call_command("embedstore", "sql", sql, "--store", embedded)
     assert "annotation_id" in table.out
-    rows = command("embedstore", "sql", sql, "--json", "--store", embedded).json()
+    rows = call_command("embedstore", "sql", sql, "--json", "--store", embedded).json()
     assert len(rows) == 5
-    text = command("embedstore", "sql", sql, "--format", "csv", "--store", embedded).out
+    text = call_command("embedstore", "sql", sql, "--format", "csv", "--store", embedded).out
     assert "\r" not in text
     parsed = list(csv.DictReader(io.StringIO(text)))
     assert [float(r["x_l0"]) for r in parsed] == [r["x_l0"] for r in rows]
     assert all(r["problem"] == "" for r in parsed)
     out = tmp_path / "x.parquet"
-    assert command("embedstore", "sql", sql, "--output", out, "--store", embedded).code == 0
+    assert call_command("embedstore", "sql", sql, "--output", out, "--store", embedded).code == 0
     assert pq.read_table(out).to_pylist() == rows
     assert [p.name for p in tmp_path.iterdir()] == ["x.parquet"]
 
 
-def test_output_follows_links_and_never_replaces_what_is_no_file(embedded, command, tmp_path):
+def test_output_follows_links_and_never_replaces_what_is_no_file(embedded, tmp_path):
     (tmp_path / "real.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     words = (
@@ -125,22 +126,22 @@ def test_output_follows_links_and_never_replaces_what_is_no_file(embedded, comma
         "csv",
         "--output",
     )
-    assert command(*words, tmp_path / "link.csv").code == 0
+    assert call_command(*words, tmp_path / "link.csv").code == 0
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == "a\n1\n"
     os.mkfifo(tmp_path / "pipe")
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit((tmp_path / "pipe").read_text)
-        assert command(*words, tmp_path / "pipe").code == 0
+        assert call_command(*words, tmp_path / "pipe").code == 0
         assert reader.result(30) == "a\n1\n"
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_wide_results_are_read_down(embedded, command):
-    done = command("embedstore", "sql", "select * from results limit 0", "--store", embedded)
+def test_wide_results_are_read_down(embedded):
+    done = call_command("embedstore", "sql", "select * from results limit 0", "--store", embedded)
     assert done.code == 0
     wide = ", ".join(f"{n} as column_{n}" for n in range(40))
-    shown = command("embedstore", "sql", f"select {wide}", "--store", embedded).out
+    shown = call_command("embedstore", "sql", f"select {wide}", "--store", embedded).out
     assert all(f"column_{n} " in shown for n in range(40))
 
 

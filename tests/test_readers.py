@@ -6,7 +6,7 @@ import pytest
 
 from embedstore.errors import EmbedstoreError
 from embedstore.readers import READERS, read_annotations
-from tests.conftest import run_command
+from tests.conftest import call_command
 
 MIDOG = {
     "images": [{"id": 1, "file_name": "a.tiff", "width": 900, "height": 700}],
@@ -103,7 +103,7 @@ def test_same_file_name_twice_is_refused(tmp_path):
 
 
 def test_the_help_lists_every_format():
-    shown = run_command("embedstore", "add", "--help", env={"COLUMNS": "300"}).out
+    shown = call_command("embedstore", "add", "--help", env={"COLUMNS": "300"}).out
     assert shown.count(", ".join(READERS)) == 2
 
 
@@ -111,7 +111,7 @@ def test_a_folder_goes_through_the_command(tmp_path):
     for name, label in (("a", "mitosis"), ("b", "imposter")):
         (tmp_path / "f" / label).mkdir(parents=True)
         (tmp_path / "f" / label / f"{name}.png").write_bytes(b"no image")
-    done = run_command("embedstore", "add", "d", "--annotations", tmp_path / "f", "--json",
+    done = call_command("embedstore", "add", "d", "--annotations", tmp_path / "f", "--json",
                        "--store", tmp_path / "s")  # fmt: skip
     assert [(r["label"], r["status"], r["n_annotations"]) for r in done.json()] == [
         ("mitotic figure", "unreadable", 1), ("non-mitotic figure", "unreadable", 1)]  # fmt: skip

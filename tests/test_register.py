@@ -1,6 +1,5 @@
 """`add`: what is registered, what is flagged, and that nothing is half-written."""
 
-import csv
 import json
 
 import numpy as np
@@ -12,19 +11,11 @@ from embedstore.layout import model_table
 from embedstore.query import connect, fetch_rows
 from embedstore.register import AddOptions, add
 from embedstore.store import Store
-from tests.conftest import write_slide
+from tests.conftest import write_csv, write_slide
 
 
 def query(uri: str, sql: str) -> list[dict]:
     return fetch_rows(connect(Store.open(uri)), sql)
-
-
-def write_csv(path, rows):
-    with path.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def test_midogpp_without_any_image(data, tmp_path):

@@ -22,7 +22,7 @@ from embedstore.register import AddOptions, add
 from embedstore.slides import Slide
 from embedstore.status import status
 from embedstore.store import Store
-from tests.conftest import BIN
+from tests.conftest import BIN, write_csv
 
 RESNET = "timm:test_resnet"
 D4_OPTIONS = IngestOptions(weights={RESNET: "random"}, dtype="float32", views="d4")
@@ -118,7 +118,7 @@ def test_killed_in_the_middle_the_same_command_completes_the_views(data, tmp_pat
     add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
     store = Store.open(uri)
     words = ["ingest", "atypia", "--model", RESNET, "--weights", f"{RESNET}=random", "--views", "d4",
-             "--limit", "300", "--batch-size", "3", "--store", uri]  # fmt: skip
+             "--limit", "150", "--batch-size", "3", "--store", uri]  # fmt: skip
     process = subprocess.Popen([BIN / "embedstore", *words], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (store.viewed_models() and store.stats("views.timm.3atest_resnet")["n_rows"]):
@@ -127,27 +127,21 @@ def test_killed_in_the_middle_the_same_command_completes_the_views(data, tmp_pat
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     (part,) = query(store, "select count(*) as n from embedding_views")
-    assert 0 < part["n"] < 2400
+    assert 0 < part["n"] < 1200
     subprocess.run([BIN / "embedstore", *words], check=True, capture_output=True, timeout=300)
     (row,) = query(store, "select count(*) as n, count(distinct view_id) as d, "
                    "count(distinct annotation_id) as a from embedding_views")  # fmt: skip
     (plain,) = query(store, "select count(*) as n from embeddings")
     # --limit counts annotations that lack something, so what the first run did comes on top.
     assert row["n"] == row["d"] == 8 * row["a"]
-    assert row["a"] == plain["n"] >= 300
+    assert row["a"] == plain["n"] >= 150
 
 
 def test_moved_and_renamed_annotations_reach_the_views(tiny, tmp_path):
-    import csv
-
     uri, file = str(tmp_path / "s"), tmp_path / "a.csv"
 
     def register(rows: list[dict[str, str]]) -> None:
-        with file.open("w", newline="") as f:
-            writer = csv.DictWriter(f, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        add(uri, "tiny", file, AddOptions(slides=tiny.slides))
+        add(uri, "tiny", write_csv(file, rows), AddOptions(slides=tiny.slides))
 
     rows = [{**r, "id": str(k)} for k, r in enumerate(tiny.rows)]
     register(rows)

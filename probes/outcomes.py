@@ -1,0 +1,107 @@
+"""From a fit to what is recorded of its run: scored on its manifest, or on another dataset."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedstore.errors import EmbedstoreError
+from embedstore.store import now
+from probes.fits import Fit, Task
+from probes.metrics import best_cut
+from probes.results import Outcome, Run, Scored
+from probes.scoring import ALL, evaluate_by, evaluate_split, seed_of
+from probes.slices import Matrix, codes_of
+
+
+def codes_in(matrix: Matrix, target: str, order: Sequence[str]) -> NDArray[np.intp]:
+    """Return the code of every annotation of the matrix, -1 for what `order` does not name."""
+    facts, known = matrix.facts[target], set(order)
+    codes = np.full(len(facts), -1, dtype=np.intp)
+    mine = np.array([f in known for f in facts], dtype=bool)
+    codes[mine] = codes_of(facts[mine], order)
+    return codes
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How the runs of one model are scored; order are the labels (or domains) learnt, by code.
+
+    embedded_at is when the newest embedding that a score depends on was made.
+    """
+
+    order: list[str]
+    target: str
+    views: str | None
+    n_resamples: int
+    embedded_at: datetime | None
+
+    def outcome(self, run: Run, fit: Fit, task: Task, matrix: Matrix) -> Outcome:
+        """Score val and test of the manifest."""
+        row, rows = run.split.row, task.rows
+        p = {r: fit.probabilities(matrix, rows[r]) for r in ("val", "test")}
+        cut = best_cut(task.codes[rows["val"]], p["val"])
+        scores = {r: Scored(matrix.ids[rows[r]], p[r], self.order)
+                  for r in p if len(rows[r])}  # fmt: skip
+        test = rows["test"]
+        groups, ci_by = _groups(run, matrix, test)
+        evaluated = evaluate_split(
+            row, task.codes[test], p["test"], matrix.facts["domain"][test], groups,
+            cut=cut, n_resamples=self.n_resamples, partial=self._partial,
+        )  # fmt: skip
+        facts = self._facts(fit, cut, ci_by, None)
+        return Outcome(run, evaluated, scores, facts, self._learnt(run, fit, cut, matrix.dataset))
+
+    def elsewhere(self, run: Run, fit: Fit, cut: float, other: Matrix) -> Outcome:
+        """Score all of another dataset, whole and by domain; cut is the threshold to use."""
+        codes = codes_in(other, self.target, self.order)
+        known = np.flatnonzero(codes >= 0)
+        if not len(known):
+            raise EmbedstoreError(
+                f"--eval-dataset {other.dataset} has none of: {', '.join(self.order)}"
+            )
+        p = fit.probabilities(other, known, own=False)
+        groups, ci_by = _groups(run, other, known)
+        seed, n = seed_of(other.dataset), self.n_resamples
+        everything = np.full(len(known), ALL)
+        evaluated = evaluate_by(everything, codes[known], p, groups, cut=cut, seed=seed,
+                                n_resamples=n, partial=self._partial)  # fmt: skip
+        domains = other.facts["domain"][known]
+        if len(set(domains.tolist())) > 1:
+            evaluated |= evaluate_by(domains, codes[known], p, groups, cut=cut, seed=seed,
+                                     n_resamples=n, partial=self._partial)  # fmt: skip
+        scores = {f"test:{other.dataset}": Scored(other.ids[known], p, self.order)}
+        return Outcome(run, evaluated, scores, self._facts(fit, cut, ci_by, other.dataset))
+
+    @property
+    def _partial(self) -> bool:
+        # A rare domain may be absent from a test set; a label that is leaves nothing to measure.
+        return self.target == "domain"
+
+    def _facts(self, fit: Fit, cut: float, ci_by: str, eval_dataset: str | None) -> dict[str, Any]:
+        return {
+            "state": fit.state, "embeddings_version": fit.version,
+            "embedded_at": self.embedded_at, "seconds": fit.seconds, "ci_by": ci_by,
+            "threshold": cut if len(self.order) == 2 else None, "eval_dataset": eval_dataset,
+            "chosen": json.dumps(fit.chosen) if fit.chosen else None,
+        }  # fmt: skip
+
+    def _learnt(self, run: Run, fit: Fit, cut: float, dataset: str) -> dict[str, Any] | None:
+        probe = fit.probe
+        if not hasattr(probe, "coef_"):
+            return None
+        coef = np.atleast_2d(probe.coef_)
+        return {
+            "dataset": dataset, "model": run.model, "views": self.views, "labels": self.order,
+            "coef": coef.ravel(), "intercept": np.ravel(probe.intercept_), "threshold": cut,
+            "created_at": now(),
+        }  # fmt: skip
+
+
+def _groups(run: Run, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
+    by = "case" if run.split.row["group_by"] == "case" else "slide"
+    return matrix.facts["case_id" if by == "case" else "slide"][rows], by
