@@ -309,7 +309,7 @@ def test_the_shape_is_the_covariance_within_classes_plus_ridge():
         moments = Moments(X, np.arange(3000), np.column_stack((half, ~half)), run)
         shape = Shape(moments, np.array([0, 1]), 2)
         right = np.random.default_rng(0).normal(size=(2, 40))
-        found = shape.solve(np.arange(2), np.array([0.01, 3.0]), right, run)
+        found = shape.solve(np.arange(2), np.array([0.01, 3.0]), right)
     Z = X.astype(float)
     Z[half] -= Z[half].mean(axis=0)
     Z[~half] -= Z[~half].mean(axis=0)
