@@ -1,8 +1,5 @@
 """The shape of many Hessians from one sample: covariance plus ridge, factored in float32.
 
-Matrices of d x d are kept in LAPACK's rectangular full packed format (Gustavson and others 2010):
-half the memory, and as fast.
-
 A problem's Hessian is near c * (covariance + ridge * I), with c its mean curvature of the loss. All
 problems of a matrix draw on one Gram matrix of sampled rows; what differs between lots is the
 centring (each sampled row about the mean of its own group) and between problems the ridge.
@@ -13,12 +10,12 @@ from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
+from probes import packed
 from probes.problems import Floats, Indices, Matrix, check_finite
 from probes.sweeps import take
 
-Single = NDArray[np.float32]
+Single = packed.Single
 
 PANEL = 384
 """Columns of one block of the Gram matrix; only blocks on and above the diagonal are computed."""
@@ -38,9 +35,9 @@ a one. Of 1, 2, 4, 8, 16 it needs the fewest reads: a quarter fewer than 1 where
 class Moments:
     """Moments of sampled rows about a point near their mean.
 
-    origin: float64 (d,), that point. square: float32, the mean outer product, packed. scale: the mean
-    of its diagonal. shares, means: float64 (q,) and (q, d): each class's part of
-    the sample, and its mean less origin (zero for a class without rows).
+    origin: float64 (d,), that point. square: float32, the mean outer product, packed. scale: the
+    mean of its diagonal. shares, means: float64 (q,) and (q, d): each class's part of the sample,
+    and its mean less origin (zero for a class without rows).
     """
 
     def __init__(
@@ -78,15 +75,7 @@ class Moments:
         self.means /= np.maximum(n, 1)[:, None]
         self.shares = n / len(sample)
         self.scale = float(upper.diagonal().mean())
-        self.square: Single = lapack.strttf(upper.T, uplo="L")[0]
-
-
-def diagonal(d: int) -> Indices:
-    """Return where the diagonal of a d x d matrix lies in its packed lower triangle."""
-    first, odd = np.arange((d + 1) // 2), d % 2
-    column = d + 1 - odd  # left half as it is (a row lower if d is even), right half turned beside
-    left, right = first * (column + 1) + 1 - odd, np.arange(d // 2) * (column + 1) + odd * column
-    return np.concatenate((left, right))
+        self.square: Single = packed.pack(upper.T)
 
 
 class Shape:
@@ -112,26 +101,19 @@ class Shape:
         self.ridges[who] = mine
         for ridge in set(self._factors) - set(self.ridges.tolist()):
             del self._factors[ridge]
-        result, d = np.empty_like(right), len(self.between)
+        result = np.empty_like(right)
         for ridge in sorted({float(r) for r in mine}):
             if ridge not in self._factors:
                 self._factors[ridge] = self._factor(ridge)
             some = mine == ridge
-            b = np.asfortranarray(right[some].T, dtype=np.float32)
-            factor = self._factors[ridge]
-            result[some] = lapack.spftrs(d, factor, b, uplo="L", overwrite_b=1)[0].T
+            result[some] = packed.solve(self._factors[ridge], right[some].astype(np.float32))
         return result
 
     def _factor(self, ridge: float) -> Single:
-        lift, (d, n_classes) = ridge, self.between.shape
+        lift, d = ridge, len(self.between)
         while True:
-            matrix = self.square.copy()
-            matrix = lapack.ssfrk(
-                d, n_classes, -1, self.between, 1, matrix, uplo="L", overwrite_c=1
-            )  # fmt: skip
-            matrix[diagonal(d)] += np.float32(lift)
-            factor, info = lapack.spftrf(d, matrix, uplo="L", overwrite_a=1)
-            if info == 0:
-                result: Single = factor
-                return result
+            matrix = packed.subtract_outer(self.square, self.between)
+            matrix[packed.diagonal(d)] += np.float32(lift)
+            if packed.factor(matrix, d):
+                return matrix
             lift = max(4 * lift, 1e-6 * self.scale)  # rounding ate the smallest eigenvalues

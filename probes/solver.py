@@ -58,8 +58,13 @@ def fit_many(
 
     # One thread per core and task; BLAS threads would wait for each other at every small product.
     n_threads = n_threads or len(os.sched_getaffinity(0))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as run:
-        waiting = [run.submit(alone, k) for k in small]
+    # Small ones go beside the large ones, in what time those leave of the cores.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(n_threads) as run,
+        ThreadPoolExecutor(1 if large else n_threads) as tiny,
+    ):
+        waiting = [tiny.submit(alone, k) for k in small]
         lots = _lots(x, problems, large, run) if large else []
         # Side by side, so that cores have work while one lot chooses its next steps.
         n_side = int(2 * BESIDE * len(x) / x.shape[1])
