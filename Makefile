@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE := demo-store
+BENCHMARKS := ingest probes slices
 
 .PHONY: demo install test lint bench clean
 
@@ -41,7 +42,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	$(BIN)/python benchmarks/bench_ingest.py
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 
 clean:
 	rm -rf demo $(STORE) .venv

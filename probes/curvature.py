@@ -10,21 +10,18 @@ from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
+from probes import packed
 from probes.problems import Floats, Indices, Matrix, check_finite
 from probes.sweeps import take
 
-Single = NDArray[np.float32]
+Single = packed.Single
 
 PANEL = 384
-"""Columns of one block of the Gram matrix; only blocks on and below the diagonal are computed."""
+"""Columns of one block of the Gram matrix; only blocks on and above the diagonal are computed."""
 
 CHUNK = 1024
 """Sampled rows in memory at a time."""
-
-COLUMNS = 13
-"""Right sides per task."""
 
 RIDGE_STEP = 4.0
 """A factored matrix serves ridges up to this many times larger or smaller than its own."""
@@ -38,9 +35,9 @@ a one. Of 1, 2, 4, 8, 16 it needs the fewest reads: a quarter fewer than 1 where
 class Moments:
     """Moments of sampled rows about a point near their mean.
 
-    origin: float64 (d,), that point. square: float32 (d, d), the mean outer product, filled in its
-    blocks on and below the diagonal. shares, means: float64 (q,) and (q, d): each class's part of
-    the sample, and its mean less origin (zero for a class without rows).
+    origin: float64 (d,), that point. square: float32, the mean outer product, packed. scale: the
+    mean of its diagonal. shares, means: float64 (q,) and (q, d): each class's part of the sample,
+    and its mean less origin (zero for a class without rows).
     """
 
     def __init__(
@@ -49,10 +46,10 @@ class Moments:
         """Take x's rows `sample`; classes (len(sample), q): which of them count for each mean."""
         d = x.shape[1]
         self.origin = take(x, sample, 0, CHUNK).mean(axis=0, dtype=np.float64)
-        self.square: Single = np.zeros((d, d), dtype=np.float32, order="F")
+        upper: Single = np.zeros((d, d), dtype=np.float32)
         self.means = np.zeros((classes.shape[1], d))
         panels = [slice(i, min(i + PANEL, d)) for i in range(0, d, PANEL)]
-        blocks = [(a, b) for k, b in enumerate(panels) for a in panels[k:]]
+        blocks = [(a, b) for k, a in enumerate(panels) for b in panels[k:]]
         shift = self.origin.astype(x.dtype)
 
         def chunk(i: int) -> Single:
@@ -64,20 +61,21 @@ class Moments:
         def add(block: tuple[slice, slice], rows: Single) -> None:
             a, b = block
             with np.errstate(over="ignore", invalid="ignore"):
-                self.square[a, b] += rows[:, a].T @ rows[:, b]
+                upper[a, b] += rows[:, a].T @ rows[:, b]
 
         following = run.submit(chunk, 0)
         for i in range(0, len(sample), CHUNK):
             rows = following.result()
             following = run.submit(chunk, i + CHUNK)
             list(run.map(add, blocks, repeat(rows)))
-            check_finite(self.square.diagonal())
+            check_finite(upper.diagonal())
             self.means += classes[i : i + CHUNK].T.astype(np.float32) @ rows
         n = classes.sum(axis=0)
-        self.square /= np.float32(len(sample))
+        upper /= np.float32(len(sample))
         self.means /= np.maximum(n, 1)[:, None]
         self.shares = n / len(sample)
-        self.scale = float(self.square.diagonal().mean())
+        self.scale = float(upper.diagonal().mean())
+        self.square: Single = packed.pack(upper.T)
 
 
 class Shape:
@@ -87,11 +85,11 @@ class Shape:
         """Centre the covariance by these classes of the moments, which share no row."""
         self.square, self.scale = moments.square, moments.scale
         weights = np.sqrt(moments.shares[classes])[:, None]
-        self.between: Single = (weights * moments.means[classes]).astype(np.float32)
+        self.between: Single = np.asfortranarray((weights * moments.means[classes]).T, np.float32)
         self.ridges = np.zeros(n_problems)
         self._factors: dict[float, Single] = {}
 
-    def solve(self, who: Indices, ridges: Floats, right: Floats, run: Executor) -> Floats:
+    def solve(self, who: Indices, ridges: Floats, right: Floats) -> Floats:
         """Return (covariance + ridge I)^-1 right, float64 (k, d), for the problems `who`.
 
         The ridge used is up to RIDGE_STEP times off SHRINK times the one asked for: self.ridges.
@@ -107,23 +105,15 @@ class Shape:
         for ridge in sorted({float(r) for r in mine}):
             if ridge not in self._factors:
                 self._factors[ridge] = self._factor(ridge)
-
-            def part(some: Indices, factor: Single = self._factors[ridge]) -> None:
-                b = np.asfortranarray(right[some].T, dtype=np.float32)
-                result[some] = lapack.spotrs(factor, b, lower=1, overwrite_b=1)[0].T
-
-            at = np.flatnonzero(mine == ridge)
-            list(run.map(part, [at[i : i + COLUMNS] for i in range(0, len(at), COLUMNS)]))
+            some = mine == ridge
+            result[some] = packed.solve(self._factors[ridge], right[some].astype(np.float32))
         return result
 
     def _factor(self, ridge: float) -> Single:
-        lift = ridge
+        lift, d = ridge, len(self.between)
         while True:
-            matrix = (self.between.T @ self.between).T  # symmetric: in Fortran's order
-            np.subtract(self.square, matrix, out=matrix)
-            matrix[np.diag_indices_from(matrix)] += np.float32(lift)
-            factor, info = lapack.spotrf(matrix, lower=1, clean=0, overwrite_a=1)
-            if info == 0:
-                result: Single = factor
-                return result
+            matrix = packed.subtract_outer(self.square, self.between)
+            matrix[packed.diagonal(d)] += np.float32(lift)
+            if packed.factor(matrix, d):
+                return matrix
             lift = max(4 * lift, 1e-6 * self.scale)  # rounding ate the smallest eigenvalues

@@ -100,7 +100,7 @@ class Lot:
     def _solve(self, who: Indices, right: Floats, ridge: Floats) -> Floats:
         """Return the inverse of the shape c (covariance + ridge / c I) times right (k, d + 1)."""
         c = np.maximum(self.bend[who], np.finfo(np.float32).tiny)
-        inner = self.shape.solve(who, ridge / c, right[:, :-1], self.run)
+        inner = self.shape.solve(who, ridge / c, right[:, :-1])
         return np.column_stack((inner, right[:, -1])) / c[:, None]
 
     def _begin(self, who: Indices) -> Indices:

@@ -41,7 +41,8 @@ class Memory:
 
     def direction(self, who: Indices, slopes: Floats, solve: Callable[[Floats], Floats]) -> Floats:
         """Return -H slopes (k, dim); solve applies the inverse of the shape H starts from."""
-        steps, turns = self.steps[who], self.turns[who]
+        every = len(who) == len(self.steps)  # who is sorted: no copies
+        steps, turns = (self.steps, self.turns) if every else (self.steps[who], self.turns[who])
         upper = np.triu(self.products[who])
         w = _divided(upper, _times(steps, slopes))
         rest = solve(slopes - _times(turns.transpose(0, 2, 1), w))

@@ -20,7 +20,7 @@ from probes.curvature import Moments, Shape
 from probes.lockstep import Lot
 from probes.newton import fit_newton
 from probes.problems import Indices, Matrix, Problem, Solution
-from probes.sweeps import Group, make_group, take
+from probes.sweeps import Group, make_group
 
 SMALL_SIDE, SMALL_SIZE = 512, 2**22
 """A problem whose shorter side and whole size are within these is solved by Newton, alone."""
@@ -29,11 +29,7 @@ SAMPLE = 8
 """Sampled rows per column: half of it costs half again as many reads, twice as much saves less than
 it takes."""
 
-COPIED = 0.1
-"""Scattered rows that a lot may hold as copies rather than gather again and again, as a share of
-the matrix."""
-
-BESIDE = 0.05
+BESIDE = 0.08
 """Memory for lots that are fitted side by side, each with a factored covariance, as a share of the
 matrix."""
 
@@ -62,11 +58,16 @@ def fit_many(
 
     # One thread per core and task; BLAS threads would wait for each other at every small product.
     n_threads = n_threads or len(os.sched_getaffinity(0))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as run:
-        waiting = [run.submit(alone, k) for k in small]
+    # Small ones go beside the large ones, in what time those leave of the cores.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(n_threads) as run,
+        ThreadPoolExecutor(1 if large else n_threads) as tiny,
+    ):
+        waiting = [tiny.submit(alone, k) for k in small]
         lots = _lots(x, problems, large, run) if large else []
         # Side by side, so that cores have work while one lot chooses its next steps.
-        n_side = int(BESIDE * len(x) / x.shape[1])
+        n_side = int(2 * BESIDE * len(x) / x.shape[1])
         with ThreadPoolExecutor(min(max(n_side, 1), max(len(lots), 1))) as side:
             waiting += [side.submit(lot) for lot in lots]
             for future in waiting:
@@ -120,14 +121,9 @@ def _fit_lot(
     mine = [problems[k] for k in names]
     sizes = [len(group.members) for group in lot.groups]
     x = lot.groups[0].x
-    room, own = COPIED * len(x), []
+    own = []
     for group, size, end in zip(lot.groups, sizes, np.cumsum(sizes), strict=True):
-        one = replace(group, members=np.arange(end - size, end))
-        if not isinstance(one.rows, slice) and one.n_rows <= room:
-            room -= one.n_rows
-            copy = take(x, one.rows, 0, one.n_rows)
-            one = replace(one, x=copy, rows=slice(0, one.n_rows))
-        own.append(one)
+        own.append(replace(group, members=np.arange(end - size, end)))
     means = np.repeat(moments.origin + moments.means[lot.classes[:-1]], sizes, axis=0)
     exact = x.dtype == np.float64 or any(p.tol < 1e-8 for p in mine)
     dtype: Any = np.float64 if exact else np.float32

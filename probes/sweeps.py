@@ -8,6 +8,7 @@ of threads.
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from probes.problems import Floats, Indices, Matrix, Problem
 
-SPAN = 1024
-"""Rows per task. Python's lock is held between numpy's calls, so threads only keep out of each
-other's way while calls are few and long: one per step of the formula and span, not per tile."""
+SPAN, GATHERED = 4096, 1024
+"""Most rows per task, and where they must be copied first. Python's lock is held between numpy's
+calls, so threads only keep out of each other's way while calls are few and long: one per step of
+the formula and span, not per tile."""
 
 TILE, SMALL_PRODUCT, MIN_TILE = 128, 1_000_000, 32
 """Rows per product within a call: 128 (x 1536 float32: 0.8 MB of a core's cache), or so few that
@@ -100,9 +102,10 @@ def sweep(
         mine = group.members[column]
         w, c = np.ascontiguousarray(v[mine].T.astype(dtype)), b[mine].astype(dtype)
         sign = group.sign if len(column) == group.sign.shape[1] else group.sign[:, column]
-        starts = range(0, group.n_rows if len(column) else 0, SPAN)
-        tasks += [_Task(group.x, group.rows, sign, w, c, shift, i) for i in starts]
-        owner += [g] * len(starts)
+        own = isinstance(group.rows, slice) and group.x.dtype == dtype and shift is None
+        spans = _spans(group.n_rows if len(column) else 0, SPAN if own else GATHERED)
+        tasks += [_Task(group.x, group.rows, sign, w, c, shift, *span) for span in spans]
+        owner += [g] * len(spans)
     d = v.shape[1]
     found = [
         Point(np.zeros(len(c)), np.zeros((len(c), d)), np.zeros(len(c)), np.zeros(len(c)))
@@ -119,9 +122,15 @@ def sweep(
     return found
 
 
+def _spans(n: int, size: int) -> list[tuple[int, int]]:
+    """Return an even number of spans (start, stop) of 0..n, alike in size and at most `size`."""
+    edges = np.linspace(0, n, 2 * -(-n // (2 * size)) + 1).astype(int)
+    return [(int(a), int(b)) for a, b in pairwise(edges) if a < b]
+
+
 @dataclass(frozen=True)
 class _Task:
-    """A span of a group's rows, from start on."""
+    """A span of a group's rows."""
 
     x: Matrix
     rows: Rows
@@ -130,6 +139,7 @@ class _Task:
     b: Matrix
     shift: Floats | None
     start: int
+    stop: int
 
     def __call__(self) -> Point:
         """Return sums over the span's rows."""
@@ -138,11 +148,10 @@ class _Task:
 
     def _sums(self) -> Point:
         k, dtype = len(self.b), self.w.dtype
-        stop = min(self.start + SPAN, len(self.sign))
-        x = take(self.x, self.rows, self.start, stop).astype(dtype, copy=False)
+        x = take(self.x, self.rows, self.start, self.stop).astype(dtype, copy=False)
         if self.shift is not None:
             x = x - self.shift.astype(dtype)
-        sign = self.sign[self.start : stop].astype(dtype, copy=False)
+        sign = self.sign[self.start : self.stop].astype(dtype, copy=False)
         z = self._logits(x) if self.w.any() else np.zeros((len(x), k), dtype=dtype)
         z += self.b
         z *= sign  # the margin; 0 where a row is not the problem's

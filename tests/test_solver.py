@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from probes import lockstep, solver
+from probes import lockstep, packed, solver
 from probes.curvature import Moments, Shape
 from probes.memory import Memory
 from probes.problems import Problem
@@ -318,7 +318,7 @@ def test_the_shape_is_the_covariance_within_classes_plus_ridge():
         moments = Moments(X, np.arange(3000), np.column_stack((half, ~half)), run)
         shape = Shape(moments, np.array([0, 1]), 2)
         right = np.random.default_rng(0).normal(size=(2, 40))
-        found = shape.solve(np.arange(2), np.array([0.01, 3.0]), right, run)
+        found = shape.solve(np.arange(2), np.array([0.01, 3.0]), right)
     Z = X.astype(float)
     Z[half] -= Z[half].mean(axis=0)
     Z[~half] -= Z[~half].mean(axis=0)
@@ -362,3 +362,18 @@ def test_lockstep_shortens_steps_that_go_up(monkeypatch):
     found = fit_many(X, [Problem(None, y, 0.02)])[0]
     value = oracle(X, y, 0.02, False)[2]
     assert formula(found.v, found.b, X, y, 0.02, False) <= value * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 8, 41])
+def test_packed_matrices_are_factored_and_solved(d):
+    rng = np.random.default_rng(d)
+    Z, columns = rng.normal(size=(3 * d + 9, d)), 0.1 * rng.normal(size=(d, 2))
+    matrix = np.asfortranarray(Z.T @ Z / len(Z), dtype=np.float32)
+    held = packed.subtract_outer(packed.pack(matrix), np.asfortranarray(columns, dtype=np.float32))
+    held[packed.diagonal(d)] += np.float32(0.5)
+    assert packed.factor(held, d)
+    right = rng.normal(size=(3, d))
+    found = packed.solve(held, right.astype(np.float32))
+    dense = matrix - columns @ columns.T + 0.5 * np.eye(d)
+    np.testing.assert_allclose(found @ dense, right, atol=1e-4)
+    assert not packed.factor(packed.pack(-matrix), d)
