@@ -17,7 +17,9 @@ from tests.conftest import ROOT
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     source, out = tmp_path_factory.mktemp("source") / "p", tmp_path_factory.mktemp("wheel")
-    ignore = shutil.ignore_patterns(".venv", ".git", "demo*store", "demo", "*_cache", "*pycache*", "store")
+    ignore = shutil.ignore_patterns(
+        ".venv", ".git", "demo*store", "demo", "*_cache", "*pycache*", "store"
+    )
     shutil.copytree(ROOT, source, ignore=ignore)
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source],
