@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE := demo-store
-BENCHMARKS := ingest probes slices
+BENCHMARKS := ingest probes slices e2e
 
 .PHONY: demo install test lint bench clean
 
