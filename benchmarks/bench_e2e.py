@@ -22,7 +22,7 @@ import torch
 from e2e.data import StoredPatches
 from e2e.network import Classifier, loss_of
 from e2e.recipe import Recipe, backbone_name
-from e2e.train import Machine, Part, _logits, _one_epoch
+from e2e.train import Machine, Part, logits_of, one_epoch
 from embedstore.checkpoints import Weights
 from embedstore.demo import write_demo
 from embedstore.embedder import choose_device, choose_dtype
@@ -88,14 +88,14 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
 
     def synthetic() -> None:
         for _ in range(n_steps):
-            loss = loss_of(_logits(model, x, machine), y).mean()
+            loss = loss_of(logits_of(model, x, machine), y).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
 
     def loop(source: str) -> None:
         steps = range(n_steps)
-        _one_epoch(model, sources[source], part, recipe, machine, (optimizer, one_cycle), steps, 0,
+        one_epoch(model, sources[source], part, recipe, machine, (optimizer, one_cycle), steps, 0,
                    lambda step: None)  # fmt: skip
 
     def read(source: str) -> None:

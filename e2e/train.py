@@ -93,7 +93,7 @@ def train(
         steps = range(first, first + n_steps)
         started = time.perf_counter()
         on_step(first, n_epochs * n_steps)
-        loss, n_seen = _one_epoch(
+        loss, n_seen = one_epoch(
             model, patches, train_on, recipe, machine, (optimizer, one_cycle), steps, seed,
             lambda step: on_step(step, n_epochs * n_steps),
         )  # fmt: skip
@@ -120,7 +120,7 @@ def train(
     return curve
 
 
-def _one_epoch(
+def one_epoch(
     model: Classifier, patches: Patches, part: Part, recipe: Recipe, machine: Machine,
     optimizers: tuple[torch.optim.Optimizer, Any], steps: range, seed: int,
     on_step: Callable[[int], None],
@@ -139,7 +139,7 @@ def _one_epoch(
         generator = torch.Generator().manual_seed(draw)
         with _memory_for(len(rows)):
             x = augment(torch.from_numpy(crops).to(device), recipe.patch_px, recipe, generator)
-            loss = loss_of(_logits(model, x, machine), codes[rows].to(device)).mean()
+            loss = loss_of(logits_of(model, x, machine), codes[rows].to(device)).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -152,7 +152,7 @@ def _one_epoch(
     return float(losses.mean()), n_seen
 
 
-def _logits(model: Classifier, x: torch.Tensor, machine: Machine) -> torch.Tensor:
+def logits_of(model: Classifier, x: torch.Tensor, machine: Machine) -> torch.Tensor:
     """Return float32 logits of patches, computed in the machine's dtype."""
     low = machine.dtype != "float32"
     with torch.autocast(machine.device.type, DTYPES[machine.dtype], enabled=low):
@@ -187,7 +187,7 @@ def score(
         for rows, crops in read_batches(patches, ids, batches, workers=machine.workers):
             with _memory_for(len(rows)):
                 x = plain(torch.from_numpy(crops).to(machine.device), recipe.patch_px)
-                found.append(_logits(model, x, machine).cpu())
+                found.append(logits_of(model, x, machine).cpu())
             done += len(rows)
             on_progress(done, len(ids))
     return torch.cat(found)

@@ -181,6 +181,6 @@ def fill(
     if failed:
         said = "; ".join(f"{s}: {why}" for s, why in list(failed.items())[:5])
         raise EmbedstoreError(
-            f"{len(failed)} slides of the manifest cannot be read ({said}); mend the files, or "
-            "`embedstore ingest` sets them aside so that a new manifest does without"
+            f"{len(failed)} slides cannot be read ({said}); mend the files, or run `embedstore "
+            "ingest`: it sets them aside, and a manifest made after that does without"
         )
