@@ -1,6 +1,5 @@
 """The verb `compare`: two methods on the same test annotations, with tests fit for them."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
 from embedstore.store import Store
 from probes.metrics import METRICS
-from probes.results import known
+from probes.results import known, variant_of
 from probes.scoring import ALL, seed_of
 from probes.slices import codes_of
 from probes.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
@@ -21,11 +20,14 @@ from probes.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: METHOD:MODEL, or METHOD+VIEWS:MODEL for runs on stored views."""
+    """One side of a comparison: METHOD:MODEL, or METHOD+VARIANT:MODEL.
+
+    A variant is a set of views, or how a network was adapted: uni+d4:virchow2, e2e+lora:virchow2.
+    """
 
     method: str
     model: str
-    views: str | None = None
+    variant: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Side":
@@ -33,17 +35,17 @@ class Side:
         method, colon, model = text.partition(":")
         if not (method and colon and model):
             raise EmbedstoreError(f"'{text}' is not METHOD:MODEL, for example uni:virchow2")
-        method, _, views = method.partition("+")
-        return cls(method, model, views or None)
+        method, _, variant = method.partition("+")
+        return cls(method, model, variant or None)
 
     def __str__(self) -> str:
         """Return it as it is written."""
-        return f"{self.method}{f'+{self.views}' if self.views else ''}:{self.model}"
+        return f"{self.method}{f'+{self.variant}' if self.variant else ''}:{self.model}"
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> "Side":
         """Return the side that a row of results belongs to."""
-        return cls(run["method"], run["model"], json.loads(run["params"]).get("views"))
+        return cls(run["method"], run["model"], variant_of(run["params"]))
 
 
 @dataclass(frozen=True)

@@ -220,8 +220,18 @@ def _where(r: Mapping[str, Any]) -> str:
     return "in domain" if inside else "out of domain"
 
 
+def variant_of(params: str) -> str | None:
+    """Return what tells kinds of one method apart, by its recorded params: views, or adaptation.
+
+    None for the usual kind: embeddings of the patches as they are, or all of a network trained.
+    """
+    known_params = json.loads(params)
+    adapt = known_params.get("adapt")
+    return known_params.get("views") or (None if adapt == "full" else adapt)
+
+
 def _method(r: Mapping[str, Any]) -> str:
-    """Return a method's name, with its views and target where they are not the usual ones."""
-    views = json.loads(r["params"]).get("views")
-    return str(r["method"]) + (f" on {views} views" if views else "") + (
+    """Return a method's name, with its variant and target where they are not the usual ones."""
+    variant = variant_of(r["params"])
+    return str(r["method"]) + (f"+{variant}" if variant else "") + (
         f", target {r['target']}" if r["target"] != "label" else "")  # fmt: skip

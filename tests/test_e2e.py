@@ -79,6 +79,26 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store):
         assert len(sets[0]) == 12
 
 
+def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(store):
+    from probes.compare import CompareOptions, Side, compare
+    from probes.results import summarise
+
+    spec = ManifestSpec("tiny", seed=7)
+    probe = run_probes(store, spec, RunOptions(folds=[0], n_resamples=50))
+    full = run(store, spec, OPTIONS)
+    head = run(store, spec, replace(OPTIONS, recipe=replace(SMALL, adapt="head")))
+    sides = [Side.parse(f"{method}:{RESNET}") for method in ("e2e", "e2e+head")]
+    options = CompareOptions(seed=7, n_resamples=50)
+    rows, _ = compare(store, "tiny", Side.parse(f"uni:{RESNET}"), sides, options)
+    value = {name: next(r["value"] for r in report.rows if r["metric"] == "auroc")
+             for name, report in (("uni", probe), ("e2e", full), ("e2e+head", head))}  # fmt: skip
+    assert {r["b"]: r["difference"] for r in rows} == {
+        f"{name}:{RESNET}": pytest.approx(value["uni"] - value[name])
+        for name in ("e2e", "e2e+head")
+    }
+    assert {s.method for s in summarise(head.rows)} == {"e2e+head"}
+
+
 def test_labels_are_the_annotations_own_and_all_metrics_are_there(store):
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
