@@ -25,6 +25,10 @@ from probes.softmax import BLOCK, Softmax, fit_softmax
 C_GRID = 10 ** np.linspace(-6, 5, 20)
 """Values of C for `logreg` to choose from: the range of DINOv2's linear evaluation."""
 
+UNI_TOLERANCE = 5e-7
+"""How far above its minimum `uni` may end, as a part of it. `logreg` has the solver's own, which is
+less: with this one a fit at C = 1e4 ended more than 1e-6 above its minimum."""
+
 COARSE, COARSE_FLOOR, COARSE_ITER = 1e-4, 1e-3, 100
 """Tolerance, floor and most steps of the fits among which C is chosen. Where rows separate and C is
 large, the optimum is far off and of no use: the objective is within 1e-7 of it, validation is not.
@@ -84,7 +88,7 @@ class UniProbe(LinearProbe):
 
     squared = False
 
-    def __init__(self, max_iter: int = MAX_ITER, tol: float = TOLERANCE) -> None:
+    def __init__(self, max_iter: int = MAX_ITER, tol: float = UNI_TOLERANCE) -> None:
         """Store max_iter (steps) and tol (how far above the minimum to end, relative to it)."""
         self.max_iter = max_iter
         self.tol = tol

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Matrix = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
-TOLERANCE = 5e-7
+TOLERANCE = 3e-7
 """How far above its minimum f may end, as a part of it."""
 
 FLOOR = 1e-6
