@@ -10,7 +10,7 @@ import pytest
 
 from embedstore.query import run_sql
 from embedstore.store import Store
-from tests.conftest import ROOT, call_command, make_tiny
+from tests.conftest import ROOT, call_command, make_tiny, write_csv
 import re
 
 DOCS = ROOT / "docs"
@@ -22,6 +22,15 @@ def blocks(page: str, language: str) -> list[str]:
     """The fenced blocks of one language, in order."""
     text = (DOCS / page).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def own_slides(folder: Path) -> None:
+    """What a reader of the tutorial has: cells.csv and slides, 12 cases in three domains."""
+    tiny = make_tiny(folder, per_label=4, domains=("a", "b", "c", "d", "e", "f"))
+    of = dict(zip("abcdef", ("aperio", "aperio", "hamamatsu", "hamamatsu", "3dhistech", "3dhistech"), strict=True))
+    rows = [r | {"domain": of[r["slide"][0]], "case": f"case-{Path(r['slide']).stem}"} for r in tiny.rows]
+    write_csv(folder / "cells.csv", rows)
+    tiny.csv.unlink()
 
 
 def ok(*words: object) -> str:
