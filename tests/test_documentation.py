@@ -1,17 +1,27 @@
 """What a reader of docs/ can copy runs: SQL, Python, shell; what is generated is up to date."""
 
-import csv
+import ast
+import doctest
+import importlib.util
+import io
 import json
+import re
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embedstore.query import run_sql
+from embedstore.readers import READERS
+from embedstore.registry import REGISTRY
 from embedstore.store import Store
+from probes.fits import METHODS
+from probes.metrics import METRICS
+from probes.schemes import SCHEMES
+from probes.statistics import bootstrap
 from tests.conftest import ROOT, call_command, make_tiny, write_csv
-import re
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -87,3 +97,226 @@ def store(tmp_path_factory) -> Store:
 def test_every_query_of_the_cookbook_answers(store, query):
     found = run_sql(store, query)
     assert found.num_rows
+
+
+# ------------------------------------------------------------------------------- tutorial
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory) -> list[tuple[str, str]]:
+    """What each shell block of the tutorial printed, in a folder with a reader's files."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    own_slides(folder)
+    printed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("EMBEDSTORE_URI", raising=False)
+        for block in blocks("tutorial.md", "sh"):
+            ran = [call_command(*shlex.split(line)) for line in block.splitlines()]
+            for line, done in zip(block.splitlines(), ran, strict=True):
+                assert done.code == 0, f"{line}\n{done.err}"
+            printed.append((block, "".join(r.out + r.err for r in ran)))
+    return printed
+
+
+def test_the_tutorial_runs_word_for_word_and_prints_what_it_says(tutorial):
+    said = blocks("tutorial.md", "text")[1:]
+    assert len(said) == len(tutorial)
+    for (block, printed), text in zip(tutorial, said, strict=True):
+        there = set(words(printed))
+        assert [w for w in words(text) if w not in there] == [], block
+
+
+def words(text: str) -> list[str]:
+    """The words of an output; numbers, and ids of annotations, may differ by machine."""
+    return [w for w in re.findall(r"[A-Za-z][\w-]*", re.sub(r"\S+\.tiff\S*", "", text)) if w.isascii()]
+
+
+def test_the_sample_of_the_tutorial_is_the_file(tmp_path):
+    own_slides(tmp_path)
+    rows = (tmp_path / "cells.csv").read_text().splitlines()
+    assert blocks("tutorial.md", "text")[0].splitlines() == rows[:4]
+
+
+# ------------------------------------------------------------- data and weights, by the real files
+
+
+def test_the_counts_of_midog_are_those_of_the_page(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMBEDSTORE_URI", raising=False)
+    for name in ("midogpp/MIDOG++.json", "midogpp/datasets_xvalidation.csv", "midog21/MIDOG.sqlite"):
+        (tmp_path / Path(name).name).symlink_to(data / name)
+    printed = "".join(
+        ok(*shlex.split(line)) for b in blocks("data-and-weights.md", "sh") for line in b.splitlines()
+    )
+    for n in ("11,937", "14,349", "9,501", "11,049", "1,721", "2,714"):
+        assert n in printed, n
+    text = (DOCS / "data-and-weights.md").read_text()
+    rows = re.findall(r"^\| ((?:canine|human) [\w ]+) \| ([\d,]+) \| ([\d,]+) \| (\d+) \|$", text, flags=re.M)
+    stored = run_sql(
+        Store.open("store"),
+        "select domain, count(*) filter (label = 'mitotic figure') as a, count(*) filter (label != "
+        "'mitotic figure') as b, count(distinct slide) as c from annotations where dataset = 'midogpp' "
+        "group by 1 order by 1",
+    ).to_pylist()
+    assert [(d, *(int(n.replace(",", "")) for n in more)) for d, *more in rows] == [
+        tuple(r.values()) for r in stored]  # fmt: skip
+    totals = run_sql(Store.open("store"), "select count(*), count(distinct domain), count(distinct slide) "
+                     "from annotations where dataset = 'midogpp'").to_pylist()[0]  # fmt: skip
+    assert tuple(totals.values()) == (26_286, 7, 503)
+
+
+# ------------------------------------------------------------------------------ Python
+
+
+def test_the_examples_of_python_run(tmp_path, monkeypatch):
+    tiny = make_tiny(tmp_path)
+    tiny.csv.rename(tmp_path / "cells.csv")
+    monkeypatch.chdir(tmp_path)
+    found = doctest.DocTestParser().get_doctest(
+        re.sub(r"^```.*$", "", (DOCS / "python.md").read_text(), flags=re.M), {}, "python.md", None, 0
+    )
+    assert len(found.examples) > 15
+    out = io.StringIO()
+    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(found, out=out.write)
+    assert not out.getvalue(), out.getvalue()
+
+
+@pytest.fixture
+def tables() -> Iterator[None]:
+    """What an example adds to a table is taken out again."""
+    saved = [(t, dict(t)) for t in (REGISTRY, READERS, METHODS, METRICS, SCHEMES)]
+    yield
+    for table, before in saved:
+        table.clear()
+        table.update(before)
+
+
+def example(start: str) -> dict[str, object]:
+    """The names that an example of extending.md leaves, once it has run."""
+    (block,) = [b for b in blocks("extending.md", "python") if start in b]
+    assert len(block.splitlines()) < 30
+    names: dict[str, object] = {}
+    exec(compile(block, "extending.md", "exec"), names)
+    return names
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_model_of_the_page_embeds(store):
+    example('REGISTRY["our-vits16"]')
+    ok("embedstore", "ingest", "midog", "--model", "our-vits16", "--weights", "our-vits16=random",
+       "--patch-px", "64", "--limit", "4", "--store", store.uri)  # fmt: skip
+    assert run_sql(store, 'select len(vector) as n from "our-vits16"')["n"].to_pylist() == [384] * 4
+
+
+@pytest.mark.usefixtures("tables")
+def test_an_annotation_format_of_the_page_reads(tmp_path):
+    example('READERS["asap"]')
+    square = "".join(f'<Coordinate X="{x}" Y="{y}"/>' for x, y in ((0, 0), (10, 0), (10, 20), (0, 20)))
+    (tmp_path / "one.xml").write_text(
+        f'<ASAP_Annotations><Annotations><Annotation PartOfGroup="mitosis"><Coordinates>{square}'
+        "</Coordinates></Annotation></Annotations></ASAP_Annotations>"
+    )
+    add = ("embedstore", "add", "asap", "--format", "asap", "--store", tmp_path / "store", "--annotations")
+    ok(*add, tmp_path / "one.xml")
+    (row,) = run_sql(Store.open(str(tmp_path / "store")), "from annotations").to_pylist()
+    assert (row["slide"], row["x_l0"], row["y_l0"], row["label"]) == ("one.tiff", 5, 10, "mitotic figure")
+    (tmp_path / "two.xml").write_text("no xml")
+    done = call_command(*add, tmp_path / "two.xml")
+    assert done.code == 1
+    assert "does not read as asap" in done.err
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_probe_of_the_page_is_recorded(store):
+    example('METHODS["lda"]')
+    rows = json.loads(ok("probes", "run", "midog", "--model", "uni", "--method", "lda", "--json", "--store", store.uri))
+    assert {(r["method"], r["n_train"]) for r in rows} == {("lda", 153)}
+    assert len(rows) == 5 * len(METRICS)
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_metric_of_the_page_is_right_and_has_an_interval():
+    example('METRICS["specificity"]')
+    y, score = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.7, 0.2, 0.8, 0.3])
+    p = np.column_stack((1 - score, score))
+    found = bootstrap(y, p, list("abcde"), 0.5, names=["specificity"], n_resamples=100)["specificity"]
+    assert found.value == pytest.approx(2 / 3)
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("group_by", ["annotation", "case"])
+def test_a_split_scheme_of_the_page_is_disjoint_and_complete(store, group_by):
+    example('SCHEMES["five-fold"]')
+    ok("probes", "split", "midog", "--scheme", "five-fold", "--group-by", group_by, "--fractions", "1",
+       "--store", store.uri)  # fmt: skip
+    rows = run_sql(store, "select fold, annotation_id, role, case_id from manifests join annotations using "
+                   f"(annotation_id) where scheme = 'five-fold' and group_by = '{group_by}'").to_pylist()  # fmt: skip
+    tested = [r["annotation_id"] for r in rows if r["role"] == "test"]
+    assert len(tested) == len(set(tested)) == 239
+    if group_by == "case":
+        for fold in range(5):
+            out, seen = ({r["case_id"] for r in rows if r["fold"] == fold and (r["role"] == "test") == is_test}
+                         for is_test in (True, False))  # fmt: skip
+            assert not out & seen
+
+
+# ------------------------------------------------------------------- what is written, and links
+
+
+def test_the_generated_parts_are_up_to_date(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")  # the page's own width counts
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert generate.COMMANDS.read_text() == generate.commands(), "run `make docs`"
+    page = generate.WEIGHTS.read_text()
+    assert page == generate.with_models(page), "run `make docs`"
+
+
+def source_texts() -> list[str]:
+    """Every text in the code; what is filled in stands as …"""
+    texts = []
+    for folder in ("embedstore", "probes", "e2e"):
+        for path in (ROOT / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    texts.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return texts
+
+
+def test_the_errors_of_the_page_are_those_of_the_code():
+    texts = source_texts()
+    messages = re.findall(r"^\| `([^`]+)` \|", (DOCS / "errors.md").read_text(), flags=re.M)
+    assert len(messages) > 60
+    for message in messages:
+        form = re.compile(".*".join(map(re.escape, message.split("…"))), flags=re.DOTALL)
+        assert any(form.search(t) for t in texts), message
+
+
+def anchors(page: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in heads}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_links_and_named_files_are_there(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        name, _, anchor = link.partition("#")
+        if name.startswith("http"):
+            continue
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+    for name in re.findall(r"`((?:embedstore|probes|e2e|tests|docs|benchmarks)/[\w/.]+\.(?:py|md))`", text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_page_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    for page in PAGES:
+        assert f"(docs/{page.name})" in readme, page.name
