@@ -51,7 +51,8 @@ def models() -> str:
     """Return the table of models: where each one's weights lie and under which terms."""
     from embedstore.registry import REGISTRY
 
-    rows = ["| model | weights | file | licence | gated | trained at, um/px |", "|" + "---|" * 6]
+    head = "| model | hub repository, or package | file | licence | gated | trained at, um/px |"
+    rows = [head, "|" + "---|" * 6]
     for name, e in REGISTRY.items():
         where = e.hub if e.default_weights == "hub" else e.default_weights
         cells = [f"`{name}`", f"`{where}`", f"`{e.hub_file}`" if e.hub_file else "", e.licence,
