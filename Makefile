@@ -1,10 +1,10 @@
-# make demo: from nothing to AUROC in one command. make test, make lint, make bench: for developers.
+# make demo: from nothing to AUROC in one command. make test, lint, bench, docs: for developers.
 PYTHON ?= python3
 BIN := .venv/bin
 STORE := demo-store
 BENCHMARKS := ingest probes slices e2e
 
-.PHONY: demo install test lint bench clean
+.PHONY: demo install test lint bench docs clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,10 @@ lint: install
 
 bench: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+
+# What in docs/ follows from the code: the commands and the table of models.
+docs: install
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf demo $(STORE) .venv

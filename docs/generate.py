@@ -1,0 +1,78 @@
+"""Write docs/commands.md from --help, and the table of models in docs/data-and-weights.md.
+
+Run it by `make docs`. `tests/test_documentation.py` fails where the files are not what it writes.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+WIDTH = "100"
+COMMANDS = DOCS / "commands.md"
+WEIGHTS = DOCS / "data-and-weights.md"
+START, END = "<!-- models: written by generate.py -->", "<!-- end of models -->"
+HEAD = """# Commands and options
+
+Written by `make docs` from what `--help` prints; change the help texts in `cli.py`, not this page.
+"""
+
+
+def commands() -> str:
+    """Return docs/commands.md: a section a command, in the order of `--help`."""
+    os.environ["COLUMNS"] = WIDTH
+    from typer.main import get_command
+
+    import cli
+
+    parts = [HEAD]
+    for name in ("embedstore", "probes", "e2e"):
+        app = getattr(cli, f"{name}_app")
+        parts.append(f"## {name}\n\n{_help(app, name, [])}")
+        for command in getattr(get_command(app), "commands", {}):
+            parts.append(f"### {name} {command}\n\n{_help(app, name, [command])}")
+    return "\n".join(parts)
+
+
+def _help(app: object, name: str, words: list[str]) -> str:
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name=name)  # type: ignore[arg-type]
+    if result.exit_code:
+        raise SystemExit(f"{name} {' '.join(words)} --help ended with {result.exit_code}")
+    # Where an environment forces colours, they are no part of the page.
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+    lines = [line.rstrip() for line in text.strip("\n").splitlines()]
+    return "```text\n" + "\n".join(lines).strip("\n") + "\n```\n"
+
+
+def models() -> str:
+    """Return the table of models: where each one's weights lie and under which terms."""
+    from embedstore.registry import REGISTRY
+
+    head = "| model | hub repository, or package | file | licence | gated | trained at, um/px |"
+    rows = [head, "|" + "---|" * 6]
+    for name, e in REGISTRY.items():
+        where = e.hub if e.default_weights == "hub" else e.default_weights
+        cells = [f"`{name}`", f"`{where}`", f"`{e.hub_file}`" if e.hub_file else "", e.licence,
+                 "yes" if e.gated else "", e.expected_mpp]  # fmt: skip
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def with_models(page: str) -> str:
+    """Return a page with the table of models between its two marks."""
+    before, rest = page.split(START)
+    return before + START + "\n" + models() + "\n" + END + rest.split(END)[1]
+
+
+def main() -> None:
+    """Write both files."""
+    sys.path.insert(0, str(DOCS.parent))
+    COMMANDS.write_text(commands(), encoding="utf-8")
+    WEIGHTS.write_text(with_models(WEIGHTS.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
