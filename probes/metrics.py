@@ -91,15 +91,16 @@ METRICS: dict[str, Metric] = {
 
 
 def evaluate(
-    y: Codes, p: Floats, w: Weights, cut: float, names: Sequence[str] = tuple(METRICS), *,
+    y: Codes, p: Floats, w: Weights, cut: float, names: Sequence[str] | None = None, *,
     partial: bool = False,
 ) -> dict[str, Floats]:  # fmt: skip
-    """Return the named metrics as float64 (B,) for weights w (B, n).
+    """Return the named metrics (None: all) as float64 (B,) for weights w (B, n).
 
     A row of weights that leaves a label without weight has no AUROC: all metrics are NaN there,
     rather than one of them silently defined. If `partial`, two labels with weight are enough, and
     macro means are over those.
     """
+    names = tuple(METRICS) if names is None else names
     if not len(y):
         return {name: np.full(len(w), np.nan) for name in names}
     weight_of = w @ (y[:, None] == np.arange(p.shape[1]))

@@ -18,6 +18,10 @@ CHUNK = 2**22
 """Weights held at a time."""
 
 
+MIN_SHARE = 0.5
+"""Which share of the resamples must give a number for there to be an interval."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A metric's value with the bounds of its bootstrap interval; NaN where there is none."""
@@ -42,15 +46,16 @@ def resample(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.int32]:
 
 def bootstrap(
     y: Codes, p: Floats, groups: Sequence[str], cut: float, *,
-    names: Sequence[str] = tuple(METRICS), n_resamples: int = N_RESAMPLES, seed: int = 0,
+    names: Sequence[str] | None = None, n_resamples: int = N_RESAMPLES, seed: int = 0,
     partial: bool = False,
 ) -> dict[str, Estimate]:  # fmt: skip
     """Return each metric with its percentile interval over resampled groups (Efron 1979).
 
     y (n,), p (n, K) and groups (n,) are of the same test annotations; partial as in `evaluate`.
-    Replicates in which a label is absent are left out; with fewer than two groups, or none left,
-    there is no interval.
+    names None: all metrics. Replicates in which a label is absent are left out; with fewer than two
+    groups, or if that leaves fewer than half of them, there is no interval.
     """
+    names = tuple(METRICS) if names is None else names
     value = evaluate(y, p, np.ones((1, len(y))), cut, names, partial=partial)
     replicates = _replicates(
         groups, n_resamples, seed, lambda w: evaluate(y, p, w, cut, names, partial=partial)
@@ -59,9 +64,13 @@ def bootstrap(
 
 
 def interval(replicates: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the percentile bounds of bootstrap replicates, NaN ones left out."""
+    """Return the percentile bounds of bootstrap replicates, NaN ones left out.
+
+    NaN where fewer than MIN_SHARE of them are a number: those are the resamples that hold nearly all
+    groups, so they resemble the sample and each other, and would promise too much.
+    """
     finite = replicates[np.isfinite(replicates)]
-    if len(finite) < 2:
+    if len(finite) < max(2, MIN_SHARE * len(replicates)):
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
@@ -139,7 +148,8 @@ def paired_bootstrap(
 
     Test sets of folds overlap, so a resample draws each slide as often in every fold that holds it,
     and no fold counts as a repetition of its own. The p-value is twice the smaller share of
-    replicates beyond zero, never below 2 / (n_resamples + 1).
+    replicates beyond zero, never below 2 / (n_resamples + 1). Neither is given where most resamples
+    leave a fold without one of its labels, as with a case or two a fold.
     """
     names = sorted({g for fold in folds for g in fold.groups})
     place = {g: k for k, g in enumerate(names)}
@@ -157,10 +167,10 @@ def paired_bootstrap(
         parts = [difference(counts[i : i + step][:, codes]) for i in range(0, n_resamples, step)]
         replicates.append(np.concatenate(parts))
     value, spread = float(np.mean(observed)), np.mean(replicates, axis=0)
-    spread = spread[np.isfinite(spread)]
-    if len(names) < 2 or len(spread) < 2:
-        return Comparison(value, *(float("nan"),) * 3)
     low, high = interval(spread, confidence)
+    if len(names) < 2 or np.isnan(low):
+        return Comparison(value, *(float("nan"),) * 3)
+    spread = spread[np.isfinite(spread)]
     beyond = min((spread <= 0).sum(), (spread >= 0).sum())
     return Comparison(value, low, high, float(min(1.0, 2 * (beyond + 1) / (len(spread) + 1))))
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from embedstore.store import Store
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# The networks of most tests are tiny, and threads would mostly wait for each other. Processes that
+# tests start take what threads they like.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Tests say what is right, not how fast a busy machine is.
 settings.register_profile("no deadline", deadline=None)
@@ -127,8 +130,9 @@ class Ran:
 def run_command(*words: object, env: dict[str, str] | None = None) -> Ran:
     """Run a console script of this environment as a real process."""
     command = [str(BIN / str(words[0])), *map(str, words[1:])]
+    outside = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, env={**os.environ, **(env or {})}
+        command, capture_output=True, text=True, timeout=600, env={**outside, **(env or {})}
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 

@@ -274,7 +274,7 @@ def test_bfloat16_keeps_to_float32_on_all_real_frames(real, vits14_file):
     (model,) = call_command("embedstore", "sql", f"select dtype from models where model = '{MODEL}'",
                            "--json", "--store", real).json()  # fmt: skip
     (other,) = {"bfloat16", "float32"} - {model["dtype"]}
-    (row,) = call_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
+    (row,) = run_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
                          f"{MODEL}={vits14_file}", "--dtype", other, "--as", "other", "--json",
                          "--store", real).json()  # fmt: skip
     assert (row["embedded"], row["dtype"]) == (1214, other)

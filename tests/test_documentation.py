@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from embedstore.query import run_sql
 from embedstore.readers import READERS
@@ -53,15 +52,6 @@ def ok(line: str) -> str:
     done = call_command(*shlex.split(line))
     assert done.code == 0, f"{line}\n{done.err}"
     return done.out + done.err
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: on a busy machine more of them mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_midog(folder: Path) -> Path:

@@ -213,3 +213,28 @@ def test_holm_is_its_definition(p):
         assert corrected == pytest.approx(
             min(1, max((m - k) * ordered[k] for k in range(rank + 1)))
         )
+
+
+def test_a_case_or_two_a_fold_give_no_interval_instead_of_a_sure_one():
+    """Three folds of one case each: only resamples that hold all three cases give a number."""
+    rng = np.random.default_rng(0)
+    folds = []
+    for case in "abc":
+        y = np.arange(20) % 2
+        a, b = (np.column_stack((1 - s, s)) for s in rng.random((2, 20)))
+        folds.append(Fold(y, a, b, [case] * 20))
+    found = paired_bootstrap(folds, n_resamples=500)
+    assert np.isfinite(found.difference)
+    assert np.isnan([found.low, found.high, found.p_value]).all()
+    many = [Fold(f.y, f.a, f.b, [f"{k}{i}" for i in range(20)]) for k, f in enumerate(folds)]
+    found = paired_bootstrap(many, n_resamples=500)
+    assert found.low < found.difference < found.high
+    assert 0 < found.p_value <= 1
+
+
+def test_a_metric_added_later_is_recorded_with_the_others(monkeypatch):
+    from probes import metrics
+
+    monkeypatch.setitem(metrics.METRICS, "half", lambda y, p, w, cut: np.full(len(w), 0.5))
+    y, p = np.arange(10) % 2, np.full((10, 2), 0.5)
+    assert bootstrap(y, p, [str(k) for k in range(10)], 0.5, n_resamples=20)["half"].value == 0.5
