@@ -66,8 +66,8 @@ def bootstrap(
 def interval(replicates: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the percentile bounds of bootstrap replicates, NaN ones left out.
 
-    NaN where fewer than MIN_SHARE of them are a number: those are the resamples that hold nearly all
-    groups, so they resemble the sample and each other, and would promise too much.
+    NaN where fewer than MIN_SHARE of them are a number: those are the resamples that hold nearly
+    all groups, so they resemble the sample and each other, and would promise too much.
     """
     finite = replicates[np.isfinite(replicates)]
     if len(finite) < max(2, MIN_SHARE * len(replicates)):
