@@ -29,9 +29,13 @@ demo: install
 	$(BIN)/probes run demo --scheme cross-domain --store $(STORE)
 	$(BIN)/probes run demo --fraction 0.01 --fraction 0.1 --fraction 1 --store $(STORE)
 	$(BIN)/e2e run demo --backbone efficientnet-lite0 --patch-px 112 --epochs 2 --min-steps 50 \
-	  --fold 0 --store $(STORE)
+	  --fold 0 --fraction 0.1 --fraction 1 --store $(STORE)
+	$(BIN)/embedstore sql "select method, model, fraction, max(n_train) as n_train, \
+	  round(avg(value), 3) as auroc, round(stddev_samp(value), 3) as sd, count(*) as runs from results \
+	  where metric = 'auroc' and scheme = 'monte-carlo' group by all order by fraction, auroc" \
+	  --store $(STORE)
 	@echo "The store to query next: $(STORE)"
-	@echo "  $(BIN)/embedstore sql \"select model, fraction, avg(value) as auroc from results where metric = 'auroc' and eval_domain = 'all' group by all order by all\" --store $(STORE)"
+	@echo "  $(BIN)/embedstore sql \"select domain, label, count(*) as n from annotations group by all order by all\" --store $(STORE)"
 
 test: install
 	$(BIN)/python -m pytest
