@@ -20,13 +20,14 @@ class Column:
     """A column as shown: its heading, the text of a row, and what it sorts by.
 
     shown maps a row to text; without it the value under `key` is the text. number: set right, and
-    sorted by the value under `key`.
+    sorted by the value under `key`. code: set as code on the page.
     """
 
     key: str
     head: str
     shown: Callable[[Row], str] | None = None
     number: bool = False
+    code: bool = False
 
     def text(self, row: Row) -> str:
         """Return the cell's text, nothing for None."""
@@ -157,9 +158,9 @@ def markdown_text(text: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
     "±": r"$\pm$", MINUS: r"$-$", DASH: "--", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}",
-    "µ": r"$\mu$", "−": r"$-$", "'": r"\textquotesingle{}",
+    "µ": r"$\mu$",
 }  # fmt: skip
 
 
