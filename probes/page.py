@@ -20,10 +20,7 @@ def render(page: Page) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    style, script = (
-        Markup((TEMPLATES / f).read_text("utf-8"))  # noqa: S704 - our own files
-        for f in ("page.css", "page.js")
-    )
+    style, script = (Markup((TEMPLATES / f).read_text("utf-8")) for f in ("page.css", "page.js"))
     template = engine.get_template("page.html")
     return template.render(
         page=page, style=style, script=script, kind=_kind, panels=_panels, legend=_legend

@@ -32,11 +32,12 @@ def report(
     output: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
-    """Write the page, its figures and tables into a folder; return a row per file: file, kind, title.
+    """Write the page, its figures and tables into a folder; return a row per file.
 
-    No dataset named means all. Everything is asked of the store's views. Files of the same names
-    are replaced, each whole; others are left alone. EmbedstoreError where a dataset is not there or
-    the folder cannot be written.
+    A row has file, kind and title, the page's comes first. No dataset named means all.
+    Everything is asked of the store's views. Files of the same names are replaced, each whole;
+    others are left alone. EmbedstoreError where a dataset is not there or the folder cannot be
+    written.
     """
     if output.exists() and not output.is_dir():
         raise EmbedstoreError(f"{output} is a file; --output names a folder")
@@ -115,10 +116,10 @@ def _subtitle(facts: Facts) -> str:
 def _warnings(facts: Facts) -> list[str]:
     demo = [d["dataset"] for d in facts.datasets if facts.is_demo(d["dataset"])]
     chance = sorted({e.model for e in facts.entries if e.is_random})
-    said = [f"Demonstration data: {', '.join(demo)} is generated, not tissue. Its numbers show that "
-            "the parts work and say nothing of any model\u2019s use."] if demo else []  # fmt: skip
-    return said + ([f"Random weights: {', '.join(chance)} starts from chance, not from "
-                    "pretraining."] if chance else [])  # fmt: skip
+    said = [f"Demonstration data: {', '.join(demo)} is generated, not tissue. Its numbers "
+            "show that the parts work and say nothing of tissue."] if demo else []  # fmt: skip
+    return said + ([f"Random weights: {', '.join(chance)}: nothing of it is "
+                    "pretrained."] if chance else [])  # fmt: skip
 
 
 def _numbers(facts: Facts) -> list[tuple[str, str]]:

@@ -117,7 +117,7 @@ class Figure:
     name: str
     title: str
     caption: str
-    panels: Sequence[Panel] | Sequence[MatrixPanel] | Sequence[Points]
+    panels: Sequence[Panel | MatrixPanel | Points]
     legend: Sequence[tuple[str, Style]] = ()
     on_page: bool = True
     notes: Sequence[str] = ()
@@ -135,6 +135,7 @@ class Shot:
 class Gallery:
     """Patches in rows, each with a heading."""
 
+    title: str
     rows: Sequence[tuple[str, Sequence[Shot]]]
     note: str = ""
 

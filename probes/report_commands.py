@@ -37,8 +37,10 @@ def repeat_command(c: Condition, e: Entry, rows: Sequence[Mapping[str, Any]]) ->
         return command("e2e", "run", c.dataset, *flat([*_recipe(e), *c.options, *options]))
     options += [("--target", r) for r in {r["target"] for r in rows} - {"label"}]
     options += [("--views", e.views)] if e.views else []
-    options += [("--eval-dataset", d) for d in
-                sorted({r["eval_dataset"] for r in rows if r["eval_dataset"] is not None})]  # fmt: skip
+    options += [
+        ("--eval-dataset", d)
+        for d in sorted({r["eval_dataset"] for r in rows if r["eval_dataset"] is not None})
+    ]
     who = [("--model", e.model), ("--method", e.method)]
     return command("probes", "run", c.dataset, *flat([*who, *c.options, *options]))
 

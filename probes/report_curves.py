@@ -38,10 +38,10 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
         legend = [(facts.names[e], styles[e]) for e in facts.entries if facts.names[e] in shown]
         blocks.append(Figure(
             "figure1", "Figure 1. AUROC against the size of the training set",
-            "Points are means over folds at the actual number of training annotations; the band is "
-            "the mean of the runs\u2019 own 95% bootstrap intervals over slides (or cases, where the "
-            "manifest groups by them): how sure one run is, not how sure the mean is. Black: trained "
-            "end to end.", panels, legend,
+            "Points are means over folds at the actual number of training annotations; the band "
+            "is the mean of the runs\u2019 own 95% bootstrap intervals over slides (or cases, "
+            "where the manifest groups by them): how sure one run is, not how sure the mean is. "
+            "Thick, with diamonds: trained end to end.", panels, legend,
         ))  # fmt: skip
         blocks.append(TableBlock(_figure_table(rows), is_open=False))
     return Section("figure1", "How much data does it take?", [*blocks, *missing])
@@ -51,9 +51,7 @@ def _usual(dataset: str) -> Condition:
     return Condition(dataset, "monte-carlo", "annotation", "none", None, 42)
 
 
-def _summaries(
-    facts: Facts, c: Condition, metric: str = "auroc"
-) -> dict[Entry, list[Summary]]:
+def _summaries(facts: Facts, c: Condition, metric: str = "auroc") -> dict[Entry, list[Summary]]:
     return {e: summarise(rows, metric) for e, rows in by_entry(facts.rows(c, metric)).items()}
 
 
@@ -71,8 +69,6 @@ def _panels(
     entries = sorted(found, key=facts.entries.index)
     methods = list(dict.fromkeys(e.method for e in entries if not e.is_e2e)) or [""]
     apart = len(entries) > MAX_LINES and len(methods) > 1
-    lowest = min([s.low if s.low == s.low else s.mean for m in found.values() for s in m
-                  if s.mean == s.mean], default=0.5)  # fmt: skip
     panels = []
     for method in methods if apart else [""]:
         lines = []
@@ -86,9 +82,16 @@ def _panels(
                 ))  # fmt: skip
         title = f"{c.dataset}: {c}" + (f", {method}" if apart else "")
         if lines:
-            floor = float(np.floor(min(lowest, 0.5) * 10) / 10)
-            panels.append(Panel(title, lines, "curves", "AUROC", floor))
+            panels.append(Panel(title, lines, "curves", "AUROC", _floor(facts)))
     return panels
+
+
+def _floor(facts: Facts) -> float:
+    """Return where all vertical axes begin: below the lowest bound, at most at 0.5."""
+    known = [s.low if s.low == s.low else s.mean for d in facts.datasets
+             for c in facts.conditions(d["dataset"], by_domain=False)
+             for m in _summaries(facts, c).values() for s in m if s.mean == s.mean]  # fmt: skip
+    return max(0.0, float(np.floor(min([*known, 0.52]) * 10 - 0.2) / 10))
 
 
 def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -103,8 +106,8 @@ def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("n_failed", "failed", lambda r: str(r["n_failed"] or ""), number=True),
     ]  # fmt: skip
     best = best_of(rows, "mean", ("dataset", "condition", "fraction"))
-    notes = ["Failed: runs whose probe collapsed (its penalty outweighs every direction) or did not "
-             "converge; they count with the AUROC they have."]  # fmt: skip
+    notes = ["Failed: runs whose probe collapsed (its penalty outweighs every direction) or did "
+             "not converge; they count with the AUROC they have."]  # fmt: skip
     return Table("figure1", "The numbers of Figure 1", columns, rows,
                  notes if any(r["n_failed"] for r in rows) else [], frozenset(best))  # fmt: skip
 
@@ -128,8 +131,11 @@ def models(facts: Facts) -> Section:
         example = {"model": "efficientnet-lite0", "registry_name": None, "arch": "", "dtype": None,
                    "weights": "", "patch_px": None, "mpp_out": None}  # fmt: skip
         first = facts.datasets[0]["dataset"]
-        return Section("models", "Which models?", [
-            Missing("No model has embedded anything.", ingest_command(first, example))])  # fmt: skip
+        return Section(
+            "models",
+            "Which models?",
+            [Missing("No model has embedded anything.", ingest_command(first, example))],
+        )
     columns = [
         Column("model", "model"), Column("used", "use"), Column("arch", "architecture"),
         Column("n_params", "parameters", lambda r: _millions(r["n_params"]), number=True),
@@ -176,8 +182,8 @@ def metrics(facts: Facts) -> list[Block]:
     for m in METRICS:
         signed = [{**r, m: None if r[m] is None else _WANTED.get(m, 1) * r[m]} for r in rows]
         best |= best_of(signed, m, ("dataset", "condition"))
-    notes = ["Means over folds at the largest fraction; SDs are in the CSV file. Of Brier score and "
-             "calibration error the lowest is best; read average precision beside the share of "
+    notes = ["Means over folds at the largest fraction; SDs are in the CSV file. Of Brier score "
+             "and calibration error the lowest is best; read average precision beside the share of "
              "positives, which is what chance has."]  # fmt: skip
     return [TableBlock(Table("metrics", "Every metric at the largest fraction", columns, rows,
                              notes, frozenset(best)), is_open=False)]  # fmt: skip

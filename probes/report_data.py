@@ -152,7 +152,9 @@ class Facts:
             found[Condition.of(r), r["target"], r["eval_dataset"]].append(r)
         return dict(found)
 
-    def conditions(self, dataset: str, *, by_domain: bool, target: str = "label") -> list[Condition]:
+    def conditions(
+        self, dataset: str, *, by_domain: bool, target: str = "label"
+    ) -> list[Condition]:
         """Return the conditions of a dataset that have results, those as in the paper first."""
         found = [
             c for (c, of, elsewhere), rows in self._by_condition.items()

@@ -159,14 +159,16 @@ def _matrices(
     if a != b:
         less = [[x - y for x, y in zip(p, q, strict=True)]
                 for p, q in zip(each[a], each[b], strict=True)]  # fmt: skip
-        panels += [MatrixPanel(b, train, test, each[b]),
-                   MatrixPanel("the first less the second", train, test, less, diverging=True)]  # fmt: skip
+        panels += [
+            MatrixPanel(b, train, test, each[b]),
+            MatrixPanel("the first less the second", train, test, less, diverging=True),
+        ]
     name = f"figure2-{n_before // 2 + 1}"
     figure = Figure(name, title, text, panels, on_page=False)
     return [Widget("matrices", title, text, data), figure]
 
 
-def _grid(rows: Rows, fraction: float, train: Rows | Any, test: Any) -> list[list[float]]:
+def _grid(rows: Rows, fraction: float, train: Any, test: Any) -> list[list[float]]:
     values = cell_values(rows)
     nothing: tuple[Any, ...] = (None,)
     return [[v if (v := values.get((fraction, t, u), nothing)[0]) is not None else float("nan")

@@ -21,9 +21,7 @@ N_POINTS = 1200
 def embedding_map(facts: Facts) -> Section:
     """Return the section with a map per dataset, choosable by model and colour."""
     blocks: list[Block] = []
-    n = 0
-    for d in facts.datasets:
-        n += 1
+    for n, d in enumerate(facts.datasets, start=1):
         blocks += _of_dataset(facts, d["dataset"], n)
     return Section("map", "A map of the embeddings", blocks)
 

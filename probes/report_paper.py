@@ -1,4 +1,4 @@
-"""The paper beside us: every published number, the one measured here, and how far apart they are."""
+"""The paper beside us: every published number and the one measured here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,8 +46,10 @@ def _table(facts: Facts, dataset: str, data: str, name: str) -> Table:
         mean = real(s.mean) if s else None
         gap = None if mean is None else mean - p.mean
         rows.append({
-            "paper_dataset": p.dataset, "place": p.place, "model": p.shown, "registry_name": p.model,
-            "where": p.where, "published_mean": p.mean, "published_sd": p.sd, "dataset": dataset,
+            "paper_dataset": p.dataset, "place": p.place, "model": p.shown,
+            "registry_name": p.model, "where": p.where, "published_mean": p.mean,
+            "published_sd": p.sd,
+            "dataset": dataset,
             "about": facts.about(dataset), "measured_as": facts.names[entry] if entry else None,
             "weights": entry.weights if entry else None, "mean": mean, "sd": s.sd if s else None,
             "n_runs": s.n_runs if s else 0, "difference": gap,

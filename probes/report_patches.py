@@ -114,31 +114,44 @@ def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
         + (f" Each patch is {kept.width_um:g} um wide." if kept else ""))]  # fmt: skip
     if not kept:
         blocks.append(Missing(
-            f"No patch of {dataset} is kept, so none can be shown: `ingest` and `e2e run` keep what "
-            "they read from slides unless --no-patch-cache says otherwise; of pre-cropped patches "
-            "the files are the patches.",
+            f"No patch of {dataset} is kept, so none can be shown: `ingest` and `e2e run` keep "
+            "what they read from slides unless --no-patch-cache says otherwise; of pre-cropped "
+            "patches the files are the patches.",
             command("embedstore", "ingest", dataset, "--model", _any_model(facts)),
         ))  # fmt: skip
     shown = list(wrong)[:N_MODELS]
-    for kind, title in (("false_positive", f"Taken for \u201c{positive}\u201d, most surely first"),
-                        ("false_negative", f"Missed \u201c{positive}\u201d, most surely first")):
+    for kind, title in (
+        ("false_positive", f"Taken for \u201c{positive}\u201d, most surely first"),
+        ("false_negative", f"Missed \u201c{positive}\u201d, most surely first"),
+    ):
         gallery = [(facts.names[e], [_shot(r, images, [f"score {r['score']:.2f}"])
                                      for r in wrong[e][kind]]) for e in shown]  # fmt: skip
         left = len(wrong) - len(shown)
-        blocks += [Prose(title), Gallery(gallery, f"{left} more entries are not shown."
-                                         if left else "")]  # fmt: skip
-    if apart or against:
-        blocks.append(Prose("Where they disagree most"))
+        note = f"{left} more models are not shown." if left else ""
+        blocks.append(Gallery(title, gallery, note))
     rows_shown = []
     if apart:
-        rows_shown.append(("all entries", [_shot(r, images, [
-            f"{r['low']:.2f} {facts.names[s.entries[r['low_entry']]]}",
-            f"{r['high']:.2f} {facts.names[s.entries[r['high_entry']]]}"]) for r in apart]))  # fmt: skip
+        rows_shown.append(
+            (
+                "among all",
+                [
+                    _shot(
+                        r,
+                        images,
+                        [
+                            f"{r['low']:.2f} {facts.names[s.entries[r['low_entry']]]}",
+                            f"{r['high']:.2f} {facts.names[s.entries[r['high_entry']]]}",
+                        ],
+                    )
+                    for r in apart
+                ],
+            )
+        )
     if against:
         rows_shown.append((f"probes against {facts.names[trained[0]]}", [_shot(r, images, [
             f"probes {r['probes']:.2f}", f"end to end {r['trained']:.2f}"])
             for r in against]))  # fmt: skip
-    return [*blocks, Gallery(rows_shown)] if rows_shown else blocks
+    return [*blocks, Gallery("Where they disagree most", rows_shown)] if rows_shown else blocks
 
 
 def _any_model(facts: Facts) -> str:
@@ -148,4 +161,3 @@ def _any_model(facts: Facts) -> str:
 def _shot(r: dict[str, Any], images: dict[str, str], lines: Sequence[str]) -> Shot:
     return Shot(images.get(r["annotation_id"], ""),
                 [*lines, r["label"], r["domain"], r["annotation_id"]])  # fmt: skip
-

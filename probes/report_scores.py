@@ -114,7 +114,7 @@ _ABOUT = "a.label, a.domain, a.slide, a.kind"
 
 def scores_of(facts: Facts) -> list[Scores]:
     """Return the scores of each two-label dataset: of its main condition's largest fraction."""
-    found = []
+    found: list[Scores] = []
     for d in facts.datasets:
         if len(facts.labels[d["dataset"]]) != 2 or d["positive_label"] is None:
             continue

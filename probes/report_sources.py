@@ -58,9 +58,13 @@ def _weights(facts: Facts) -> list[Block]:
         return []
     rows = [{"model": model, "weights": weights or None, "weights_sha256": sha or None, **more}
             for (model, weights, sha), more in found.items()]  # fmt: skip
-    columns = [Column("model", "model"), Column("used", "use"),
-               Column("weights", "weights", lambda r: r["weights"] or "not known (imported)"),
-               Column("weights_sha256", "SHA-256", code=True), Column("versions", "made with")]  # fmt: skip
+    columns = [
+        Column("model", "model"),
+        Column("used", "use"),
+        Column("weights", "weights", lambda r: r["weights"] or "not known (imported)"),
+        Column("weights_sha256", "SHA-256", code=True),
+        Column("versions", "made with"),
+    ]
     return [TableBlock(Table("weights", "Weights", columns, rows))]
 
 
@@ -106,6 +110,6 @@ def _commands(facts: Facts) -> list[Block]:
         return []
     columns = [Column("dataset", "dataset"), Column("makes", "makes"),
                Column("command", "command", code=True)]  # fmt: skip
-    notes = ["What a run has recorded is not made again; --force does. Weights that came from a file "
-             "are named by the file; the table of weights has its SHA-256."]  # fmt: skip
+    notes = ["What a run has recorded is not made again; --force does. Weights that came from a "
+             "file are named by the file; the table of weights has its SHA-256."]  # fmt: skip
     return [TableBlock(Table("commands", "Commands", columns, rows, notes))]

@@ -66,15 +66,18 @@ class Table:
 
 
 def best_of(rows: Sequence[Row], key: str, group: Sequence[str] = ()) -> set[tuple[int, str]]:
-    """Return the cells with the highest value under `key`, by what the `group` keys hold."""
-    top: dict[tuple[Any, ...], float] = {}
+    """Return the cells with the highest value under `key`, by what the `group` keys hold.
+
+    None where all of a group are equal, or alone: then nothing is best.
+    """
+    values: dict[tuple[Any, ...], set[float]] = {}
     for r in rows:
         if real(r[key]) is not None:
-            of = tuple(r[g] for g in group)
-            top[of] = max(top.get(of, -math.inf), r[key])
+            values.setdefault(tuple(r[g] for g in group), set()).add(r[key])
     return {
         (n, key) for n, r in enumerate(rows)
-        if real(r[key]) is not None and r[key] == top[tuple(r[g] for g in group)]
+        if real(r[key]) is not None and len(v := values[tuple(r[g] for g in group)]) > 1
+        and r[key] == max(v)
     }  # fmt: skip
 
 
@@ -182,6 +185,10 @@ def to_latex(table: Table) -> str:
         shown = [rf"\textbf{{{latex_text(t)}}}" if bold and t else latex_text(t)
                  for _, t, _, bold in cells]  # fmt: skip
         lines.append(" & ".join(shown) + r" \\")
-    lines += ["\\bottomrule", "\\end{tabular}", *(f"\\par\\small {latex_text(n)}"
-                                                  for n in table.notes), "\\end{table}"]  # fmt: skip
+    lines += [
+        "\\bottomrule",
+        "\\end{tabular}",
+        *(f"\\par\\small {latex_text(n)}" for n in table.notes),
+        "\\end{table}",
+    ]
     return "\n".join(lines) + "\n"

@@ -50,7 +50,9 @@ def _leakage(facts: Facts) -> list[Block]:
     notes = ["Shares of the test annotations, means over splits at the largest fraction. With "
              "annotation-level splits test cells lie on slides that training has seen; only splits "
              "by slide or case measure what a new slide or patient would give."]  # fmt: skip
-    return [TableBlock(Table("leakage", "What training has seen of the test", columns, rows, notes))]
+    return [
+        TableBlock(Table("leakage", "What training has seen of the test", columns, rows, notes))
+    ]
 
 
 def _share(key: str) -> Any:
@@ -126,7 +128,7 @@ def _pairs(facts: Facts) -> list[Block]:
             for c in facts.conditions(d["dataset"], by_domain=by_domain):
                 rows += _pair_rows(facts, c)
     if not rows:
-        return [Missing("One entry alone has no other to be compared with.")]
+        return [Missing("One model alone has no other to be compared with.")]
     columns = [
         Column("dataset", "dataset"), Column("condition", "split"), Column("a", "best"),
         Column("b", "less the other"),
@@ -137,8 +139,8 @@ def _pairs(facts: Facts) -> list[Block]:
     ]  # fmt: skip
     first = rows[0]
     notes = ["Differences in recorded AUROC on the same test annotations at the largest shared "
-             "fraction (across domains: over train and eval domains). Test sets of folds overlap, so "
-             "the SD is no test; for interval and p-value, with slides resampled: "
+             "fraction (across domains: over train and eval domains). Test sets of folds overlap, "
+             "so the SD is no test; for interval and p-value, with slides resampled: "
              + first["command"]]  # fmt: skip
     table = Table("pairs", "Pairs on the same test annotations", columns, rows, notes)
     return [TableBlock(table)]
@@ -180,8 +182,16 @@ def _calibration(
     panels, rows = [], []
     for s in scores:
         bins = s.bins()
-        rows += [{"dataset": s.condition.dataset, "condition": str(s.condition),
-                  "name": facts.names[e], **b} for e, mine in bins.items() for b in mine]  # fmt: skip
+        rows += [
+            {
+                "dataset": s.condition.dataset,
+                "condition": str(s.condition),
+                "name": facts.names[e],
+                **b,
+            }
+            for e, mine in bins.items()
+            for b in mine
+        ]
         panels += [
             Panel(f"{s.condition.dataset}: {facts.names[e]}", [Line(
                 facts.names[e], styles[e], [b["mean_score"] for b in mine],
@@ -240,4 +250,3 @@ def _domain(facts: Facts) -> list[Block]:
     best = frozenset(best_of(less, "auroc", ("dataset", "condition")))
     table = Table("domain", "How much domain an embedding carries", columns, rows, notes, best)
     return [TableBlock(table), *blocks]
-
