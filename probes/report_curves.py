@@ -44,7 +44,7 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
             "Thick, with diamonds: trained end to end.", panels, legend,
         ))  # fmt: skip
         blocks.append(TableBlock(_figure_table(rows), is_open=False))
-    return Section("figure1", "How much data does it take?", [*blocks, *missing])
+    return Section("sizes", "How much data does it take?", [*blocks, *missing])
 
 
 def _usual(dataset: str) -> Condition:
