@@ -4,7 +4,14 @@ BIN := .venv/bin
 STORE := demo-store
 BENCHMARKS := ingest probes slices e2e
 
-.PHONY: demo install test lint bench clean
+# The report's page is tested in a browser; without one those tests are skipped, by name.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	  apt="$$([ "$$(id -u)" = 0 ] || echo sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get"; \
+	  $$apt update -qq && $$apt install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "Chromium cannot be installed here: the tests in a browser are skipped"
+
+.PHONY: demo install browser test lint bench clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

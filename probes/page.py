@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from probes.plots import legend_swatch, panels_for_page, series
-from probes.report_blocks import Block, Figure, Page
+from probes.report_blocks import MAX_BANDS, Block, Figure, Page
 
 TEMPLATES = Path(__file__).parent / "template"
 
@@ -23,7 +23,13 @@ def render(page: Page) -> str:
     style, script = (Markup((TEMPLATES / f).read_text("utf-8")) for f in ("page.css", "page.js"))
     template = engine.get_template("page.html")
     return template.render(
-        page=page, style=style, script=script, kind=_kind, panels=_panels, legend=_legend
+        page=page,
+        style=style,
+        script=script,
+        kind=_kind,
+        panels=_panels,
+        legend=_legend,
+        max_bands=MAX_BANDS,
     )
 
 

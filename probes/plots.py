@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +19,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from probes.report_blocks import Figure, Line, MatrixPanel, Panel, Points, Style
+from probes.report_blocks import MAX_BANDS, Figure, Line, MatrixPanel, Panel, Points, Style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, MUTED, RULE = "#1b1b1a", "#6a6963", "#dddbd3"
@@ -68,39 +68,76 @@ def panels_for_page(figure: Figure) -> list[tuple[str, str]]:
     for n, panel in enumerate(figure.panels):
         name = f"{figure.name}-{n}"
         with _settings(**{"svg.hashsalt": name, **_ON_PAGE}):
-            canvas = Canvas(figsize=_size(panel), layout="constrained")
-            _draw(canvas.add_subplot(), panel, title="")
+            room = _room(panel)
+            size = (room.width, room.height - room.title)
+            canvas = Canvas(figsize=size)
+            _draw(_axes(canvas, room, (0.0, 0.0), size), panel, title="")
             made.append((panel.title, _inline(_saved(canvas, "svg").decode(), name, panel.title)))
     return made
 
 
-def _size(panel: Panel | MatrixPanel | Points) -> tuple[float, float]:
+class _Room(NamedTuple):
+    """What a panel takes up, in inches: all of it, and the margins around its axes.
+
+    Set by hand: a layout engine takes seconds for forty panels. title lies above top.
+    """
+
+    width: float
+    height: float
+    left: float
+    bottom: float
+    right: float = 0.12
+    top: float = 0.08
+    title: float = 0.36
+
+
+def _room(panel: Panel | MatrixPanel | Points) -> _Room:
     if isinstance(panel, MatrixPanel):
-        return 1.3 + 0.55 * len(panel.columns), 0.9 + 0.42 * len(panel.rows)
+        names = max((len(_short(r, 18)) for r in panel.rows), default=1)
+        below = max((len(_short(c, 18)) for c in panel.columns), default=1)
+        left, bottom = 0.4 + 0.07 * names, 0.45 + 0.045 * below
+        return _Room(left + max(1.6, 0.52 * len(panel.columns)) + 0.12,
+                     bottom + 0.4 * len(panel.rows) + 0.44, left, bottom)  # fmt: skip
     if isinstance(panel, Points):
-        return 3.0, 2.8
-    return (4.6, 3.3) if panel.kind == "curves" else (2.35, 2.45)
+        n_lines = -(-len(panel.classes) // 2)
+        return _Room(3.0, 2.75 + 0.16 * n_lines, 0.1, 0.14 + 0.16 * n_lines)
+    if panel.kind == "curves":
+        return _Room(4.6, 3.5, 0.56, 0.5)
+    return _Room(2.35, 2.7, 0.52, 0.48)
+
+
+def _axes(canvas: Canvas, room: _Room, at: tuple[float, float], size: tuple[float, float]) -> Axes:
+    """Return axes for a panel whose lower left corner is `at` on a canvas of `size`, in inches."""
+    (x, y), (width, height) = at, size
+    tall = min(room.height, height) - room.bottom - room.top
+    tall -= room.title if height >= room.height else 0
+    return canvas.add_axes((
+        (x + room.left) / width, (y + room.bottom) / height,
+        (room.width - room.left - room.right) / width, tall / height,
+    ))  # fmt: skip
 
 
 def _together(figure: Figure) -> Canvas:
-    n = len(figure.panels)
-    width, height = (max(_size(p)[k] for p in figure.panels) for k in (0, 1))
-    n_columns = max(1, min(n, 3 if isinstance(figure.panels[0], MatrixPanel)
-                           else 4 if width < 4 else 2))  # fmt: skip
+    rooms = [_room(p) for p in figure.panels]
+    n, wide, high = len(rooms), max(r.width for r in rooms), max(r.height for r in rooms)
+    n_columns = max(1, min(n, 3 if isinstance(figure.panels[0], MatrixPanel) or wide < 4 else 2))
+    n_columns = min(n, 4) if wide < 3.5 and n > 3 else n_columns
     n_rows = -(-n // n_columns)
-    n_legend = -(-len(figure.legend) // 3)
-    legend_height = 0.19 * n_legend + 0.15 if n_legend else 0.0
-    canvas = Canvas(figsize=(max(n_columns * width, 4.6), n_rows * height + legend_height),
-                    layout="constrained")  # fmt: skip
-    for k, panel in enumerate(figure.panels):
-        _draw(canvas.add_subplot(n_rows, n_columns, k + 1), panel, _wrapped(panel.title, width))
+    longest = max((len(_short(name, 40)) for name, _ in figure.legend), default=0)
+    per_row = max(1, int(max(n_columns * wide, 4.6) / (0.6 + 0.078 * longest)))
+    below = 0.2 * -(-len(figure.legend) // per_row) + 0.15 if figure.legend else 0.0
+    size = (max(n_columns * wide, 4.6), n_rows * high + below)
+    canvas = Canvas(figsize=size)
+    for k, (panel, room) in enumerate(zip(figure.panels, rooms, strict=True)):
+        # Panels of a row begin at one height, below their titles.
+        corner = (k % n_columns * wide, size[1] - (k // n_columns) * high - room.height)
+        _draw(_axes(canvas, room, corner, size), panel, _wrapped(panel.title, room.width - 0.3))
     if figure.legend:
-        handles = [_handle(style) for _, style in figure.legend]
         # A label that begins with an underscore is no label to matplotlib.
-        names = [_short(name, 48).replace("_", " _", 1) if name.startswith("_") else
-                 _short(name, 48) for name, _ in figure.legend]  # fmt: skip
-        canvas.legend(handles, names, loc="outside lower left",
-                      ncols=3 if n_columns > 1 else 1 if len(names) < 4 else 2)  # fmt: skip
+        names = [f" {s}" if (s := _short(name, 40)).startswith("_") else s
+                 for name, _ in figure.legend]  # fmt: skip
+        canvas.legend([_handle(style) for _, style in figure.legend], names, loc="lower left",
+                      ncols=per_row, borderaxespad=0.4)  # fmt: skip
     return canvas
 
 
@@ -111,7 +148,7 @@ def _short(text: str, n: int) -> str:
 
 def _wrapped(text: str, width: float) -> str:
     """Return a title on up to two lines that fit a panel `width` inches wide."""
-    n = max(12, int(width * 12))
+    n = max(12, int(width * 13))
     words, lines = _short(text, 2 * n).split(" "), [""]
     for w in words:
         if len(lines[-1]) + len(w) >= n and lines[-1] and len(lines) < 2:
@@ -127,31 +164,36 @@ def _handle(style: Style) -> Line2D:
 
 
 def _draw(axes: Axes, panel: Panel | MatrixPanel | Points, title: str) -> None:
+    """Draw a panel; without a title it is for the page, which shows and hides bands itself."""
     if isinstance(panel, MatrixPanel):
         _matrix(axes, panel)
     elif isinstance(panel, Points):
         _points(axes, panel)
     elif panel.kind == "curves":
-        _curves(axes, panel)
+        _curves(axes, panel, all_bands=not title)
     else:
         _reliability(axes, panel)
     if title:
         axes.set_title(title)
 
 
-def _curves(axes: Axes, panel: Panel) -> None:
+def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
     axes.set_xscale("log")
     axes.grid(True, axis="y")
     axes.set_axisbelow(True)
+    every = sorted({float(x) for line in panel.lines for x in line.x})
     # What is highlighted comes last, on top of all.
     for k, line in sorted(enumerate(panel.lines), key=lambda kl: kl[1].bold):
-        _band(axes, line, k)
+        # Of one size alone, lines are points: they stand side by side around it.
+        aside = 1 + 0.3 * ((k + 0.5) / len(panel.lines) - 0.5) if len(every) == 1 else 1.0
+        x = [v * aside for v in line.x]
+        if all_bands or line.bold or len(panel.lines) <= MAX_BANDS:
+            _band(axes, line, x, k)
         axes.plot(
-            line.x, line.y, color=colour(line.style), linestyle=DASHES[line.style.dash],
+            x, line.y, color=colour(line.style), linestyle=DASHES[line.style.dash],
             marker=MARKERS[line.style.marker], markersize=5 if line.bold else 3.6,
             linewidth=2.4 if line.bold else 1.3, gid=f"line-{k}", zorder=4 if line.bold else 3,
         )  # fmt: skip
-    every = sorted({float(x) for line in panel.lines for x in line.x})
     ticks: list[float] = []
     for x in reversed(every):  # of sizes too near to each other the larger has the tick
         if not ticks or x < ticks[-1] / 1.6:
@@ -166,18 +208,19 @@ def _curves(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.y_label)
 
 
-def _band(axes: Axes, line: Line, k: int) -> None:
+def _band(axes: Axes, line: Line, at: Sequence[float], k: int) -> None:
     known = [i for i in range(len(line.low)) if np.isfinite(line.low[i])
              and np.isfinite(line.high[i])]  # fmt: skip
     if not known:
         return
-    x, low, high = ([float(v[i]) for i in known] for v in (line.x, line.low, line.high))
+    gid = f"keptband-{k}" if line.bold else f"band-{k}"
+    x, low, high = ([float(v[i]) for i in known] for v in (at, line.low, line.high))
     if len(known) == 1:  # one size has no area; a bar says it
         axes.vlines(x, low, high, color=colour(line.style), alpha=0.35, linewidth=3,
-                    gid=f"band-{k}")  # fmt: skip
+                    gid=gid)  # fmt: skip
     else:
         axes.fill_between(x, low, high, color=colour(line.style), alpha=0.13, linewidth=0,
-                          gid=f"band-{k}")  # fmt: skip
+                          gid=gid)  # fmt: skip
 
 
 def _reliability(axes: Axes, panel: Panel) -> None:
@@ -249,7 +292,7 @@ def _inline(svg: str, name: str, label: str) -> str:
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r'<svg role="img" \1', svg, count=1)
     svg = svg.replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
-    svg = re.sub(r'\bid="(line|band)-(\d+)"', r'class="\1" data-line="\2"', svg)
+    svg = re.sub(r'\bid="(line|band|keptband)-(\d+)"', r'class="\1" data-line="\2"', svg)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     svg = re.sub(r'\sid="([^"]+)"', lambda m: m[0] if m[1] in used else "", svg)
     for old in used:

@@ -51,6 +51,10 @@ class Line:
     bold: bool = False
 
 
+MAX_BANDS = 6
+"""Lines of a panel with which all bands are shown: more of them hide each other."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """One pair of axes. kind: curves (x is a logarithmic n_train) or calibration (a unit square).

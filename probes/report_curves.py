@@ -41,7 +41,9 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
             "Points are means over folds at the actual number of training annotations; the band "
             "is the mean of the runs\u2019 own 95% bootstrap intervals over slides (or cases, "
             "where the manifest groups by them): how sure one run is, not how sure the mean is. "
-            "Thick, with diamonds: trained end to end.", panels, legend,
+            "Thick, with diamonds: trained end to end. "
+            "Where many lines are in a panel, point at one in the legend to see its band.",
+            panels, legend,
         ))  # fmt: skip
         blocks.append(TableBlock(_figure_table(rows), is_open=False))
     return Section("sizes", "How much data does it take?", [*blocks, *missing])

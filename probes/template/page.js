@@ -88,6 +88,7 @@
   };
   const matrices = (stage, d) => {
     const grid = make("div", { className: "matrices" });
+    if (d.test.length > 6) grid.style.setProperty("--least", "28rem");
     const draw = () => {
       const [a, b] = [d.values[d.a], d.values[d.b]];
       const less = a.map((row, i) => row.map((v, j) => v === null || b[i][j] === null ? null : v - b[i][j]));
