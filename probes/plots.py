@@ -186,11 +186,11 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
     for k, line in sorted(enumerate(panel.lines), key=lambda kl: kl[1].bold):
         # Of one size alone, lines are points: they stand side by side around it.
         aside = 1 + 0.3 * ((k + 0.5) / len(panel.lines) - 0.5) if len(every) == 1 else 1.0
-        x = [v * aside for v in line.x]
+        at = [v * aside for v in line.x]
         if all_bands or line.bold or len(panel.lines) <= MAX_BANDS:
-            _band(axes, line, x, k)
+            _band(axes, line, at, k)
         axes.plot(
-            x, line.y, color=colour(line.style), linestyle=DASHES[line.style.dash],
+            at, line.y, color=colour(line.style), linestyle=DASHES[line.style.dash],
             marker=MARKERS[line.style.marker], markersize=5 if line.bold else 3.6,
             linewidth=2.4 if line.bold else 1.3, gid=f"line-{k}", zorder=4 if line.bold else 3,
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """The verb `report`: figures, tables and a page of what is recorded; nothing is fitted here."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,22 @@ def build(facts: Facts, on_step: Callable[[int], None] = lambda done: None) -> P
     ]
     sections = []
     for n, make in enumerate(makers):
-        sections.append(make())
+        sections.append(make() if len(facts.datasets) > 1 else _of_one(make()))
         on_step(n + 1)
     return Page(_title(facts), _subtitle(facts), _warnings(facts), _numbers(facts), sections, [
         "Every number on this page is a query over the store\u2019s views; intervals were computed "
         "when a run was recorded. Nothing here was fitted or resampled anew.",
     ])  # fmt: skip
+
+
+def _of_one(section: Section) -> Section:
+    """Return a section whose tables do not show the name of the one dataset; CSV files do."""
+    blocks = [
+        replace(b, table=replace(b.table, columns=[c for c in b.table.columns
+                                                   if c.key != "dataset"]))
+        if isinstance(b, TableBlock) else b for b in section.blocks
+    ]  # fmt: skip
+    return replace(section, blocks=blocks)
 
 
 def _with_metrics(facts: Facts, section: Section) -> Section:

@@ -51,7 +51,7 @@ class Line:
     bold: bool = False
 
 
-MAX_BANDS = 6
+MAX_BANDS = 8
 """Lines of a panel with which all bands are shown: more of them hide each other."""
 
 

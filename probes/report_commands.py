@@ -25,15 +25,20 @@ def flat(options: Sequence[tuple[str, str]]) -> list[str]:
     return [w for k, v in options for w in ((k, v) if v else (k,))]
 
 
-def repeat_command(c: Condition, e: Entry, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the command that makes these results of one condition, entry, target and dataset."""
+def repeat_command(
+    c: Condition, e: Entry, rows: Sequence[Mapping[str, Any]], *, all_domains: bool
+) -> str:
+    """Return the command that makes these results of one condition, entry, target and dataset.
+
+    all_domains: whether they are of every train domain that the condition has.
+    """
     fractions = sorted({r["fraction"] for r in rows})
     folds = sorted({r["fold"] for r in rows})
     domains = sorted({r["train_domain"] for r in rows if r["train_domain"] is not None})
-    options = [("--fraction", f"{f!r}") for f in fractions if fractions != [1.0]]
+    options = [("--fraction", _number(f)) for f in fractions if fractions != [1.0]]
     options += [("--fold", str(f)) for f in folds if folds != list(range(5))]
+    options += [("--train-domain", d) for d in domains if not all_domains]
     if e.is_e2e:
-        options += [("--train-domain", d) for d in domains]
         return command("e2e", "run", c.dataset, *flat([*_recipe(e), *c.options, *options]))
     options += [("--target", r) for r in {r["target"] for r in rows} - {"label"}]
     options += [("--views", e.views)] if e.views else []
@@ -76,3 +81,9 @@ def ingest_command(dataset: str, model: Mapping[str, Any]) -> str:
 def _is_given(weights: str) -> bool:
     """Return whether weights are not a model's usual ones: a file's name, or random."""
     return bool(weights) and "@" not in weights and not weights.startswith("package:")
+
+
+def _number(value: float) -> str:
+    """Return a number as short as it reads back the same."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

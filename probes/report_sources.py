@@ -53,7 +53,9 @@ def _weights(facts: Facts) -> list[Block]:
                       if m["timm_version"] else "", "used": "embedded"}  # fmt: skip
     for e in facts.entries:
         if e.is_e2e:
-            found[e.model, e.weights, e.weights_sha256] = {"versions": "", "used": "end to end"}
+            row = found.setdefault((e.model, e.weights, e.weights_sha256),
+                                   {"versions": "", "used": ""})  # fmt: skip
+            row["used"] = "embedded, end to end" if "embedded" in row["used"] else "end to end"
     if not found:
         return []
     rows = [{"model": model, "weights": weights or None, "weights_sha256": sha or None, **more}
@@ -97,15 +99,25 @@ def _commands(facts: Facts) -> list[Block]:
             if m["model"] in trained:
                 rows.append({"dataset": d["dataset"], "makes": f"embeddings of {m['model']}",
                              "command": ingest_command(d["dataset"], m)})  # fmt: skip
-    by: dict[tuple[Condition, Entry, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for r in facts.results:
-        if r["metric"] == "auroc":
-            key = (Condition.of(r), Entry.of(r), r["target"], r["eval_dataset"] or "")
-            by[key].append(r)
-    for (c, e, target, elsewhere), mine in by.items():
+    every = [r for r in facts.results if r["metric"] == "auroc"]
+
+    def kind(r: Mapping[str, Any]) -> tuple[Condition, Entry, str, str]:
+        return Condition.of(r), Entry.of(r), r["target"], r["eval_dataset"] or ""
+
+    # Fractions with the same folds and train domains share a command, which then makes no more.
+    parts: dict[Any, set[tuple[int, str]]] = defaultdict(set)
+    for r in every:
+        parts[kind(r), r["fraction"]].add((r["fold"], r["train_domain"] or ""))
+    by: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for r in every:
+        by[kind(r), frozenset(parts[kind(r), r["fraction"]])].append(r)
+    for ((c, e, target, elsewhere), _), mine in by.items():
         what = f"{facts.names[e]}, {c}" + (f", target {target}" if target != "label" else "")
         what += f", scored on {elsewhere}" if elsewhere else ""
-        rows.append({"dataset": c.dataset, "makes": what, "command": repeat_command(c, e, mine)})
+        there = {s["train_domain"] for s in facts.splits if Condition.of(s) == c}
+        whole = there <= {r["train_domain"] for r in mine}
+        rows.append({"dataset": c.dataset, "makes": what,
+                     "command": repeat_command(c, e, mine, all_domains=whole)})  # fmt: skip
     if not rows:
         return []
     columns = [Column("dataset", "dataset"), Column("makes", "makes"),

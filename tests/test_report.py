@@ -309,7 +309,7 @@ def test_writing_again_gives_the_same_figures(store, written, tmp_path):
 def test_an_empty_dataset_names_the_commands_that_fill_it(tmp_path):
     bare = bare_store(str(tmp_path / "s"), "few", cells(6))
     report(bare, [], tmp_path / "r")
-    text = (tmp_path / "r" / "index.html").read_text()
+    text = re.sub("</?span>", "", (tmp_path / "r" / "index.html").read_text())
     for line in ("probes run few --fraction 0.01", "probes run few --scheme cross-domain",
                  "probes split few", "probes run few --group-by case", "embedstore ingest few --model",
                  "probes run few --target domain", "e2e run few"):  # fmt: skip

@@ -204,7 +204,7 @@
   matchMedia("print").addEventListener("change", () => drawn.forEach((f) => f()));
   addEventListener("beforeprint", () => all("details").forEach((d) => { d.open = true; }));
 
-  // ---- addresses: #sort=table2:4 or #sort=table2:4:ascending, #theme=dark, joined by &
+  // ---- addresses: #sort=table2:3 or #sort=table2:3:ascending, #theme=dark, joined by &
   const follow = () => {
     for (const part of location.hash.slice(1).split("&")) {
       const [key, value] = part.split("=");
