@@ -4,7 +4,7 @@ BIN := .venv/bin
 STORE := demo-store
 BENCHMARKS := ingest probes slices e2e
 
-.PHONY: demo install test lint bench docs clean
+.PHONY: demo install browser test lint bench docs clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -13,6 +13,13 @@ BENCHMARKS := ingest probes slices e2e
 	touch $@
 
 install: .venv/.installed
+
+# The report's page is tested in a browser; without one those tests are skipped, by name.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	  apt="$$([ "$$(id -u)" = 0 ] || echo sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get"; \
+	  $$apt update -qq && $$apt install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "Chromium cannot be installed here: the tests in a browser are skipped"
 
 # EfficientNet-Lite0 comes with its weights in a Python package, so no model hub is needed. Its twin
 # with random weights shows what pretraining gives.

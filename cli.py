@@ -681,6 +681,37 @@ def predict_command(
     _print_rows(predict(Store.open(store), run_id, dataset), format, output, as_json)
 
 
+@probes_app.command("report")
+def report_command(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the page, figures and tables.")
+    ],
+    dataset: Annotated[
+        list[str] | None, typer.Argument(help="Which datasets; default: all of the store.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Write what is recorded as a page, with every figure as SVG and PNG and every table as files.
+
+    The page (index.html) needs no network: learning curves, in and out of domain, the paper's
+    numbers beside yours, the leakage audit, calibration, the worst mistakes with their patches, a
+    map of the embeddings, and the commands that repeat it. Nothing is fitted: what is missing is
+    named with the command that fills it.
+    """
+    from embedstore.store import Store
+    from probes.report import report
+
+    with _progress("reporting", "sections") as on_progress:
+        rows = report(Store.open(store), dataset or [], output, on_progress)
+    if as_json:
+        _print_json(rows)
+    else:
+        _write(None, lambda sink: sink.write(f"{rows[0]['file']}\n".encode()))
+    n = {k: sum(r["kind"] == k for r in rows) for k in ("figure", "table")}
+    _say(f"{rows[0]['title']}: {n['figure']} files of figures and {n['table']} of tables beside it")
+
+
 @probes_app.command("manifest")
 def manifest_command(
     action: Annotated[ManifestAction, typer.Argument(help="export or import.")],

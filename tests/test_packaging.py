@@ -36,6 +36,7 @@ def test_it_holds_exactly_the_packages(wheel):
     assert wheel.name.startswith("mitosis_embedstore-")
     sources = {str(p.relative_to(ROOT)) for d in ("embedstore", "probes", "e2e")
                for p in (ROOT / d).rglob("*.py")}  # fmt: skip
+    sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "probes" / "template").iterdir()}
     assert sources <= set(names)
 
 
