@@ -127,12 +127,16 @@ class Ran:
         return json.loads(self.out)
 
 
+def outside() -> dict[str, str]:
+    """The environment of a process of its own: with what threads it likes, as for a user."""
+    return {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+
+
 def run_command(*words: object, env: dict[str, str] | None = None) -> Ran:
     """Run a console script of this environment as a real process."""
     command = [str(BIN / str(words[0])), *map(str, words[1:])]
-    outside = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, env={**outside, **(env or {})}
+        command, capture_output=True, text=True, timeout=600, env={**outside(), **(env or {})}
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 

@@ -24,7 +24,7 @@ from embedstore.store import Store
 from probes.manifests import ManifestSpec
 from probes.run import RunOptions
 from probes.run import run as run_probes
-from tests.conftest import BIN, TinyDataset, make_tiny, run_command, write_slide
+from tests.conftest import BIN, TinyDataset, make_tiny, outside, run_command, write_slide
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 SMALL = Recipe(epochs=2, min_steps=6, batch_size=8, max_lr=1e-3, patch_px=32)
@@ -280,8 +280,8 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(place,
         command = [str(BIN / "e2e"), "run", "tiny", *words, "--store", uri]
         for after in (1, 3) if what == "killed" else ():
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=outside()
+            )  # as many threads as the others: sums depend on them
             for line in process.stderr:
                 if f"epoch {after}/6" in line:
                     break
