@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE := demo-store
+REPORT := demo-report
 BENCHMARKS := ingest probes slices e2e
 
 # The report's page is tested in a browser; without one those tests are skipped, by name.
@@ -37,7 +38,8 @@ demo: install
 	$(BIN)/probes run demo --fraction 0.01 --fraction 0.1 --fraction 1 --store $(STORE)
 	$(BIN)/e2e run demo --backbone efficientnet-lite0 --patch-px 112 --epochs 2 --min-steps 50 \
 	  --fold 0 --store $(STORE)
-	@echo "The store to query next: $(STORE)"
+	$(BIN)/probes report demo --output $(REPORT) --store $(STORE)
+	@echo "The page to open: $(REPORT)/index.html. The store to query next: $(STORE)"
 	@echo "  $(BIN)/embedstore sql \"select model, fraction, avg(value) as auroc from results where metric = 'auroc' and eval_domain = 'all' group by all order by all\" --store $(STORE)"
 
 test: install
@@ -52,4 +54,4 @@ bench: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 
 clean:
-	rm -rf demo $(STORE) .venv
+	rm -rf demo $(STORE) $(REPORT) .venv
