@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE := demo-store
+REPORT := demo-report
 BENCHMARKS := ingest probes slices e2e
 
 .PHONY: demo install browser test lint bench docs clean
@@ -37,11 +38,12 @@ demo: install
 	$(BIN)/probes run demo --fraction 0.01 --fraction 0.1 --fraction 1 --store $(STORE)
 	$(BIN)/e2e run demo --backbone efficientnet-lite0 --patch-px 112 --epochs 2 --min-steps 50 \
 	  --fold 0 --fraction 0.1 --fraction 1 --store $(STORE)
+	$(BIN)/probes report demo --output $(REPORT) --store $(STORE)
 	$(BIN)/embedstore sql "select method, model, fraction, max(n_train) as n_train, \
 	  round(avg(value), 3) as auroc, round(stddev_samp(value), 3) as sd, count(*) as runs from results \
 	  where metric = 'auroc' and scheme = 'monte-carlo' group by all order by fraction, auroc" \
 	  --store $(STORE)
-	@echo "The store to query next: $(STORE)"
+	@echo "The page to open: $(REPORT)/index.html. The store to query next: $(STORE)"
 	@echo "  $(BIN)/embedstore sql \"select domain, label, count(*) as n from annotations group by all order by all\" --store $(STORE)"
 
 test: install
@@ -60,4 +62,4 @@ docs: install
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf demo $(STORE) .venv
+	rm -rf demo $(STORE) $(REPORT) .venv

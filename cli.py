@@ -712,6 +712,69 @@ def report_command(
     _say(f"{rows[0]['title']}: {n['figure']} files of figures and {n['table']} of tables beside it")
 
 
+@probes_app.command("paper")
+def paper_command(
+    dataset: Annotated[list[str], typer.Argument(help="Datasets that models have embedded.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the report.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; default: all that have embeddings.")
+    ] = None,
+    with_e2e: Annotated[
+        bool, typer.Option("--with-e2e", help="Train end to end as well, on the same splits.")
+    ] = False,
+    backbone: Annotated[str, typer.Option(help="With --with-e2e: what is trained.")] = "resnet50",
+    weights: Annotated[
+        str | None, typer.Option(metavar="PATH|hub|random", help="Where the backbone starts.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of training: auto, cpu, cuda, ...")] = "auto",
+    group_by: Annotated[str, typer.Option(help="annotation, slide or case.")] = "annotation",
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the manifests.")] = 42,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would run, and run nothing.")
+    ] = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Run what is missing of both experiments of the paper, then write the report.
+
+    Monte Carlo over all domains at the fractions 0.001, 0.01, 0.1 and 1 (Figure 1), and train on
+    one domain, test on each (Table 2, Figure 2), five folds each, with UNI's probe. The plan comes
+    first. Recorded runs are skipped, so the same command goes on after an interruption.
+    """
+    from e2e.paper import PaperOptions, fill, plan
+    from e2e.run import Listener, TrainOptions
+    from embedstore.store import Store
+    from probes.report import report
+
+    if output is None and not only_plan:
+        raise typer.BadParameter("name the report's folder", param_hint="--output")
+    opened = Store.open(store)
+    trained = TrainOptions(backbone=backbone, weights=weights, device=device)
+    options = PaperOptions(model, trained if with_e2e else None, group_by, seed)
+    planned = plan(opened, dataset, options)
+    _say_notes(planned.notes)
+    if only_plan or not as_json:
+        rows = [s.row() for s in planned.steps]
+        _print_json(rows) if as_json else _print_table("plan", rows)
+    if only_plan or output is None:
+        return
+    with _bars() as add_bar:
+        listener = Listener(
+            reading=add_bar("reading patches", "patches"), step=add_bar("training", "steps"),
+            line=_say,
+        )  # fmt: skip
+        n_new = fill(opened, planned.steps, options, add_bar("fitting", "fits"), listener)
+    _say(f"{n_new} runs done")
+    with _progress("reporting", "sections") as on_progress:
+        written = report(opened, dataset, output, on_progress)
+    if as_json:
+        _print_json(written)
+    else:
+        _write(None, lambda sink: sink.write(f"{written[0]['file']}\n".encode()))
+
+
 @probes_app.command("manifest")
 def manifest_command(
     action: Annotated[ManifestAction, typer.Argument(help="export or import.")],

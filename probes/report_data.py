@@ -164,6 +164,13 @@ class Facts:
         return sorted(found, key=lambda c: (c.group_by != "annotation", c.stratify != "none",
                                             c.where_sql or "", c.seed != 42, str(c)))  # fmt: skip
 
+    def elsewhere(self, dataset: str) -> list[tuple[Condition, str, list[dict[str, Any]]]]:
+        """Return the rows of runs of a dataset that score another one, by condition and dataset."""
+        return [
+            (c, other, rows) for (c, target, other), rows in self._by_condition.items()
+            if c.dataset == dataset and target == "label" and other is not None
+        ]  # fmt: skip
+
     def rows(self, c: Condition, metric: str, target: str = "label") -> list[dict[str, Any]]:
         """Return the rows of a condition's results on its own dataset."""
         return [r for r in self._by_condition.get((c, target, None), []) if r["metric"] == metric]

@@ -33,11 +33,35 @@ def domains(facts: Facts) -> Section:
             rows += lines
             cells += [cell for e in mine for cell in _cells(facts, c, e, found[e])]
             blocks += _matrices(facts, c, {e: found[e] for e in mine}, lines, len(blocks))
+    if rows:
+        blocks = [TableBlock(_table_2(rows)), *blocks, TableBlock(_cell_table(cells), False)]
+    title = "Does it hold in another domain?"
+    return Section("domains", title, [*blocks, *_elsewhere(facts), *missing])
+
+
+def _elsewhere(facts: Facts) -> list[Block]:
+    """Return the results of runs that were scored on all of another dataset."""
+    rows = [
+        {"dataset": c.dataset, "condition": str(c), "eval_dataset": other, "name": facts.names[e],
+         "model": e.model, "method": e.method, "fraction": s.fraction, "n_train": s.n_train,
+         "mean": s.mean, "sd": s.sd, "ci_low": s.low, "ci_high": s.high, "n_runs": s.n_runs}
+        for d in facts.datasets for c, other, mine in facts.elsewhere(d["dataset"])
+        for e, of in by_entry(mine).items() for s in summarise(of) if s.n_runs
+    ]  # fmt: skip
     if not rows:
-        return Section("domains", "Does it hold in another domain?", missing)
-    return Section("domains", "Does it hold in another domain?", [
-        TableBlock(_table_2(rows)), *blocks, TableBlock(_cell_table(cells), is_open=False),
-        *missing])  # fmt: skip
+        return []
+    columns = [
+        Column("dataset", "trained on"), Column("eval_dataset", "tested on"),
+        Column("condition", "split"), Column("name", "model"),
+        Column("fraction", "fraction", lambda r: f"{r['fraction']:g}", number=True),
+        Column("mean", "AUROC, mean ± SD", lambda r: spread(r["mean"], r["sd"]), number=True),
+        Column("ci_low", "a run\u2019s 95% CI", lambda r: between(r["ci_low"], r["ci_high"]),
+               number=True),
+        Column("n_runs", "runs", number=True),
+    ]  # fmt: skip
+    best = best_of(rows, "mean", ("dataset", "eval_dataset", "condition", "fraction"))
+    title = "Scored on another dataset, all of it"
+    return [TableBlock(Table("elsewhere", title, columns, rows, best=frozenset(best)))]
 
 
 def _lacking(facts: Facts, dataset: str) -> Missing:

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 def wheel(tmp_path_factory) -> Path:
     source, out = tmp_path_factory.mktemp("source") / "p", tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns(
-        ".venv", ".git", "demo*store", "demo", "*_cache", "*pycache*", "store"
+        ".venv", ".git", "demo*store", "demo", "demo-report", "*_cache", "*pycache*", "store"
     )
     shutil.copytree(ROOT, source, ignore=ignore)
     subprocess.run(

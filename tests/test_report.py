@@ -135,6 +135,18 @@ def test_every_cell_of_figure_2(store, written):
         assert float(r["mean"]) == pytest.approx(w["v"])
 
 
+def test_runs_scored_on_another_dataset_have_a_table(tmp_path):
+    made = fill(str(tmp_path / "s"), "one", ("m",))
+    fill(str(tmp_path / "s"), "two", ("m",))
+    done = run(made, ManifestSpec("one"), RunOptions(eval_dataset="two", n_resamples=20))
+    report(made, ["one"], tmp_path / "r")
+    (r,) = csv.DictReader(io.StringIO((tmp_path / "r" / "elsewhere.csv").read_text()))
+    want = np.mean([x["value"] for x in done.rows
+                    if x["metric"] == "auroc" and x["eval_domain"] == "all"])  # fmt: skip
+    assert (r["eval_dataset"], r["n_runs"]) == ("two", "5")
+    assert float(r["mean"]) == pytest.approx(want)
+
+
 def test_the_audit_is_the_mean_over_splits(store, written):
     want = sql(store, "select scheme, group_by, avg(shared_slides) as s, avg(shared_centres) as c "
                "from splits where fraction = 1 group by all")  # fmt: skip
