@@ -13,6 +13,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
 from embedstore.store import Store
 from probes.published import paper_dataset
+from probes.results import variant_of
 
 E2E = "e2e"
 """The method of what was trained end to end: see e2e.run, which probes do not import."""
@@ -86,7 +87,8 @@ class Entry:
     @property
     def side(self) -> str:
         """How `probes compare` names it."""
-        return f"{self.method}{f'+{self.views}' if self.views else ''}:{self.model}"
+        variant = variant_of(self.params)
+        return f"{self.method}{f'+{variant}' if variant else ''}:{self.model}"
 
     @property
     def is_random(self) -> bool:
