@@ -107,7 +107,7 @@ def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("n_runs", "runs", number=True),
         Column("n_failed", "failed", lambda r: str(r["n_failed"] or ""), number=True),
     ]  # fmt: skip
-    best = best_of(rows, "mean", ("dataset", "condition", "fraction"))
+    best = best_of(rows, "mean", ("dataset", "condition", "fraction"), "n_runs")
     notes = ["Failed: runs whose probe collapsed (its penalty outweighs every direction) or did "
              "not converge; they count with the AUROC they have."]  # fmt: skip
     return Table("figure1", "The numbers of Figure 1", columns, rows,

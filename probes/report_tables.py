@@ -65,20 +65,25 @@ class Table:
         ]
 
 
-def best_of(rows: Sequence[Row], key: str, group: Sequence[str] = ()) -> set[tuple[int, str]]:
+def best_of(
+    rows: Sequence[Row], key: str, group: Sequence[str] = (), runs: str | None = None
+) -> set[tuple[int, str]]:
     """Return the cells with the highest value under `key`, by what the `group` keys hold.
 
-    None where all of a group are equal, or alone: then nothing is best.
+    None where all of a group are equal, or alone: then nothing is best. With `runs`, the key of a
+    count, only the rows of a group compete that have as many runs as any.
     """
-    values: dict[tuple[Any, ...], set[float]] = {}
-    for r in rows:
+    members: dict[tuple[Any, ...], list[int]] = {}
+    for n, r in enumerate(rows):
         if real(r[key]) is not None:
-            values.setdefault(tuple(r[g] for g in group), set()).add(r[key])
-    return {
-        (n, key) for n, r in enumerate(rows)
-        if real(r[key]) is not None and len(v := values[tuple(r[g] for g in group)]) > 1
-        and r[key] == max(v)
-    }  # fmt: skip
+            members.setdefault(tuple(r[g] for g in group), []).append(n)
+    best = set()
+    for mine in members.values():
+        most = max(rows[n][runs] for n in mine) if runs else 0
+        able = [n for n in mine if runs is None or rows[n][runs] == most]
+        values = {rows[n][key] for n in able}
+        best |= {(n, key) for n in able if len(values) > 1 and rows[n][key] == max(values)}
+    return best
 
 
 def real(value: Any) -> float | None:

@@ -130,7 +130,8 @@ def _pairs(facts: Facts) -> list[Block]:
     if not rows:
         return [Missing("One model alone has no other to be compared with.")]
     columns = [
-        Column("dataset", "dataset"), Column("condition", "split"), Column("a", "best"),
+        Column("dataset", "dataset"), Column("condition", "split"),
+        Column("a", "best of the most runs"),
         Column("b", "less the other"),
         Column("difference", "difference, mean ± SD",
                lambda r: spread(r["difference"], r["sd"]), number=True),
@@ -155,7 +156,9 @@ def _pair_rows(facts: Facts, c: Condition) -> list[dict[str, Any]]:
     top = max(r["fraction"] for rows in found.values() for r in rows)
     means = {e: float(np.mean([v for k, v in at.items() if k[0] == top]))
              for e, at in cells.items() if any(k[0] == top for k in at)}  # fmt: skip
-    best = max(means, key=lambda e: means[e])
+    # One that ran on a few splits alone is compared with the best, but is not it.
+    n_cells = {e: sum(k[0] == top for k in cells[e]) for e in means}
+    best = max(means, key=lambda e: (n_cells[e], means[e]))
     rows = []
     for e in (e for e in facts.entries if e in found and e != best):
         shared = cells[best].keys() & cells[e].keys()

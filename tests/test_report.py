@@ -263,6 +263,8 @@ def test_bold_is_the_best_of_its_group_and_nothing_where_all_are_equal():
     rows = [{"g": 1, "v": 0.5}, {"g": 1, "v": 0.7}, {"g": 2, "v": 0.9}, {"g": 2, "v": 0.9},
             {"g": 1, "v": None}, {"g": 3, "v": float("nan")}]  # fmt: skip
     assert best_of(rows, "v", ("g",)) == {(1, "v")}
+    runs = [{"v": 0.9, "n": 1}, {"v": 0.5, "n": 5}, {"v": 0.6, "n": 5}]
+    assert best_of(runs, "v", (), "n") == {(2, "v")}
 
 
 class _Reader(HTMLParser):
