@@ -8,7 +8,7 @@ from probes.report_blocks import Block, Missing, Section, TableBlock
 from probes.report_commands import command
 from probes.report_data import Condition, Entry, Facts, by_entry
 from probes.report_tables import Column, Row, Table, real, signed, spread
-from probes.results import Summary, summarise
+from probes.results import Summary, summarise, variant_of
 
 NOTE = (
     "Within: whether the measured mean lies within the published mean ± SD. The paper gives two "
@@ -107,13 +107,13 @@ def _not_measured(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> Missing | 
 
 
 def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Entry | None, Summary | None]:
-    """Return what was measured in the paper's way: whole training set, by annotation, no views."""
+    """Return what was measured in the paper's way: whole training set, by annotation, no variant."""
     wanted = Condition(dataset, p.scheme, "annotation", "none", None, 0)
     for c in facts.conditions(dataset, by_domain=p.scheme == "cross-domain"):
         if Condition(**{**vars(c), "seed": 0}) != wanted:
             continue
         found = by_entry([r for r in facts.rows(c, "auroc") if r["fraction"] == 1.0])
-        mine = [e for e in found if e.method == p.method and e.views is None
+        mine = [e for e in found if e.method == p.method and variant_of(e.params) is None
                 and _origin(facts, e) == p.model]  # fmt: skip
         for e in sorted(mine, key=lambda e: (e.is_random, e.model != p.model, e.params)):
             for s in summarise(found[e]):
