@@ -107,7 +107,7 @@ def _not_measured(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> Missing | 
 
 
 def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Entry | None, Summary | None]:
-    """Return what was measured in the paper's way: whole training set, by annotation, no variant."""
+    """Return what was measured in the paper's way: all of train, by annotation, no variant."""
     wanted = Condition(dataset, p.scheme, "annotation", "none", None, 0)
     for c in facts.conditions(dataset, by_domain=p.scheme == "cross-domain"):
         if Condition(**{**vars(c), "seed": 0}) != wanted:
