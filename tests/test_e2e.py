@@ -29,7 +29,7 @@ from tests.conftest import BIN, TinyDataset, make_tiny, outside, run_command, wr
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 SMALL = Recipe(epochs=2, min_steps=6, batch_size=8, max_lr=1e-3, patch_px=32)
 OPTIONS = TrainOptions(backbone="test_resnet", weights="random", recipe=SMALL, folds=[0],
-                       n_resamples=50, device="cpu")  # fmt: skip
+                       n_resamples=50, device="cpu", dtype="float32")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,8 @@ def test_predict_gives_the_scores_that_were_recorded(store, backbone, adapt):
     report = run(store, ManifestSpec("tiny"), options)
     run_id = report.rows[0]["run_id"]
     scored = {
-        r["annotation_id"]: r for r in predict(store, run_id, "tiny", device="cpu").to_pylist()
+        r["annotation_id"]: r
+        for r in predict(store, run_id, "tiny", device="cpu", dtype="float32").to_pylist()
     }
     assert len(scored) == 64
     recorded = rows_of(store, f"from predictions where run_id = '{run_id}'")
@@ -203,7 +204,7 @@ def test_more_than_two_labels_and_pre_cropped_patches(tmp_path):
     value = {r["metric"]: r["value"] for r in report.rows}
     assert value["auroc"] > 0.95
     run_id = report.rows[0]["run_id"]
-    table = predict(store, run_id, "p", device="cpu").to_pylist()
+    table = predict(store, run_id, "p", device="cpu", dtype="float32").to_pylist()
     assert len(table) == 3 * 45
     sums: dict[str, float] = {}
     for r in table:
@@ -368,5 +369,7 @@ def test_lora_refuses_another_backbone_than_it_was_trained_on(store, tmp_path):
     with pytest.raises(EmbedstoreError, match="are not those of run"):
         predict(store, run_id, "tiny", weights=str(files[1]))
     files[0].rename(tmp_path / "moved.pt")
-    there = predict(store, run_id, "tiny", weights=str(tmp_path / "moved.pt"), device="cpu")
+    there = predict(
+        store, run_id, "tiny", weights=str(tmp_path / "moved.pt"), device="cpu", dtype="float32"
+    )
     assert len(there) == 64

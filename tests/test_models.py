@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -409,8 +410,11 @@ def test_a_dtype_is_held_against_float32():
         """A network whose low precision is far off: what autocast makes of it is another vector."""
         other = embedder("timm:test_vit", dtype="bfloat16")
         off = torch.eye(64) * 8 if far else torch.full((64, 64), torch.inf)
-        other._pool = lambda x: (
-            torch.ones(len(x), 64) + (off[: len(x)] if torch.is_autocast_enabled("cpu") else 0)
+        other.network = SimpleNamespace(
+            forward_features=lambda x: (
+                torch.ones(len(x), 64) + (off[: len(x)] if torch.is_autocast_enabled("cpu") else 0)
+            ),
+            forward_head=lambda x, pre_logits: x,
         )
         return other
 
