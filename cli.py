@@ -592,7 +592,6 @@ def run_command(
     """Fit and score probes on a manifest, made if it is missing; recorded runs are skipped."""
     from embedstore.store import Store
     from probes.manifests import ManifestSpec
-    from probes.results import summarise
     from probes.run import RunOptions, run
 
     scheme = _scheme(scheme, size_matched)
@@ -604,14 +603,7 @@ def run_command(
     )  # fmt: skip
     with _progress("fitting", "fits") as on_progress:
         report = run(Store.open(store), spec, options, on_progress)
-    if as_json:
-        _print_json(report.rows)
-    else:
-        title = f"AUROC: {dataset}, {scheme}, by {group_by} (manifest {report.manifest_id})"
-        _print_summary(title, [vars(s) for s in summarise(report.rows)])
-    _say(f"{report.n_new} fits done, {report.n_recorded} recorded before")
-    _say_notes(report.notes)
-    _say_leakage([s.row for s in report.splits])
+    _print_runs(report, f"{dataset}, {scheme}, by {group_by}", "fits done", as_json)
 
 
 @probes_app.command("compare")
@@ -878,7 +870,6 @@ def e2e_run_command(
     from e2e.run import Listener, TrainOptions, run
     from embedstore.store import Store
     from probes.manifests import ManifestSpec
-    from probes.results import summarise
 
     recipe = Recipe(
         adapt=adapt, epochs=epochs, min_steps=min_steps, batch_size=batch_size, max_lr=max_lr,
@@ -898,14 +889,7 @@ def e2e_run_command(
             line=_say,
         )  # fmt: skip
         report = run(Store.open(store), spec, options, listener)
-    if as_json:
-        _print_json(report.rows)
-    else:
-        title = f"AUROC: {dataset}, {scheme}, by {group_by} (manifest {report.manifest_id})"
-        _print_summary(title, [vars(s) for s in summarise(report.rows)])
-    _say(f"{report.n_new} runs trained, {report.n_recorded} recorded before")
-    _say_notes(report.notes)
-    _say_leakage([s.row for s in report.splits])
+    _print_runs(report, f"{dataset}, {scheme}, by {group_by}", "runs trained", as_json)
 
 
 @e2e_app.command("predict")
@@ -1007,6 +991,20 @@ def _print_splits(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def _span(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} - {high:,}"
+
+
+def _print_runs(report: Any, what: str, done: str, as_json: bool) -> None:
+    """Print what `probes run` or `e2e run` reports; done says what its new runs are."""
+    from probes.results import summarise
+
+    if as_json:
+        _print_json(report.rows)
+    else:
+        title = f"AUROC: {what} (manifest {report.manifest_id})"
+        _print_summary(title, [vars(s) for s in summarise(report.rows)])
+    _say(f"{report.n_new} {done}, {report.n_recorded} recorded before")
+    _say_notes(report.notes)
+    _say_leakage([s.row for s in report.splits])
 
 
 def _print_summary(title: str, lines: Sequence[Mapping[str, Any]]) -> None:

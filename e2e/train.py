@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run is trained on: device, dtype of autocast, threads that read, batch of scoring."""
+    """What a run is trained on: device, dtype of autocast, threads that read."""
 
     device: torch.device
     dtype: str
