@@ -38,6 +38,8 @@ demo: install
 	$(BIN)/probes run demo --fraction 0.01 --fraction 0.1 --fraction 1 --store $(STORE)
 	$(BIN)/e2e run demo --backbone efficientnet-lite0 --patch-px 112 --epochs 2 --min-steps 50 \
 	  --fold 0 --fraction 0.1 --fraction 1 --store $(STORE)
+	$(BIN)/probes compare demo --store $(STORE)
+	$(BIN)/probes compare demo --scheme cross-domain --store $(STORE)
 	$(BIN)/probes report demo --output $(REPORT) --store $(STORE)
 	$(BIN)/embedstore sql "select method, model, fraction, max(n_train) as n_train, \
 	  round(avg(value), 3) as auroc, round(stddev_samp(value), 3) as sd, count(*) as runs from results \

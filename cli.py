@@ -609,11 +609,16 @@ def run_command(
 @probes_app.command("compare")
 def compare_command(
     dataset: Annotated[str, typer.Argument(help="A dataset with recorded runs.")],
-    a: Annotated[str, typer.Option("--a", metavar="METHOD:MODEL", help="One side.")],
+    a: Annotated[
+        str | None,
+        typer.Option("--a", metavar="METHOD:MODEL", help="One side; default: the best."),
+    ] = None,
     b: Annotated[
-        list[str],
-        typer.Option("--b", metavar="METHOD:MODEL", help="The other side; repeatable."),
-    ],
+        list[str] | None,
+        typer.Option(
+            "--b", metavar="METHOD:MODEL", help="The other side; repeatable; default: all others."
+        ),
+    ] = None,
     scheme: Annotated[str, typer.Option(help=_SCHEME_HELP)] = "monte-carlo",
     fraction: Annotated[
         list[float] | None, typer.Option(help="Only these fractions; repeatable.")
@@ -632,7 +637,8 @@ def compare_command(
 
     Over folds: the bootstrap of the mean difference, slides (or cases, as the manifest groups)
     resampled jointly, p-values corrected by Holm for the number of rows. By fold: DeLong's test as
-    well, which takes annotations as independent.
+    well, which takes annotations as independent. What is found over folds is recorded (view
+    comparisons), and shown by `probes report`.
     """
     from embedstore.store import Store
     from probes.compare import CompareOptions, Side, compare
@@ -641,8 +647,10 @@ def compare_command(
         scheme=_scheme(scheme, size_matched), group_by=group_by, stratify=stratify, where=where,
         seed=seed, fractions=fraction, metric=metric,
     )  # fmt: skip
-    sides = [Side.parse(text) for text in dict.fromkeys(b)]
-    rows, notes = compare(Store.open(store), dataset, Side.parse(a), sides, options)
+    first = None if a is None else Side.parse(a)
+    sides = [Side.parse(text) for text in dict.fromkeys(b or ())]
+    with _progress("comparing", "pairs") as on_progress:
+        rows, notes = compare(Store.open(store), dataset, first, sides, options, on_progress)
     if as_json:
         _print_json(rows)
     else:
@@ -757,7 +765,8 @@ def paper_command(
             reading=add_bar("reading patches", "patches"), step=add_bar("training", "steps"),
             line=_say,
         )  # fmt: skip
-        n_new = fill(opened, planned.steps, options, add_bar("fitting", "fits"), listener)
+        n_new = fill(opened, planned.steps, options, add_bar("fitting", "fits"), listener,
+                     add_bar("comparing", "pairs"))  # fmt: skip
     _say(f"{n_new} runs done")
     with _progress("reporting", "sections") as on_progress:
         written = report(opened, dataset, output, on_progress)

@@ -14,6 +14,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.query import connect, fetch_rows, literal
 from embedstore.status import how_to_embed
 from embedstore.store import Store
+from probes.compare import CompareOptions, compare, is_compared
 from probes.manifests import ManifestSpec, StoredSplit, candidates, ensure_splits
 from probes.run import RunOptions, run
 
@@ -138,8 +139,12 @@ def fill(
     options: PaperOptions,
     on_fit: Callable[[int, int], None] = lambda done, total: None,
     listener: Listener = Listener(),
+    on_pair: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Run every step; what is recorded is skipped. Return how many runs are new."""
+    """Run every step, then compare all with the best; what is recorded is skipped.
+
+    Return how many runs are new.
+    """
     n_new = 0
     for step in steps:
         if step.method == PROBE:
@@ -148,4 +153,25 @@ def fill(
         elif options.trained is not None:
             trained = replace(options.trained, fractions=step.fractions, folds=FOLDS)
             n_new += train(store, step.spec, trained, listener).n_new
+    _compare(store, steps, listener, on_pair)
     return n_new
+
+
+def _compare(
+    store: Store, steps: Sequence[Step], listener: Listener, on_pair: Callable[[int, int], None]
+) -> None:
+    """Record each experiment's comparisons at its largest fraction, what the report shows."""
+    for spec in dict.fromkeys(s.spec for s in steps):
+        mine = [s for s in steps if s.spec == spec]
+        asked = CompareOptions(
+            spec.scheme, spec.group_by, spec.stratify, spec.where, spec.seed,
+            fractions=[max(f for s in mine for f in s.fractions)],
+        )  # fmt: skip
+        if sum(len(s.models) for s in mine) < 2 or is_compared(store, spec.dataset, asked):
+            continue
+        try:
+            _, notes = compare(store, spec.dataset, None, [], asked, on_pair)
+        except EmbedstoreError as e:  # what was run stands without
+            notes = [str(e)]
+        for note in notes:
+            listener.line(note)

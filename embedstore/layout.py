@@ -74,15 +74,24 @@ TABLES: dict[str, pa.Schema] = {
 LISTS = ("splits", "predictions", "probes")
 """Tables whose rows hold long lists, to be scanned a few rows at a time."""
 
-PATCHES = "patches"
-"""The table of cached patches, made by the first command that reads any."""
+PATCHES, COMPARISONS = "patches", "comparisons"
 
-PATCHES_SCHEMA = _schema(
-    "patch_id", annotation_id=TEXT, dataset=TEXT, slide=TEXT, size_px=INT, mpp_out=REAL,
-    n_bytes=INT, created_at=TIME, pixels=pa.binary(),
-)  # fmt: skip
-"""One row an annotation and scale: a crop of size_px pixels, wider than the patch it was read for,
-without loss (see `patch_cache.encode`)."""
+LATER: dict[str, pa.Schema] = {
+    # One row an annotation and scale: a crop of size_px pixels, wider than the patch it was read
+    # for, without loss (see `patch_cache.encode`).
+    PATCHES: _schema(
+        "patch_id", annotation_id=TEXT, dataset=TEXT, slide=TEXT, size_px=INT, mpp_out=REAL,
+        n_bytes=INT, created_at=TIME, pixels=pa.binary(),
+    ),
+    # What `compare` found of two sides over all folds; run_ids: what it was made of.
+    COMPARISONS: _schema(
+        "comparison_id", manifest_id=TEXT, dataset=TEXT, scheme=TEXT, group_by=TEXT, stratify=TEXT,
+        where_sql=TEXT, seed=INT, metric=TEXT, fraction=REAL, train_domain=TEXT, eval_domain=TEXT,
+        a=TEXT, b=TEXT, difference=REAL, ci_low=REAL, ci_high=REAL, p_value=REAL, p_delong=REAL,
+        n_folds=INT, n_test=INT, n_groups=INT, n_resamples=INT, run_ids=TEXTS, created_at=TIME,
+    ),
+}  # fmt: skip
+"""Tables that a store has from the first command on that fills them."""
 
 MODEL_PREFIX, VIEWS_PREFIX = "embeddings.", "views."
 """How the names of the tables of embeddings and of views begin."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import PATCHES, PATCHES_SCHEMA
+from embedstore.layout import LATER, PATCHES
 from embedstore.patches import PatchGeometry, centre
 from embedstore.query import connect, fetch_rows, literal
 from embedstore.reading import Point, SlideJob, read_ahead
@@ -66,7 +66,7 @@ class PatchCache:
         self._waiting: list[dict[str, Any]] = []
         self._n_waiting = 0
         self.n_kept = 0
-        store.make_patches_table()
+        store.make(PATCHES)
         self.reload()
 
     def reload(self) -> None:
@@ -118,7 +118,7 @@ class PatchCache:
             with self._lock:
                 rows, self._waiting, self._n_waiting = self._waiting, [], 0
             if rows:
-                self._store.merge(PATCHES, pa.Table.from_pylist(rows, schema=PATCHES_SCHEMA))
+                self._store.merge(PATCHES, pa.Table.from_pylist(rows, schema=LATER[PATCHES]))
                 self.n_kept += len(rows)
 
 

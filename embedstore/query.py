@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
 from embedstore.layout import (
-    PATCHES,
-    PATCHES_SCHEMA,
+    LATER,
     TABLES,
     model_schema,
     model_table,
@@ -79,6 +78,7 @@ VIEWS: dict[str, str] = {
     "patches": (
         "select annotation_id, dataset, slide, size_px, mpp_out, n_bytes, created_at from _patches"
     ),
+    "comparisons": "select * exclude (comparison_id) from _comparisons",
     "predictions": (
         "select run_id, unnest(annotation_id) as annotation_id, role, label, "
         "unnest(score) as score from _predictions"
@@ -97,8 +97,8 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     unites them.
     """
     con = connect_to(store, *TABLES)
-    patches = store.lance(PATCHES) if store.has_patches() else PATCHES_SCHEMA.empty_table()
-    con.register("_patches", patches)
+    for name, schema in LATER.items():
+        con.register(f"_{name}", store.lance(name) if store.has(name) else schema.empty_table())
     for view, sql in VIEWS.items():
         con.execute(f"create view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"

@@ -15,10 +15,9 @@ import pyarrow as pa
 from embedstore.errors import EmbedstoreError
 from embedstore.layout import (
     FORMAT,
+    LATER,
     LISTS,
     MODEL_PREFIX,
-    PATCHES,
-    PATCHES_SCHEMA,
     TABLES,
     VIEWS_PREFIX,
     model_of_table,
@@ -159,14 +158,14 @@ class Store:
         if model not in self.viewed_models():
             self._create(views_table(model), views_schema(dim))
 
-    def make_patches_table(self) -> None:
-        """Make the table of cached patches if it is not there."""
-        if not self.has_patches():
-            self._create(PATCHES, PATCHES_SCHEMA)
+    def make(self, name: str) -> None:
+        """Make one of the tables in `LATER` if it is not there."""
+        if not self.has(name):
+            self._create(name, LATER[name])
 
-    def has_patches(self) -> bool:
-        """Return whether any patch was ever cached."""
-        return PATCHES in self.tables() and self._is_made(PATCHES)
+    def has(self, name: str) -> bool:
+        """Return whether a table is there."""
+        return name in self.tables() and self._is_made(name)
 
     def merge(
         self, name: str, rows: list[Mapping[str, Any]] | pa.Table, *, replace: bool = True

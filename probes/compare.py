@@ -1,18 +1,22 @@
 """The verb `compare`: two methods on the same test annotations, with tests fit for them."""
 
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
+from embedstore.layout import COMPARISONS
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
-from embedstore.store import Store
+from embedstore.store import Store, now
 from probes.metrics import METRICS
-from probes.results import known, variant_of
+from probes.results import IN, OUT, known, variant_of
+from probes.schemes import is_in_domain
 from probes.scoring import ALL, seed_of
 from probes.slices import codes_of
 from probes.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
@@ -62,52 +66,161 @@ class CompareOptions:
     n_resamples: int = N_RESAMPLES
 
 
+K = TypeVar("K", bound=Hashable)
+Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+
 def compare(
-    store: Store, dataset: str, a: Side, others: Sequence[Side], options: CompareOptions
-) -> tuple[list[dict[str, Any]], list[str]]:
+    store: Store, dataset: str, a: Side | None, others: Sequence[Side], options: CompareOptions,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
     """Return a row per other side, fraction, train domain, eval domain and fold; and notes.
 
     The row of fold None is over all folds: the mean difference with slides (or cases, where the
     manifest groups by them) resampled jointly in all folds. DeLong's test is of single folds, and
-    its annotations count as independent. p_holm corrects the rows over all folds for their number.
+    its annotations count as independent. Where runs have train domains, two more rows are over all
+    of them, eval domain IN or OUT and train domain None. p_holm corrects the rows over all folds
+    for their number, and those two kinds for theirs. Rows over all folds are recorded, all at once.
+
+    Without a, that is the best one (see `ranked`); without others, all but a that share a split
+    with it. on_progress(done, total) counts the other sides.
     """
     if options.metric not in METRICS:
         raise EmbedstoreError(f"unknown metric '{options.metric}'; allowed: {', '.join(METRICS)}")
+    started = now()
     con = connect(store)
     check_dataset(store, con, dataset)
     runs = _runs(con, dataset, options)
+    first = a or _best(con, runs, dataset, options)
+    asked = [b for b in others or _sides(runs) if b != first]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    for b in others:
-        mine, theirs = (_of(runs, side, dataset, options) for side in (a, b))
-        shared = [k for k in mine if k in theirs]
-        if not shared:
-            raise EmbedstoreError(
-                f"{a} and {b} have no run on the same split of '{dataset}'; run both with the same "
-                "--scheme, --group-by, --where and --fraction"
-            )
-        if lone := (len(mine) - len(shared)) + (len(theirs) - len(shared)):
-            notes.append(f"{lone} runs of {a} or {b} have no partner on the same split")
-        rows += _pairs(con, a, b, {k: (mine[k], theirs[k]) for k in shared}, options)
+    for n, b in enumerate(asked):
+        on_progress(n, len(asked))
+        try:
+            pairs, lone = _shared(runs, first, b, dataset, options)
+        except EmbedstoreError as e:
+            if others:
+                raise
+            notes.append(f"left out: {e}")
+            continue
+        if lone:
+            notes.append(f"{lone} runs of {first} or {b} have no partner on the same split")
+        rows += _pairs(con, first, b, pairs, options)
+    on_progress(len(asked), len(asked))
+    if not rows:
+        why = "; ".join(notes) or f"{first} has runs alone"
+        raise EmbedstoreError(f"nothing to compare on '{dataset}': {why}")
     whole = [r for r in rows if r["fold"] is None]
-    for row, p in zip(whole, holm([_number(r["p_value"]) for r in whole]), strict=True):
-        row["p_holm"] = known(p)
-    return rows, notes
+    for kind in (True, False):
+        mine = [r for r in whole if (r["eval_domain"] in (IN, OUT)) == kind]
+        for row, p in zip(mine, holm([_number(r["p_value"]) for r in mine]), strict=True):
+            row["p_holm"] = known(p)
+    _record(store, dataset, options, whole, started)
+    return [{k: v for k, v in r.items() if k != "run_ids"} for r in rows], notes
+
+
+def is_compared(store: Store, dataset: str, options: CompareOptions) -> bool:
+    """Return whether comparisons of these runs are recorded that are newer than all of them."""
+    con = connect(store)
+    mine = _condition(dataset, options)
+    (row,) = fetch_rows(
+        con, f"select (select max(created_at) from results where {mine}) as ran, (select "
+        f"max(created_at) from comparisons where metric = {literal(options.metric)} and {mine}) "
+        "as compared",
+    )  # fmt: skip
+    return row["compared"] is not None and row["compared"] > row["ran"]
+
+
+def ranked(cells: Mapping[K, Mapping[tuple[Any, ...], float]]) -> list[K]:
+    """Return the keys, best first: by the mean of their values at the largest fraction of all.
+
+    cells: values by (fraction, ...). Those with fewer cells there come after those with more: a few
+    splits alone may be the easy ones.
+    """
+    top = max(k[0] for each in cells.values() for k in each)
+    at = {who: [v for k, v in each.items() if k[0] == top] for who, each in cells.items()}
+    able = [who for who in cells if at[who]]
+    return sorted(able, key=lambda w: (-len(at[w]), -float(np.mean(at[w]))))
+
+
+def _condition(dataset: str, o: CompareOptions) -> str:
+    where = "is null" if o.where is None else f"= {literal(o.where.strip())}"
+    return (
+        f"dataset = {literal(dataset)} and scheme = {literal(o.scheme)} and "
+        f"group_by = {literal(o.group_by)} and stratify = {literal(o.stratify)} and "
+        f"seed = {o.seed} and where_sql {where}"
+    )
 
 
 def _runs(con: Any, dataset: str, options: CompareOptions) -> list[dict[str, Any]]:
-    where = "is null" if options.where is None else f"= {literal(options.where.strip())}"
     sql = (
         "select distinct run_id, method, model, params, manifest_id, fold, fraction, train_domain, "
-        "threshold, state from results where eval_dataset is null and target = 'label' and "
-        f"dataset = {literal(dataset)} and scheme = {literal(options.scheme)} and "
-        f"group_by = {literal(options.group_by)} and stratify = {literal(options.stratify)} and "
-        f"seed = {options.seed} and where_sql {where}"
+        "scheme, threshold, state from results where eval_dataset is null and target = 'label' and "
+        + _condition(dataset, options)
     )
     rows = fetch_rows(con, sql)
     if options.fractions is not None:
         rows = [r for r in rows if r["fraction"] in options.fractions]
     return rows
+
+
+def _sides(runs: Sequence[Mapping[str, Any]]) -> list[Side]:
+    return sorted({Side.of(r) for r in runs}, key=str)
+
+
+def _best(
+    con: Any, runs: Sequence[Mapping[str, Any]], dataset: str, options: CompareOptions
+) -> Side:
+    ids = ", ".join(literal(r["run_id"]) for r in runs)
+    cells: dict[Side, dict[tuple[Any, ...], float]] = defaultdict(dict)
+    for r in fetch_rows(
+        con, "select run_id, method, model, params, fraction, eval_domain, value from results "
+        f"where metric = {literal(options.metric)} and eval_dataset is null and value is not null "
+        f"and run_id in ({ids})" if ids else "select 1 where false",
+    ):  # fmt: skip
+        cells[Side.of(r)][r["fraction"], r["run_id"], r["eval_domain"]] = r["value"]
+    if not cells:
+        raise EmbedstoreError(
+            f"no run on '{dataset}' with --scheme {options.scheme} --group-by {options.group_by}; "
+            "`probes run` makes them"
+        )
+    return ranked(dict(sorted(cells.items(), key=lambda item: str(item[0]))))[0]
+
+
+def _shared(
+    runs: Sequence[Mapping[str, Any]], a: Side, b: Side, dataset: str, options: CompareOptions
+) -> tuple[dict[tuple[Any, ...], Pair], int]:
+    """Return the runs of both sides by split, and how many runs have no partner."""
+    mine, theirs = (_of(runs, side, dataset, options) for side in (a, b))
+    shared = [k for k in mine if k in theirs]
+    if not shared:
+        raise EmbedstoreError(
+            f"{a} and {b} have no run on the same split of '{dataset}'; run both with the same "
+            "--scheme, --group-by, --where and --fraction"
+        )
+    lone = len(mine) + len(theirs) - 2 * len(shared)
+    return {k: (mine[k], theirs[k]) for k in shared}, lone
+
+
+def _record(
+    store: Store, dataset: str, o: CompareOptions, rows: Sequence[Mapping[str, Any]], started: Any
+) -> None:
+    """Write the rows over all folds, each in the place of an earlier one of the same sides."""
+    same = {
+        "dataset": dataset, "scheme": o.scheme, "group_by": o.group_by, "stratify": o.stratify,
+        "where_sql": o.where and o.where.strip(), "seed": o.seed, "n_resamples": o.n_resamples,
+        "created_at": started,
+    }  # fmt: skip
+    made = []
+    for r in rows:
+        key = [r[k] for k in ("manifest_id", "metric", "fraction", "train_domain", "eval_domain",
+                              "a", "b")]  # fmt: skip
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        columns = {k: v for k, v in r.items() if k not in ("fold", "p_holm")}
+        made.append({"comparison_id": name, **same, **columns})
+    store.make(COMPARISONS)
+    store.merge(COMPARISONS, made)
 
 
 def _of(
@@ -135,26 +248,34 @@ def _of(
 
 
 def _pairs(
-    con: Any, a: Side, b: Side,
-    pairs: Mapping[tuple[Any, ...], tuple[Mapping[str, Any], Mapping[str, Any]]],
-    options: CompareOptions,
-) -> list[dict[str, Any]]:  # fmt: skip
-    together: dict[tuple[Any, ...], list[tuple[int, Fold]]] = defaultdict(list)
+    con: Any, a: Side, b: Side, pairs: Mapping[tuple[Any, ...], Pair], options: CompareOptions
+) -> list[dict[str, Any]]:
+    cells: dict[tuple[Any, ...], list[tuple[int, Fold]]] = defaultdict(list)
+    ids: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for (manifest, fraction, domain, fold), (one, two) in pairs.items():
         for name, test in _folds(con, one, two, bool(domain), options).items():
-            together[manifest, fraction, domain or None, name].append((fold, test))
+            keys = [(manifest, fraction, domain or None, name)]
+            if domain:
+                inside = is_in_domain(one["scheme"], domain, name)
+                keys.append((manifest, fraction, None, IN if inside else OUT))
+            for key in keys:
+                cells[key].append((fold, test))
+                ids[key] |= {one["run_id"], two["run_id"]}
     rows = []
-    for (manifest, fraction, domain, name), folds in together.items():
+    for key, folds in sorted(cells.items(), key=lambda item: item[0][3] in (IN, OUT)):
+        manifest, fraction, domain, name = key
         same = {"a": str(a), "b": str(b), "metric": options.metric, "manifest_id": manifest,
-                "fraction": fraction, "train_domain": domain, "eval_domain": name}  # fmt: skip
+                "fraction": fraction, "train_domain": domain, "eval_domain": name,
+                "run_ids": sorted(ids[key])}  # fmt: skip
         seed = seed_of(manifest, domain, name)
-        for fold, test in folds:
-            rows.append(same | {"fold": fold, "n_folds": 1} | _row([test], seed, options))
-        if len(folds) > 1:
-            tests = [t for _, t in folds]
-            rows.append(same | {"fold": None, "n_folds": len(folds)} | _row(tests, seed, options))
-        else:
-            rows[-1] |= {"fold": None}  # one fold is all folds
+        tests = [t for _, t in folds]
+        if name not in (IN, OUT):
+            rows += [same | {"fold": f, "n_folds": 1} | _row([t], seed, options) for f, t in folds]
+            if len(folds) == 1:
+                rows[-1] |= {"fold": None}  # one fold is all folds
+                continue
+        n_folds = len({f for f, _ in folds})
+        rows.append(same | {"fold": None, "n_folds": n_folds} | _row(tests, seed, options))
     return rows
 
 

@@ -20,7 +20,7 @@ Single = packed.Single
 PANEL = 384
 """Columns of one block of the Gram matrix; only blocks on and above the diagonal are computed."""
 
-CHUNK = 1024
+CHUNK = 512
 """Sampled rows in memory at a time."""
 
 RIDGE_STEP = 4.0

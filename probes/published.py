@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from probes.results import IN, OUT
+from probes.scoring import ALL as ALL_DOMAINS
+
 PAPER = (
     "Ganz et al., Is Self-Supervision Enough? Benchmarking Foundation Models Against End-to-End "
     "Training for Mitotic Figure Classification, BVM 2025"
 )
-IN, OUT, ALL_DOMAINS = "in domain", "out of domain", "all"
-"""Where a number is measured, as `results.summarise` calls it."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ E2E = "e2e"
 _COLUMNS = (
     "run_id, manifest_id, dataset, method, params, model, weights, weights_sha256, scheme, "
     "group_by, stratify, where_sql, target, fold, fraction, train_domain, eval_dataset, "
-    "eval_domain, metric, value, ci_low, ci_high, n_train, n_test, n_pos, seed, state, software"
+    "eval_domain, metric, value, ci_low, ci_high, n_train, n_test, n_pos, seed, state, software, "
+    "created_at"
 )
 
 
@@ -116,6 +117,7 @@ class Facts:
     models: Mapping[str, dict[str, Any]]
     results: Sequence[dict[str, Any]]
     splits: Sequence[dict[str, Any]]
+    comparisons: Sequence[dict[str, Any]]
     n_superseded: Mapping[Condition, int]
 
     @functools.cached_property
@@ -173,6 +175,27 @@ class Facts:
             if c.dataset == dataset and target == "label" and other is not None
         ]  # fmt: skip
 
+    @functools.cached_property
+    def _compared(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        return {(r["a"], r["b"], r["eval_domain"], *r["run_ids"]): r for r in self.comparisons}
+
+    def comparison(
+        self, a: str, b: str, where: str, rows: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the recorded comparison of a less b made of just these rows' runs, {} if none.
+
+        One of b less a is turned round; one that is older than a run does not count.
+        """
+        ids = sorted({r["run_id"] for r in rows})
+        ran = max(r["created_at"] for r in rows)
+        for one, two, sign in ((a, b, 1), (b, a, -1)):
+            found = self._compared.get((one, two, where, *ids))
+            if found and found["created_at"] > ran:
+                if sign == 1 or found["ci_low"] is None:
+                    return dict(found)
+                return found | {"ci_low": -found["ci_high"], "ci_high": -found["ci_low"]}
+        return {}
+
     def rows(self, c: Condition, metric: str, target: str = "label") -> list[dict[str, Any]]:
         """Return the rows of a condition's results on its own dataset."""
         return [r for r in self._by_condition.get((c, target, None), []) if r["metric"] == metric]
@@ -223,7 +246,11 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
         {d["dataset"]: sorted({c["label"] for c in counts if c["dataset"] == d["dataset"]})
          for d in mine},
         {m["model"]: m for m in models}, results,
-        [s for s in splits if s["manifest_id"] in newest], older,
+        [s for s in splits if s["manifest_id"] in newest],
+        fetch_rows(con, "select a, b, eval_domain, ci_low, ci_high, p_value, run_ids, created_at "
+                        "from comparisons join _shown using (manifest_id) where metric = 'auroc' "
+                        "and (train_domain is null)"),
+        older,
     )  # fmt: skip
 
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from probes.published import IN, OUT
 from probes.report_blocks import Block, Figure, MatrixPanel, Missing, Section, TableBlock, Widget
 from probes.report_commands import command
 from probes.report_data import Condition, Entry, Facts, by_entry
 from probes.report_tables import Column, Table, best_of, between, real, spread
-from probes.results import summarise
+from probes.results import IN, OUT, summarise
 from probes.schemes import is_in_domain
 
 Rows = Sequence[dict[str, Any]]

@@ -9,6 +9,7 @@ from probes.metrics import N_BINS
 from probes.report_blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
 from probes.report_commands import command, run_command
 from probes.report_data import Condition, Entry, Facts, by_entry
+from probes.report_pairs import pairs
 from probes.report_scores import Scores
 from probes.report_tables import Column, Table, best_of, number, percent, real, signed, spread
 from probes.results import summarise
@@ -22,7 +23,7 @@ AUDIT = {
 def trust(facts: Facts, scores: Sequence[Scores], styles: Mapping[Entry, Style]) -> Section:
     """Return the section of everything that says how far the numbers carry."""
     return Section("trust", "Can I believe it?", [
-        *_leakage(facts), *_grouping(facts), *_pairs(facts), *_calibration(facts, scores, styles),
+        *_leakage(facts), *_grouping(facts), *pairs(facts), *_calibration(facts, scores, styles),
         *_domain(facts)])  # fmt: skip
 
 
@@ -117,64 +118,6 @@ def _grouping_rows(
         strict = [v for v in known[1:] if v is not None]
         row["fall"] = strict[-1] - known[0] if strict and known[0] is not None else None
         rows.append(row)
-    return rows
-
-
-def _pairs(facts: Facts) -> list[Block]:
-    """Return each entry beside the best one, split by split, from recorded results alone."""
-    rows = []
-    for d in facts.datasets:
-        for by_domain in (False, True):
-            for c in facts.conditions(d["dataset"], by_domain=by_domain):
-                rows += _pair_rows(facts, c)
-    if not rows:
-        return [Missing("One model alone has no other to be compared with.")]
-    columns = [
-        Column("dataset", "dataset"), Column("condition", "split"),
-        Column("a", "best of the most runs"),
-        Column("b", "less the other"),
-        Column("difference", "difference, mean ± SD",
-               lambda r: spread(r["difference"], r["sd"]), number=True),
-        Column("n_higher", "higher in", lambda r: f"{r['n_higher']} of {r['n_shared']}",
-               number=True),
-    ]  # fmt: skip
-    first = rows[0]
-    notes = ["Differences in recorded AUROC on the same test annotations at the largest shared "
-             "fraction (across domains: over train and eval domains). Test sets of folds overlap, "
-             "so the SD is no test; for interval and p-value, with slides resampled: "
-             + first["command"]]  # fmt: skip
-    table = Table("pairs", "Pairs on the same test annotations", columns, rows, notes)
-    return [TableBlock(table)]
-
-
-def _pair_rows(facts: Facts, c: Condition) -> list[dict[str, Any]]:
-    found = by_entry([r for r in facts.rows(c, "auroc") if r["value"] is not None])
-    if len(found) < 2:
-        return []
-    cells = {e: {(r["fraction"], r["fold"], r["train_domain"], r["eval_domain"]): r["value"]
-                 for r in rows} for e, rows in found.items()}  # fmt: skip
-    top = max(r["fraction"] for rows in found.values() for r in rows)
-    means = {e: float(np.mean([v for k, v in at.items() if k[0] == top]))
-             for e, at in cells.items() if any(k[0] == top for k in at)}  # fmt: skip
-    # One that ran on a few splits alone is compared with the best, but is not it.
-    n_cells = {e: sum(k[0] == top for k in cells[e]) for e in means}
-    best = max(means, key=lambda e: (n_cells[e], means[e]))
-    rows = []
-    for e in (e for e in facts.entries if e in found and e != best):
-        shared = cells[best].keys() & cells[e].keys()
-        if not shared:
-            continue
-        at = max(k[0] for k in shared)
-        less = [cells[best][k] - cells[e][k] for k in sorted(shared, key=str) if k[0] == at]
-        options = [w for k, v in c.options for w in ((k, v) if v else (k,))]
-        rows.append({
-            "dataset": c.dataset, "condition": str(c), "fraction": at, "a": facts.names[best],
-            "b": facts.names[e], "difference": float(np.mean(less)),
-            "sd": float(np.std(less, ddof=1)) if len(less) > 1 else None,
-            "n_higher": sum(v > 0 for v in less), "n_shared": len(less),
-            "command": command("probes", "compare", c.dataset, "--a", best.side, "--b", e.side,
-                               *options),
-        })  # fmt: skip
     return rows
 
 

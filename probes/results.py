@@ -21,6 +21,9 @@ from probes.manifests import StoredSplit
 from probes.schemes import is_in_domain
 from probes.scoring import ALL, Evaluated
 
+IN, OUT = "in domain", "out of domain"
+"""What the eval domains of runs with train domains are summed up as."""
+
 SOFTWARE = ("scikit-learn", "scipy", "numpy", "duckdb", "pylance")
 
 
@@ -185,7 +188,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
     for r in rows:
         # Another dataset has a row over all of it beside those of its domains.
         if r["metric"] == metric and (r["eval_dataset"] is None or r["eval_domain"] == ALL):
-            key = (r["model"], r["weights"], _method(r), r["fraction"], _where(r))
+            key = (r["model"], r["weights"], _method(r), r["fraction"], where_of(r))
             groups[key].append(r)
     lines = []
     for (model, weights, method, fraction, where), members in sorted(groups.items()):
@@ -211,13 +214,13 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
     return lines
 
 
-def _where(r: Mapping[str, Any]) -> str:
+def where_of(r: Mapping[str, Any]) -> str:
+    """Return what a row of results counts for: all, IN, OUT, or on another dataset."""
     if r["eval_dataset"] is not None:
         return f"on {r['eval_dataset']}"
     if r["train_domain"] is None:
         return "all"
-    inside = is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"])
-    return "in domain" if inside else "out of domain"
+    return IN if is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"]) else OUT
 
 
 def variant_of(params: str) -> str | None:

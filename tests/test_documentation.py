@@ -93,6 +93,7 @@ def store(tmp_path_factory) -> Store:
     ok(f"probes run midog --target domain --fold 0 {at}")
     ok("e2e run midog --backbone test_resnet --weights random --epochs 1 --min-steps 2 --batch-size 8 "
        f"--patch-px 32 --rotate 0 --no-patch-cache --fold 0 --device cpu {at}")  # fmt: skip
+    ok(f"probes compare midog --fraction 1 {at}")
     # Last, since a model that lacks embeddings cannot be probed: what the queries find missing.
     ok("embedstore ingest midog --model timm:test_vit --weights test_vit=random --as phikon "
        f"--patch-px 64 --limit 16 {at}")  # fmt: skip

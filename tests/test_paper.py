@@ -55,13 +55,27 @@ def test_it_runs_what_is_missing_and_reports(uri, planned, done):
     assert rows[0]["n"] == n
 
 
+def test_all_are_compared_with_the_best_at_the_largest_fraction(uri, done):
+    rows = fetch_rows(
+        connect(Store.open(uri)), "select scheme, fraction, eval_domain, count(*) as n "
+        "from comparisons where train_domain is null group by all order by all")  # fmt: skip
+    assert [tuple(r.values()) for r in rows] == [
+        ("cross-domain", 1, "in domain", len(MODELS) - 1),
+        ("cross-domain", 1, "out of domain", len(MODELS) - 1),
+        ("monte-carlo", 1, "all", len(MODELS) - 1),
+    ]
+
+
 def test_again_nothing_is_missing(uri, done, tmp_path):
+    newest = "select max(created_at) as t from comparisons"
+    (before,) = fetch_rows(connect(Store.open(uri)), newest)
     made = plan(Store.open(uri), ["cells"], PaperOptions())
     assert [s.n_missing for s in made.steps] == [0, 0]
     assert [s.seconds for s in made.steps] == [0, 0]
     again = call_command("probes", "paper", "cells", "-o", tmp_path / "r", "--json", "--store", uri)
     assert again.json()[0]["kind"] == "page"
     assert "0 runs done" in again.err
+    assert fetch_rows(connect(Store.open(uri)), newest) == [before]  # nor compared again
 
 
 def test_with_e2e_the_same_splits_are_trained(uri, done):
