@@ -1,6 +1,7 @@
 """Look at the mistakes: patches from the cache beside what the models said of them."""
 
 import base64
+import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from embedstore.errors import SlideError
 from embedstore.patch_cache import PatchCache
-from embedstore.patches import PatchGeometry, centre
+from embedstore.patches import PatchGeometry, centre, fit_patch
 from embedstore.query import fetch_rows, literal
+from embedstore.slides import read_image
 from probes.report_blocks import Block, Gallery, Missing, Prose, Section, Shot
 from probes.report_commands import command
 from probes.report_data import Facts
@@ -25,11 +28,19 @@ SHEET = 12
 
 
 class Patches:
-    """The patches kept of one dataset, at the size most of them are kept at."""
+    """The patches of one dataset: those kept, at the size most are kept at, and pre-cropped files.
+
+    width_um: how wide a patch is, None where no kept one says it.
+    """
 
     def __init__(self, facts: Facts, dataset: str) -> None:
-        """Look up what is kept; writes nothing."""
+        """Look up what is kept and which files are patches; writes nothing."""
         self._cache: PatchCache | None = None
+        self.width_um: float | None = None
+        self._files = {r["annotation_id"]: r["path"] for r in fetch_rows(
+            facts.con, "select a.annotation_id, s.path from annotations a join slides s using "
+            f"(dataset, slide) where dataset = {literal(dataset)} and s.kind = 'patch' "
+            "and s.path is not null and s.status = 'ok'")}  # fmt: skip
         kept = fetch_rows(
             facts.con, "select mpp_out, min(size_px) as least, count(*) as n from patches where "
             f"dataset = {literal(dataset)} group by 1 order by n desc, 1 limit 1",
@@ -45,15 +56,18 @@ class Patches:
                 self._cache = PatchCache(facts.store, dataset, geometry)
 
     def __bool__(self) -> bool:
-        """Return whether any patch is kept."""
-        return self._cache is not None
+        """Return whether there is any patch to show."""
+        return self._cache is not None or bool(self._files)
 
     def read(self, ids: Iterable[str], size_px: int) -> dict[str, NDArray[np.uint8]]:
-        """Return the patches that are kept, each uint8 (size_px, size_px, 3)."""
-        if self._cache is None:
-            return {}
+        """Return those patches that are there, each uint8 (size_px, size_px, 3)."""
         found: dict[str, NDArray[np.uint8]] = {}
         wanted = list(dict.fromkeys(ids))
+        for i in (i for i in wanted if i in self._files):
+            with contextlib.suppress(SlideError):  # a file that is gone since is blank on the page
+                found[i] = fit_patch(read_image(self._files[i]), size_px)
+        if self._cache is None:
+            return found
         for k in range(0, len(wanted), 128):
             for i, crop in self._cache.read(wanted[k : k + 128]).items():
                 image = Image.fromarray(np.ascontiguousarray(centre(crop, self._size)))
@@ -83,15 +97,11 @@ def sheet(patches: Sequence[NDArray[np.uint8] | None]) -> str:
 
 def mistakes(facts: Facts, scores: Sequence[Scores]) -> Section:
     """Return the section of the most confident mistakes and of what entries disagree on."""
-    blocks: list[Block] = []
     scored = {s.condition.dataset for s in scores}
-    for d in facts.datasets:
-        if d["dataset"] not in scored:
-            n = len(facts.labels[d["dataset"]])
-            said = "has no predictions yet" if n == 2 else (
-                f"has {n} labels; mistakes are shown for two")  # fmt: skip
-            run = command("probes", "run", d["dataset"]) if n == 2 else ""
-            blocks.append(Missing(f"{d['dataset']} {said}.", run))
+    blocks: list[Block] = [
+        Missing(f"{d['dataset']} has no predictions yet.", command("probes", "run", d["dataset"]))
+        for d in facts.datasets if d["dataset"] not in scored
+    ]  # fmt: skip
     for s in scores:
         blocks += _of_dataset(facts, s)
     return Section("mistakes", "Look at the mistakes", blocks)
@@ -110,22 +120,24 @@ def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
     images = {i: data_address(p) for i, p in pixels.items()}
     blocks: list[Block] = [Prose(
         f"{dataset}, {s.condition}, fraction {s.fraction:g}. Scores are the probability of "
-        f"\u201c{positive}\u201d, means over the folds that tested the annotation."
-        + (f" Each patch is {kept.width_um:g} um wide." if kept else ""))]  # fmt: skip
+        + (f"\u201c{positive}\u201d" if positive else "a label")
+        + ", means over the folds that tested the annotation."
+        + (f" Each patch is {kept.width_um:g} um wide." if kept.width_um else ""))]  # fmt: skip
     if not kept:
         blocks.append(Missing(
             f"No patch of {dataset} is kept, so none can be shown: `ingest` and `e2e run` keep "
-            "what they read from slides unless --no-patch-cache says otherwise; of pre-cropped "
-            "patches the files are the patches.",
+            "what they read from slides unless --no-patch-cache says otherwise.",
             command("embedstore", "ingest", dataset, "--model", _any_model(facts)),
         ))  # fmt: skip
     shown = list(wrong)[:N_MODELS]
-    for kind, title in (
-        ("false_positive", f"Taken for \u201c{positive}\u201d, most surely first"),
-        ("false_negative", f"Missed \u201c{positive}\u201d, most surely first"),
-    ):
-        gallery = [(facts.names[e], [_shot(r, images, [f"score {r['score']:.2f}"])
-                                     for r in wrong[e][kind]]) for e in shown]  # fmt: skip
+    kinds = {
+        "false_positive": f"Taken for \u201c{positive}\u201d, most surely first",
+        "false_negative": f"Missed \u201c{positive}\u201d, most surely first",
+    } if positive else {"wrong": "Taken for another label, most surely first"}  # fmt: skip
+    for kind, title in kinds.items():
+        gallery = [(facts.names[e], [
+            _shot(r, images, [f"{r.get('said', 'score')} {r['score']:.2f}"])
+            for r in wrong[e][kind]]) for e in shown]  # fmt: skip
         left = len(wrong) - len(shown)
         note = f"{left} more models are not shown." if left else ""
         blocks.append(Gallery(title, gallery, note))

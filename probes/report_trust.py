@@ -142,18 +142,19 @@ def _calibration(
             Panel(f"{s.condition.dataset}: {facts.names[e]}", [Line(
                 facts.names[e], styles[e], [b["mean_score"] for b in mine],
                 [b["share_positive"] for b in mine], bold=e.is_e2e)], "calibration",
-                "share that is positive")
+                "share that is " + ("positive" if s.positive else "right"))
             for e, mine in bins.items()
         ]  # fmt: skip
     if not rows:
-        return [Missing("There are no predictions of two labels to draw calibration curves from.")]
+        return [Missing("There are no predictions to draw calibration curves from.")]
     columns = [Column("dataset", "dataset"), Column("name", "model"),
                Column("bin", "bin", number=True), Column("n", "predictions", number=True),
                Column("mean_score", "mean score", lambda r: number(r["mean_score"]), number=True),
-               Column("share_positive", "share positive",
+               Column("share_positive", "share positive (beyond two labels: right)",
                       lambda r: number(r["share_positive"]), number=True)]  # fmt: skip
     caption = (f"Test predictions in {N_BINS} bins of equal width: the share that is positive "
-               "against the mean score. On the diagonal a probability means what it says. " +
+               "against the mean score; beyond two labels of the likeliest label, and the share "
+               "that is right. On the diagonal a probability means what it says. " +
                "; ".join(f"{s.condition.dataset}: {s.condition}, fraction {s.fraction:g}"
                          for s in scores) + ".")  # fmt: skip
     table = Table("calibration", "Calibration, bin by bin", columns, rows)

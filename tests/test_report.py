@@ -24,6 +24,7 @@ from probes.report_blocks import styles
 from probes.report_commands import command
 from probes.report_data import gather
 from probes.report_map import components
+from probes.report_patches import Patches
 from probes.report_scores import scores_of
 from probes.report_tables import Column, Table, best_of, latex_text, markdown_text, to_csv, to_latex
 from probes.results import summarise
@@ -393,15 +394,74 @@ def test_wrong_input_is_told(store, tmp_path):
         report(empty, [], tmp_path / "r")
 
 
-def test_more_than_two_labels_are_reported_without_mistakes(tmp_path):
-    mine = [{**c, "label": f"label {k % 3}"} for k, c in enumerate(cells(90))]
+def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path):
+    """Beyond two labels: what is most surely taken for another one, and bins of the likeliest."""
+    mine = [{**c, "label": f"label {k % 3}"} for k, c in enumerate(cells(240))]
     made = bare_store(str(tmp_path / "s"), "three", mine)
     ids = [f"three/{c['slide']}/{c['source_id']}" for c in mine]
-    put_embeddings(made, "m", ids, np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32))
+    rng, names = np.random.default_rng(0), [c["label"] for c in mine]
+    for m in ("one", "two"):
+        vectors = rng.normal(size=(240, 60)) + 1.2 * np.eye(60)[[int(n[-1]) for n in names]]
+        put_embeddings(made, m, ids, vectors.astype(np.float32))
     run(made, ManifestSpec("three"), RunOptions(n_resamples=10))
+    (s,) = scores_of(gather(made, []))
+    assert s.positive is None
+    rows = sql(made, "select r.model, p.run_id, p.annotation_id as i, p.label, p.score, a.label as truth from predictions p "
+               "join (select distinct run_id, model from results) r using (run_id) join annotations a using (annotation_id) "
+               "where p.role = 'test'")  # fmt: skip
+    order = sorted(set(names))
+    truth = {r["i"]: r["truth"] for r in rows}
+    for e in s.entries:
+        each = [r for r in rows if r["model"] == e.model]
+        keys = sorted({(r["run_id"], r["i"]) for r in each})
+        p = np.zeros((len(keys), 3))
+        place = {k: n for n, k in enumerate(keys)}
+        for r in each:
+            p[place[r["run_id"], r["i"]], order.index(r["label"])] = r["score"]
+        y = np.array([order.index(truth[i]) for _, i in keys])
+        bins = s.bins()[e]
+        assert sum(b["n"] for b in bins) == len(keys)
+        gap = sum(b["n"] * abs(b["mean_score"] - b["share_positive"]) for b in bins) / len(keys)
+        want = calibration_error(y, p, np.ones((1, len(y))), 0.5)[0]
+        assert gap == pytest.approx(want, abs=1e-6)
+        means = {i: p[[n for n, k in enumerate(keys) if k[1] == i]].mean(axis=0) for i in truth
+                 if any(k[1] == i for k in keys)}  # fmt: skip
+        wrong = sorted((-m.max(), i) for i, m in means.items() if order[m.argmax()] != truth[i])
+        got = s.mistakes(6)[e]["wrong"]
+        assert [r["annotation_id"] for r in got] == [i for _, i in wrong[:6]]
+        assert [r["score"] for r in got] == pytest.approx([-v for v, _ in wrong[:6]], abs=1e-6)
+        assert [r["said"] for r in got] == [order[means[i].argmax()] for _, i in wrong[:6]]
+    for r in s.disagreements(s.entries, 3):
+        assert r["high"] - r["low"] > 0
     report(made, [], tmp_path / "r")
-    assert "three has 3 labels; mistakes are shown for two" in (
-        tmp_path / "r" / "index.html").read_text()  # fmt: skip
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert "Taken for another label, most surely first" in page
+    assert "share that is right" in page
+
+
+def test_pre_cropped_patches_are_shown_from_their_files(tmp_path):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 255, size=(40, 112, 112, 3), dtype=np.uint8)
+    for k, p in enumerate(pixels):
+        folder = tmp_path / "patches" / ("mitotic figure", "non-mitotic figure")[k % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(p).save(folder / f"{k:02d}.png")
+    at = ("--store", tmp_path / "s")
+    assert (
+        call_command("embedstore", "add", "crops", "--annotations", tmp_path / "patches", *at).code
+        == 0
+    )
+    made = Store.open(str(tmp_path / "s"))
+    (tmp_path / "patches" / "mitotic figure" / "00.png").unlink()  # gone since
+    facts = gather(made, [])
+    patches = Patches(facts, "crops")
+    assert patches
+    ids = {r["annotation_id"]: int(Path(r["path"]).stem) for r in sql(
+        made, "select annotation_id, path from annotations join slides using (dataset, slide)")}  # fmt: skip
+    found = patches.read(ids, 112)
+    assert len(found) == 39
+    for i, image in found.items():
+        np.testing.assert_array_equal(image, pixels[ids[i]])
 
 
 # ---------------------------------------------------------------------------------- the verb
