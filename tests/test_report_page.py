@@ -46,6 +46,11 @@ addEventListener("load", () => {
     legend.click();
     seen.shown = all("#figure1-figure .off").length;
     const matrices = () => all(".matrices td").map((t) => t.textContent).join(" ");
+    seen.lines = all(".matrices td").map((t) => {
+      const range = d.createRange();
+      range.selectNodeContents(t);
+      return new Set([...range.getClientRects()].map((r) => r.top)).size;
+    });
     seen.matrices = all(".matrices table").length;
     const first = matrices(), choose = d.querySelector(".widget select");
     choose.value = 1 - Number(choose.value);
@@ -163,6 +168,11 @@ def test_figures_are_readable(look, width):
     assert seen["overflow"] <= 0
     assert min(seen["small"]) >= 8.5
     assert all(min(width - 40, 300) <= p <= width for p in seen["panels"])
+
+
+@pytest.mark.parametrize("width", [200, 390])
+def test_no_number_of_a_matrix_is_broken_in_two(look, width):
+    assert set(look(width)["lines"]) == {1}
 
 
 def luminance(rgb: str) -> float:

@@ -88,7 +88,9 @@
   };
   const matrices = (stage, d) => {
     const grid = make("div", { className: "matrices" });
-    if (d.test.length > 6) grid.style.setProperty("--least", "28rem");
+    const widest = `${4.6 + 2.9 * d.test.length}rem`; // a cell is never broken: the matrix scrolls
+    grid.style.setProperty("--widest", widest);
+    if (d.test.length > 6) grid.style.setProperty("--least", widest);
     const draw = () => {
       const [a, b] = [d.values[d.a], d.values[d.b]];
       const less = a.map((row, i) => row.map((v, j) => v === null || b[i][j] === null ? null : v - b[i][j]));
