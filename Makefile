@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE := demo-store
 REPORT := demo-report
-BENCHMARKS := ingest probes slices e2e
+BENCHMARKS := ingest probes slices e2e report
 
 .PHONY: demo install browser test lint bench docs clean
 
