@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.layout import model_table, views_table
 from embedstore.patches import VIEW_SETS
+from embedstore.plain_vectors import read_plain
 from embedstore.query import connect_to, fetch, fetch_rows, literal
 from embedstore.status import how_to_embed
 from embedstore.store import Store
@@ -58,21 +60,33 @@ class Matrix:
                 f"`{self._how()}`"
             )
         self.X = np.empty((n_rows, dim), dtype=np.float32)
-        columns = ["annotation_id", "view", "vector"] if views else ["annotation_id", "vector"]
+        columns = ["annotation_id", "view"] if views else ["annotation_id"]
+        keys = lance.to_table(columns=[*columns, "dataset"])
+        mine = np.flatnonzero(pc.equal(keys["dataset"], dataset).to_numpy())
+        keys = keys.select(columns).take(mine) if len(mine) < len(keys) else keys.select(columns)
+        if not read_plain(lance, "vector", mine, self.X, self._check_finite):
+            keys = self._scan(lance, columns, where)
+        self._con = connect_to(store, "annotations")
+        self._index(keys)
+
+    def _scan(self, lance: Any, columns: Sequence[str], where: str) -> pa.Table:
+        """Fill X by a scan; return the keys in the order of its rows."""
         keys, n = [], 0
-        size = max(256, BATCH_BYTES // (4 * dim))
-        for batch in lance.scanner(columns=columns, filter=where, batch_size=size).to_batches():
+        size = max(256, BATCH_BYTES // (4 * self.X.shape[1]))
+        wanted = [*columns, "vector"]
+        for batch in lance.scanner(columns=wanted, filter=where, batch_size=size).to_batches():
             column = batch.column("vector")
             # flatten() drops null rows without a word, which would shift every row after them.
             if column.null_count:
-                raise EmbedstoreError(f"the table of model '{model}' has rows without a vector")
+                raise EmbedstoreError(
+                    f"the table of model '{self.model}' has rows without a vector"
+                )
             rows = column.flatten().to_numpy(zero_copy_only=True).reshape(len(batch), -1)
             self._check_finite(rows)
             self.X[n : n + len(batch)] = rows
-            keys.append(batch.select(columns[:-1]))
+            keys.append(batch.select(columns))
             n += len(batch)
-        self._con = connect_to(store, "annotations")
-        self._index(pa.Table.from_batches(keys))
+        return pa.Table.from_batches(keys)
 
     def _check_finite(self, rows: NDArray[np.float32]) -> None:
         # A sum of squares shows it in a fifth of the time; it may overflow where no number does.
