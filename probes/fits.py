@@ -109,7 +109,8 @@ def fit_tasks(
             probe = METHODS[task.method]()
             train = task.rows["train"]
             probe.fit(matrix.vectors(train), _codes(matrix, task, "train"))
-            fits[k] = Fit(probe, "ok", time.perf_counter() - started, matrix.version)
+            state = "collapsed" if getattr(probe, "collapsed_", False) else "ok"
+            fits[k] = Fit(probe, state, time.perf_counter() - started, matrix.version)
             on_progress(len(fits), len(tasks))
     return [fits[k] for k in range(len(tasks))]
 

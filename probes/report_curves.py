@@ -108,8 +108,9 @@ def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("n_failed", "failed", lambda r: str(r["n_failed"] or ""), number=True),
     ]  # fmt: skip
     best = best_of(rows, "mean", ("dataset", "condition", "fraction"), "n_runs")
-    notes = ["Failed: runs whose probe collapsed (its penalty outweighs every direction) or did "
-             "not converge; they count with the AUROC they have."]  # fmt: skip
+    notes = ["Failed: runs whose probe collapsed (a penalty that outweighs every direction, or "
+             "kNN where all training rows vote) or did not converge; they count with the AUROC "
+             "they have."]  # fmt: skip
     return Table("figure1", "The numbers of Figure 1", columns, rows,
                  notes if any(r["n_failed"] for r in rows) else [], frozenset(best))  # fmt: skip
 

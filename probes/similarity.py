@@ -57,7 +57,8 @@ class _SimilarityProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class KnnProbe(_SimilarityProbe):
     """The share of each label among the nearest training rows; UNI takes 20 (Chen et al. 2024).
 
-    After fit: classes_; mean_ float64 (d,); rows_ (n, d) on the unit sphere; codes_ (n,).
+    After fit: classes_; mean_ float64 (d,); rows_ (n, d) on the unit sphere; codes_ (n,);
+    collapsed_ (there are no more rows than neighbours, so that all vote alike on everything).
     """
 
     def __init__(self, n_neighbors: int = 20) -> None:
@@ -67,6 +68,7 @@ class KnnProbe(_SimilarityProbe):
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
         """Keep X (n, d) and its labels y (n,); ValueError where y has one label only."""
         self.rows_, self.codes_ = self._learn(X, y)
+        self.collapsed_ = len(self.rows_) <= self.n_neighbors
         return self
 
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803

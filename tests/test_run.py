@@ -196,6 +196,13 @@ def test_a_collapsed_probe_is_recorded_as_such(planted):
     assert sum(s.n_failed for s in summarise(report.rows)) == len(collapsed)
 
 
+def test_knn_with_too_few_rows_is_recorded_as_collapsed(planted):
+    options = RunOptions(models=["strong"], methods=("knn",), fractions=(0.03, 1.0), n_resamples=5)
+    rows = [r for r in run(planted, ManifestSpec("d"), options).rows if r["metric"] == "auroc"]
+    assert {(r["n_train"] <= 20, r["state"]) for r in rows} == {(True, "collapsed"), (False, "ok")}
+    assert all(r["value"] == 0.5 for r in rows if r["state"] == "collapsed")
+
+
 def test_what_is_missing_is_named_and_nothing_recorded(planted, tmp_path):
     for models, said in (
         (["gpt"], "no embeddings of gpt for 'd'; there: noise, strong, weak:net"),

@@ -42,6 +42,14 @@ def test_of_equally_near_rows_the_earlier_vote():
     assert probe.predict_proba([[2.0, 0]]).tolist() == [[0.5, 0.5]]
 
 
+def test_neighbours_that_are_all_rows_vote_alike_and_say_so():
+    X, y = sample(2)
+    probe = KnnProbe(len(X)).fit(X, y)
+    assert probe.collapsed_
+    assert len(np.unique(probe.predict_proba(sample(3)[0]), axis=0)) == 1
+    assert not KnnProbe(len(X) - 1).fit(X, y).collapsed_
+
+
 def test_prototypes_are_nearest_centroids_on_the_sphere():
     X, y = sample(2)
     test, _ = sample(3)
