@@ -176,7 +176,9 @@ def _train_one(
     machine = Machine(device, choose_dtype(options.dtype, device, "bfloat16"), _workers(options))
     folder, seed = RunFolder(store.uri, run.run_id), seed_of(run.run_id) % 2**62
     entry, weights = made_of
-    if options.force or (folder.has("config.json") and folder.config()["pixels"] != seen):
+    # What an interrupted training left goes on, with force as well: it ends the same.
+    over = options.force and not folder.has(LAST)
+    if over or (folder.has("config.json") and folder.config()["pixels"] != seen):
         folder.clear()
     embedder = load_embedder(run.model, entry, weights, dtype="float32", device=device)
     model = Classifier(embedder, len(order), adapt=recipe.adapt, lora_rank=recipe.lora_rank,

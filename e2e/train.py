@@ -99,9 +99,10 @@ def train(
         )  # fmt: skip
         rate = n_seen / (time.perf_counter() - started)
         if not math.isfinite(loss):
+            kept = f"the model of epoch {_best(curve)} stays in {folder.name}"
             raise DivergedError(
-                f"the loss is {loss} in epoch {len(curve) + 1}; the model of epoch "
-                f"{_best(curve)} stays in {folder.name}: try a lower --max-lr, or --dtype float32"
+                f"the loss is {loss} in epoch {len(curve) + 1}; "
+                f"{kept if curve else 'no model is kept'}: try a lower --max-lr, or --dtype float32"
             )
         val_loss, val_auroc = _validate(model, patches, val, recipe, machine)
         curve.append(Epoch(

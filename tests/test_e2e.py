@@ -135,6 +135,22 @@ def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store)
     assert run(store, ManifestSpec("tiny"), other).n_new == 1  # another recipe is another run
 
 
+def test_force_goes_on_after_an_interruption(store):
+    first = run(store, ManifestSpec("tiny"), OPTIONS)
+    forced, lines = replace(OPTIONS, force=True), []
+
+    def stop(line: str) -> None:
+        if "epoch 1/2" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(store, ManifestSpec("tiny"), forced, Listener(line=stop))
+    again = run(store, ManifestSpec("tiny"), forced, Listener(line=lines.append))
+    assert not any("epoch 1/2" in line for line in lines)
+    assert any("epoch 2/2" in line for line in lines)
+    assert [r["value"] for r in again.rows] == [r["value"] for r in first.rows]
+
+
 def test_a_run_leaves_its_model_curve_and_config(store):
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     folder = Path(store.uri) / "runs" / report.rows[0]["run_id"]

@@ -181,6 +181,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_last_good_model_stays(tm
     assert all(torch.equal(kept[k], good[k]) for k in kept)
 
 
+def test_a_first_epoch_that_diverges_keeps_no_model_and_says_so(tmp_path):
+    net = model()
+    with torch.no_grad():
+        net.head.weight.fill_(math.nan)
+    with pytest.raises(DivergedError, match="in epoch 1; no model is kept: try a lower --max-lr"):
+        fit(RunFolder(str(tmp_path), "r"), parts(), net=net)
+    assert not RunFolder(str(tmp_path), "r").has("model.safetensors")
+
+
 def test_without_validation_rows_the_last_epoch_is_kept(tmp_path):
     patches, train_on, _ = parts(24)
     folder = RunFolder(str(tmp_path), "r")
