@@ -14,7 +14,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.layout import COMPARISONS
 from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
 from embedstore.store import Store, now
-from probes.metrics import METRICS
+from probes.metrics import LOWER, METRICS
 from probes.results import IN, OUT, known, variant_of
 from probes.schemes import is_in_domain
 from probes.scoring import ALL, seed_of
@@ -82,8 +82,8 @@ def compare(
     of them, eval domain IN or OUT and train domain None. p_holm corrects the rows over all folds
     for their number, and those two kinds for theirs. Rows over all folds are recorded, all at once.
 
-    Without a, that is the best one (see `ranked`); without others, all but a that share a split
-    with it. on_progress(done, total) counts the other sides.
+    Without a, that is the best one (see `ranked`, in the metric's own direction); without others,
+    all but a that share a split with it. on_progress(done, total) counts the other sides.
     """
     if options.metric not in METRICS:
         raise EmbedstoreError(f"unknown metric '{options.metric}'; allowed: {', '.join(METRICS)}")
@@ -124,12 +124,14 @@ def is_compared(store: Store, dataset: str, options: CompareOptions) -> bool:
     """Return whether comparisons of these runs are recorded that are newer than all of them."""
     con = connect(store)
     mine = _condition(dataset, options)
+    if options.fractions is not None:
+        mine += f" and fraction in ({', '.join(map(repr, options.fractions))})"
     (row,) = fetch_rows(
         con, f"select (select max(created_at) from results where {mine}) as ran, (select "
         f"max(created_at) from comparisons where metric = {literal(options.metric)} and {mine}) "
         "as compared",
     )  # fmt: skip
-    return row["compared"] is not None and row["compared"] > row["ran"]
+    return None not in row.values() and bool(row["compared"] > row["ran"])
 
 
 def ranked(cells: Mapping[K, Mapping[tuple[Any, ...], float]]) -> list[K]:
@@ -179,7 +181,8 @@ def _best(
         f"where metric = {literal(options.metric)} and eval_dataset is null and value is not null "
         f"and run_id in ({ids})" if ids else "select 1 where false",
     ):  # fmt: skip
-        cells[Side.of(r)][r["fraction"], r["run_id"], r["eval_domain"]] = r["value"]
+        value = -r["value"] if options.metric in LOWER else r["value"]
+        cells[Side.of(r)][r["fraction"], r["run_id"], r["eval_domain"]] = value
     if not cells:
         raise EmbedstoreError(
             f"no run on '{dataset}' with --scheme {options.scheme} --group-by {options.group_by}; "

@@ -89,6 +89,9 @@ METRICS: dict[str, Metric] = {
     "calibration_error": calibration_error,
 }
 
+LOWER = frozenset({"brier", "calibration_error"})
+"""Metrics of which less is better."""
+
 
 def evaluate(
     y: Codes, p: Floats, w: Weights, cut: float, names: Sequence[str] | None = None, *,

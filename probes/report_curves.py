@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.metrics import METRICS
+from probes.metrics import LOWER, METRICS
 from probes.report_blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
 from probes.report_commands import ingest_command, run_command
 from probes.report_data import Condition, Entry, Facts, by_entry
@@ -155,10 +155,6 @@ def _millions(n: Any) -> str:
     return "" if n is None else f"{n / 1e6:,.1f} M"
 
 
-_WANTED = {"auroc": 1, "average_precision": 1, "balanced_accuracy": 1, "f1": 1, "sensitivity": 1,
-           "brier": -1, "calibration_error": -1}  # fmt: skip
-
-
 def metrics(facts: Facts) -> list[Block]:
     """Return a table of every metric at the largest fraction, per condition not by domain."""
     rows = []
@@ -183,7 +179,8 @@ def metrics(facts: Facts) -> list[Block]:
     columns += [Column(m, m.replace("_", " "), _shower(m), number=True) for m in METRICS]
     best = set()
     for m in METRICS:
-        signed = [{**r, m: None if r[m] is None else _WANTED.get(m, 1) * r[m]} for r in rows]
+        sign = -1 if m in LOWER else 1
+        signed = [{**r, m: None if r[m] is None else sign * r[m]} for r in rows]
         best |= best_of(signed, m, ("dataset", "condition"))
     notes = ["Means over folds at the largest fraction; SDs are in the CSV file. Of Brier score "
              "and calibration error the lowest is best; read average precision beside the share of "

@@ -164,6 +164,17 @@ def test_a_run_made_anew_leaves_a_comparison_behind(store, tmp_path):
     assert {r["b"]: bool(r["p_value"]) for r in rows} == {"weak": False, "third": True}
 
 
+def test_the_best_by_an_error_is_the_one_with_the_least(store):
+    rows, _ = compare(store, "cells", None, [], CompareOptions(metric="brier", n_resamples=5))
+    (best,) = sql(store, "select model from results where metric = 'brier' and fraction = 1 and scheme = 'monte-carlo' "
+                  "group by 1 order by avg(value) limit 1")  # fmt: skip
+    assert {r["a"] for r in rows} == {f"uni:{best['model']}"}
+    assert all(r["difference"] < 0 for r in rows if r["fold"] is None and r["fraction"] == 1)
+    done, part = CompareOptions(metric="brier"), CompareOptions(metric="brier", fractions=[0.1])
+    assert is_compared(store, "cells", done)
+    assert not is_compared(store, "cells", part)
+
+
 def test_one_turned_round_counts_with_its_sign(store, tmp_path):
     compare(
         store, "cells", Side("uni", "weak"), [Side("uni", "good")], CompareOptions(n_resamples=50)
