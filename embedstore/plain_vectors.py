@@ -60,9 +60,10 @@ def read_plain(
     too soon.
     """
     dim = out.shape[1]
-    pages = _pages(lance, column, dim)
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    if pages is None or not len(rows) or len(rows) < MIN_RUN * (len(breaks) + 1):
+    if len(rows) < MIN_RUN * (len(breaks) + 1):
+        return False
+    if (pages := _pages(lance, column, dim)) is None:
         return False
     jobs, size = [], max(1, CHUNK_BYTES // (4 * dim))
     edges = np.concatenate(([0], breaks, [len(rows)])).tolist()

@@ -249,7 +249,7 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
         [s for s in splits if s["manifest_id"] in newest],
         fetch_rows(con, "select a, b, eval_domain, ci_low, ci_high, p_value, run_ids, created_at "
                         "from comparisons join _shown using (manifest_id) where metric = 'auroc' "
-                        "and (train_domain is null)"),
+                        "and train_domain is null"),
         older,
     )  # fmt: skip
 

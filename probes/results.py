@@ -219,7 +219,7 @@ def where_of(r: Mapping[str, Any]) -> str:
     if r["eval_dataset"] is not None:
         return f"on {r['eval_dataset']}"
     if r["train_domain"] is None:
-        return "all"
+        return ALL
     return IN if is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"]) else OUT
 
 

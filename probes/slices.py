@@ -52,28 +52,27 @@ class Matrix:
             )
         lance = store.lance((views_table if views else model_table)(model))
         self.version = int(lance.version)
-        where = f"dataset = {literal(dataset)}"
-        dim = lance.schema.field("vector").type.list_size
-        if not (n_rows := lance.count_rows(filter=where)):
+        columns = ["annotation_id", "view"] if views else ["annotation_id"]
+        keys = lance.to_table(columns=[*columns, "dataset"])
+        mine = np.flatnonzero(pc.equal(keys["dataset"], dataset).to_numpy())
+        if not len(mine):
             raise EmbedstoreError(
                 f"dataset '{dataset}' has no {what} of model '{model}'; make them with "
                 f"`{self._how()}`"
             )
-        self.X = np.empty((n_rows, dim), dtype=np.float32)
-        columns = ["annotation_id", "view"] if views else ["annotation_id"]
-        keys = lance.to_table(columns=[*columns, "dataset"])
-        mine = np.flatnonzero(pc.equal(keys["dataset"], dataset).to_numpy())
+        dim = lance.schema.field("vector").type.list_size
+        self.X = np.empty((len(mine), dim), dtype=np.float32)
         keys = keys.select(columns).take(mine) if len(mine) < len(keys) else keys.select(columns)
         if not read_plain(lance, "vector", mine, self.X, self._check_finite):
-            keys = self._scan(lance, columns, where)
+            keys = self._scan(lance, columns)
         self._con = connect_to(store, "annotations")
         self._index(keys)
 
-    def _scan(self, lance: Any, columns: Sequence[str], where: str) -> pa.Table:
+    def _scan(self, lance: Any, columns: Sequence[str]) -> pa.Table:
         """Fill X by a scan; return the keys in the order of its rows."""
         keys, n = [], 0
         size = max(256, BATCH_BYTES // (4 * self.X.shape[1]))
-        wanted = [*columns, "vector"]
+        wanted, where = [*columns, "vector"], f"dataset = {literal(self.dataset)}"
         for batch in lance.scanner(columns=wanted, filter=where, batch_size=size).to_batches():
             column = batch.column("vector")
             # flatten() drops null rows without a word, which would shift every row after them.
