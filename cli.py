@@ -29,8 +29,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from embedstore.annotations.readers import READERS
 from embedstore.errors import EmbedstoreError
-from embedstore.readers import READERS
 
 _SETTINGS: dict[str, Any] = {
     "no_args_is_help": True, "pretty_exceptions_enable": False, "rich_markup_mode": "rich",
@@ -136,7 +136,7 @@ def add_command(
 ) -> None:
     """Register annotations and slides. Doing it again changes nothing."""
     from embedstore import status
-    from embedstore.register import AddOptions, add
+    from embedstore.add import AddOptions, add
     from embedstore.store import Store
 
     options = AddOptions(
@@ -214,7 +214,7 @@ def ingest_command(
     """Embed every annotation a model lacks. Interrupt it any time; again, it does only the rest."""
     from embedstore import status
     from embedstore.ingest import IngestOptions, Interrupted, ingest
-    from embedstore.registry import Variation
+    from embedstore.models.registry import Variation
     from embedstore.store import Store
 
     options = IngestOptions(
@@ -303,8 +303,8 @@ def models_command(
     as_json: JsonOption = False,
 ) -> None:
     """List the models known by name; others go as timm:NAME or hf-hub:OWNER/NAME."""
-    from embedstore.checkpoints import availability
-    from embedstore.registry import REGISTRY
+    from embedstore.models.checkpoints import availability
+    from embedstore.models.registry import REGISTRY
 
     if action is ModelsAction.check:
         rows = []
@@ -348,15 +348,15 @@ def sql_command(
     Views: datasets, annotations, slides, patches, models, embeddings, embedding_views, manifests,
     splits, results, predictions, probes, and each model's embeddings under its own name.
     """
-    from embedstore.query import run_sql
     from embedstore.store import Store
+    from embedstore.store.sql import run_sql
 
     _print_rows(run_sql(Store.open(store), query), format, output, as_json)
 
 
 def _print_rows(table: Any, format: SqlFormat, output: Path | None, as_json: bool) -> None:
     """Print an Arrow table, or write it to a file whose ending decides the format."""
-    from embedstore.query import to_csv, to_rows, write_parquet
+    from embedstore.store.sql import to_csv, to_rows, write_parquet
 
     if as_json:
         format = SqlFormat.json
@@ -428,9 +428,9 @@ def import_command(
     centre is nearest to it. Nothing is overwritten; interrupted, the same command does the rest.
     """
     from embedstore.exchange import import_embeddings
-    from embedstore.query import identifier
+    from embedstore.exchange.tiles import TileOptions
     from embedstore.store import Store
-    from embedstore.tiles import TileOptions
+    from embedstore.store.sql import identifier
 
     options = TileOptions(within_px=within, tile_px_l0=tile_px_l0)
     with _progress("importing", "") as on_progress:
@@ -492,7 +492,7 @@ def demo_command(
     directory: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("demo"),
 ) -> None:
     """Write a small generated dataset: slides of several stain domains with annotations."""
-    from embedstore.demo import write_demo
+    from embedstore.demo.dataset import write_demo
 
     try:
         with _progress("drawing slides", "slides") as on_slide:
@@ -529,7 +529,7 @@ def split_command(
 ) -> None:
     """Write the split manifest; print its sizes and what leaks from train to test."""
     from embedstore.store import Store
-    from probes.manifests import ManifestSpec, candidates, ensure_splits
+    from probes.splits.manifests import ManifestSpec, candidates, ensure_splits
 
     scheme = _scheme(scheme, size_matched)
     spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
@@ -591,8 +591,8 @@ def run_command(
 ) -> None:
     """Fit and score probes on a manifest, made if it is missing; recorded runs are skipped."""
     from embedstore.store import Store
-    from probes.manifests import ManifestSpec
     from probes.run import RunOptions, run
+    from probes.splits.manifests import ManifestSpec
 
     scheme = _scheme(scheme, size_matched)
     spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
@@ -790,7 +790,7 @@ def manifest_command(
     where there are several splits. `probes run DATASET --manifest ID` runs on it.
     """
     from embedstore.store import Store
-    from probes.manifest_files import import_manifest, manifest_table
+    from probes.splits.files import import_manifest, manifest_table
 
     opened = Store.open(store)
     if action is ManifestAction.export:
@@ -878,7 +878,7 @@ def e2e_run_command(
     from e2e.recipe import Recipe
     from e2e.run import Listener, TrainOptions, run
     from embedstore.store import Store
-    from probes.manifests import ManifestSpec
+    from probes.splits.manifests import ManifestSpec
 
     recipe = Recipe(
         adapt=adapt, epochs=epochs, min_steps=min_steps, batch_size=batch_size, max_lr=max_lr,
@@ -1004,7 +1004,7 @@ def _span(values: Sequence[int]) -> str:
 
 def _print_runs(report: Any, what: str, done: str, as_json: bool) -> None:
     """Print what `probes run` or `e2e run` reports; done says what its new runs are."""
-    from probes.results import summarise
+    from probes.scores.results import summarise
 
     if as_json:
         _print_json(report.rows)
@@ -1104,7 +1104,7 @@ def _write(path: Path | None, write: Callable[[Any], Any]) -> None:
         write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    from embedstore.output import write_whole
+    from embedstore.files.output import write_whole
 
     write_whole(path, write)
 

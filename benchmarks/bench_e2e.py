@@ -23,14 +23,14 @@ from e2e.data import StoredPatches
 from e2e.network import Classifier, loss_of
 from e2e.recipe import Recipe, backbone_name
 from e2e.train import Machine, Part, logits_of, one_epoch
-from embedstore.checkpoints import Weights
-from embedstore.demo import write_demo
-from embedstore.embedder import choose_device, choose_dtype
-from embedstore.models import load_embedder, resolve
-from embedstore.patch_cache import PatchCache, fill, located
-from embedstore.query import connect, fetch_rows
-from embedstore.register import AddOptions, add
+from embedstore.add import AddOptions, add
+from embedstore.demo.dataset import write_demo
+from embedstore.models.checkpoints import Weights
+from embedstore.models.embedder import choose_device, choose_dtype
+from embedstore.models.loading import load_embedder, resolve
 from embedstore.store import Store
+from embedstore.store.patch_cache import PatchCache, fill, located
+from embedstore.store.sql import connect, fetch_rows
 
 
 def main() -> None:

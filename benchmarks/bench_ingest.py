@@ -17,19 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from embedstore.checkpoints import find_weights
-from embedstore.demo import write_demo
+from embedstore.add import AddOptions, add
+from embedstore.demo.dataset import write_demo
 from embedstore.embed import Embedded, embed_slides
-from embedstore.embedder import choose_device
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.models import load_embedder
-from embedstore.patches import PLAIN, PatchGeometry, read_patch
-from embedstore.query import connect, fetch_rows
-from embedstore.reading import Point, SlideJob
-from embedstore.register import AddOptions, add
-from embedstore.registry import REGISTRY
-from embedstore.slides import Slide
+from embedstore.models.checkpoints import find_weights
+from embedstore.models.embedder import choose_device
+from embedstore.models.loading import load_embedder
+from embedstore.models.registry import REGISTRY
+from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch
+from embedstore.slides.reading import Point, SlideJob
+from embedstore.slides.slide import Slide
 from embedstore.store import Store
+from embedstore.store.sql import connect, fetch_rows
 
 MODEL = "efficientnet-lite0"
 

@@ -35,8 +35,8 @@ from probe_baselines import (
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from probes import curvature, lockstep, solver
-from probes.linear import LogRegProbe, Task, UniProbe, fit_many
+from probes.methods.linear import LogRegProbe, Task, UniProbe, fit_many
+from probes.solver import curvature, lockstep, solver
 
 
 def ours(data: Data, n_threads: int | None, tol: float | None = None) -> Solutions:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.layout import model_schema, model_table
-from embedstore.query import connect, fetch_rows
 from embedstore.store import Store
+from embedstore.store.layout import model_schema, model_table
+from embedstore.store.sql import connect, fetch_rows
 from probes.compare import CompareOptions, Side, compare
-from probes.manifests import ManifestSpec
 from probes.report import report
 from probes.run import RunOptions, run
+from probes.splits.manifests import ManifestSpec
 
 DIM, DOMAINS, N_SLIDES = 64, 5, 100
 SPECS = (

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.layout import model_schema, model_table
 from embedstore.store import Store
-from probes.manifests import ManifestSpec, candidates, ensure_splits
+from embedstore.store.layout import model_schema, model_table
 from probes.slices import Matrix
+from probes.splits.manifests import ManifestSpec, candidates, ensure_splits
 
 
 def fill(uri: str, n: int, dim: int) -> Store:

@@ -12,7 +12,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from probes import schemes, splits
+from probes.splits import draw as splits
+from probes.splits import schemes
 
 Solutions = dict[str, tuple[Any, float]]
 DIM = 1536

@@ -1,6 +1,6 @@
 """Write docs/commands.md from --help, and the table of models in docs/data-and-weights.md.
 
-Run it by `make docs`. `tests/test_documentation.py` fails where the files are not what it writes.
+Run it by `make docs`. `tests/house/test_docs.py` fails where the files are not what it writes.
 """
 
 import os
@@ -49,7 +49,7 @@ def _help(app: object, name: str, words: list[str]) -> str:
 
 def models() -> str:
     """Return the table of models: where each one's weights lie and under which terms."""
-    from embedstore.registry import REGISTRY
+    from embedstore.models.registry import REGISTRY
 
     head = "| model | hub repository, or package | file | licence | gated | trained at, um/px |"
     rows = [head, "|" + "---|" * 6]

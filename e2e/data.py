@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.patch_cache import PatchCache
-from embedstore.patches import PatchGeometry, fit_patch, read_patch
-from embedstore.slides import Slide, read_image
+from embedstore.slides.patches import PatchGeometry, fit_patch, read_patch
+from embedstore.slides.slide import Slide, read_image
+from embedstore.store.patch_cache import PatchCache
 
 Rows = NDArray[np.int64]
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from embedstore.embedder import Embedder, pool
 from embedstore.errors import EmbedstoreError
+from embedstore.models.embedder import Embedder, pool
 
 PROJECTIONS = (
     "qkv", "q_proj", "k_proj", "v_proj", "q", "k", "v", "kv", "proj", "out_proj", "fc1", "fc2",

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
-from embedstore.patches import PatchGeometry
-from embedstore.registry import REGISTRY, check_name
-from embedstore.slides import is_plausible_mpp
+from embedstore.models.registry import REGISTRY, check_name
+from embedstore.slides.patches import PatchGeometry
+from embedstore.slides.slide import is_plausible_mpp
 
 ADAPTATIONS = ("full", "lora", "head")
 

@@ -12,21 +12,21 @@ import numpy as np
 import pyarrow as pa
 
 from e2e.recipe import Recipe, backbone_name
-from embedstore.checkpoints import Weights, find_weights
 from embedstore.errors import EmbedstoreError
-from embedstore.patch_cache import PatchCache, fill, located
-from embedstore.plan import entry_of
-from embedstore.query import connect, fetch_rows, literal
-from embedstore.registry import NO_VARIATION, ModelEntry
+from embedstore.ingest.plan import entry_of
+from embedstore.models.checkpoints import Weights, find_weights
+from embedstore.models.registry import NO_VARIATION, ModelEntry
 from embedstore.store import Store
-from probes.manifests import Candidates, ManifestSpec
-from probes.metrics import best_cut
-from probes.results import Outcome, Run, Scored, load_results, record
+from embedstore.store.patch_cache import PatchCache, fill, located
+from embedstore.store.sql import connect, fetch_rows, literal
 from probes.run import RunReport, label_order, splits_for
-from probes.scoring import evaluate_split, seed_of
+from probes.scores.evaluate import evaluate_split, seed_of
+from probes.scores.metrics import best_cut
+from probes.scores.results import Outcome, Run, Scored, load_results, record
+from probes.scores.statistics import N_RESAMPLES
 from probes.slices import codes_of
-from probes.splits import ROLES
-from probes.statistics import N_RESAMPLES
+from probes.splits.draw import ROLES
+from probes.splits.manifests import Candidates, ManifestSpec
 
 METHOD = "e2e"
 
@@ -100,7 +100,7 @@ def run(
 def _weights(backbone: str, entry: ModelEntry, spec: str | None) -> Weights:
     weights = find_weights(backbone, spec or entry.default_weights, entry.hub, entry.hub_file)
     if weights.path is None:  # what chance makes of a name is known once it is made
-        from embedstore.models import random_sha256
+        from embedstore.models.loading import random_sha256
 
         weights = Weights(weights.label, None, random_sha256(backbone, entry))
     return weights
@@ -168,8 +168,8 @@ def _train_one(
     from e2e.folder import LAST, RunFolder
     from e2e.network import Classifier, describe, probabilities
     from e2e.train import Machine, best_epoch, score, train
-    from embedstore.embedder import choose_device, choose_dtype
-    from embedstore.models import load_embedder
+    from embedstore.models.embedder import choose_device, choose_dtype
+    from embedstore.models.loading import load_embedder
 
     started = time.monotonic()
     device, recipe, split = choose_device(options.device), options.recipe, run.split

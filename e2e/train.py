@@ -19,9 +19,9 @@ from e2e.data import Patches, n_batches, read_batches, rows_of_step
 from e2e.folder import RunFolder
 from e2e.network import Classifier, loss_of, probabilities
 from e2e.recipe import Recipe
-from embedstore.embedder import DTYPES
 from embedstore.errors import EmbedstoreError
-from probes.metrics import auroc
+from embedstore.models.embedder import DTYPES
+from probes.scores.metrics import auroc
 
 
 @dataclass(frozen=True)

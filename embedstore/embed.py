@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.patches import PatchGeometry, turn
-from embedstore.reading import Crops, SlideJob, read_ahead
+from embedstore.slides.patches import PatchGeometry, turn
+from embedstore.slides.reading import Crops, SlideJob, read_ahead
 
 
 @dataclass(frozen=True)

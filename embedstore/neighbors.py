@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import model_table
-from embedstore.query import connect, fetch, fetch_rows, identifier, literal, where_clause
 from embedstore.store import Store
+from embedstore.store.layout import model_table
+from embedstore.store.sql import connect, fetch, fetch_rows, identifier, literal, where_clause
 
 METRICS = ("cosine", "l2")
 

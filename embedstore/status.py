@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from embedstore.layout import model_table
-from embedstore.query import (
+from embedstore.store import Store
+from embedstore.store.layout import model_table
+from embedstore.store.sql import (
     check_dataset,
     connect,
     connect_to,
@@ -12,7 +13,6 @@ from embedstore.query import (
     literal,
     views_name,
 )
-from embedstore.store import Store
 
 IMPORTED = "imported"
 """Arch and pooling of a model whose embeddings came from a file that does not say what made it."""

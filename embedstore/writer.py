@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.layout import model_schema, model_table, view_id, views_schema, views_table
-from embedstore.patches import D4, PLAIN
-from embedstore.plan import IDENTITY, check_same, recorded_models
+from embedstore.ingest.plan import IDENTITY, check_same, recorded_models
+from embedstore.slides.patches import D4, PLAIN
 from embedstore.store import Store, now
+from embedstore.store.layout import model_schema, model_table, view_id, views_schema, views_table
 
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 10.0

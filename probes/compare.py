@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import COMPARISONS
-from embedstore.query import check_dataset, connect, fetch, fetch_rows, literal
 from embedstore.store import Store, now
-from probes.metrics import LOWER, METRICS
-from probes.results import IN, OUT, known, variant_of
-from probes.schemes import is_in_domain
-from probes.scoring import ALL, seed_of
+from embedstore.store.layout import COMPARISONS
+from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
+from probes.scores.evaluate import ALL, seed_of
+from probes.scores.metrics import LOWER, METRICS
+from probes.scores.results import IN, OUT, known, variant_of
+from probes.scores.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
 from probes.slices import codes_of
-from probes.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
+from probes.splits.schemes import is_in_domain
 
 
 @dataclass(frozen=True)

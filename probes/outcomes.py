@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import now
-from probes.fits import Fit, Task
-from probes.metrics import best_cut
-from probes.results import Outcome, Run, Scored
-from probes.scoring import ALL, evaluate_by, evaluate_split, seed_of
+from probes.methods.fits import Fit, Task
+from probes.scores.evaluate import ALL, evaluate_by, evaluate_split, seed_of
+from probes.scores.metrics import best_cut
+from probes.scores.results import Outcome, Run, Scored
 from probes.slices import Matrix, codes_of
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from embedstore.errors import EmbedstoreError
-from embedstore.query import check_dataset, connect, fetch_rows, literal
 from embedstore.store import Store
-from probes.fits import METHODS, linear_methods
-from probes.linear import logits
+from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
+from probes.methods.fits import METHODS, linear_methods
+from probes.methods.linear import logits
 from probes.slices import Matrix
 
 

@@ -7,18 +7,18 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from embedstore.errors import EmbedstoreError
-from embedstore.patches import VIEW_SETS
-from embedstore.query import check_dataset, connect, connect_to, fetch, fetch_rows, literal
+from embedstore.slides.patches import VIEW_SETS
 from embedstore.status import how_to_embed
 from embedstore.store import Store
-from probes.fits import METHODS, Fit, Task, fit_tasks, recorded_fits
-from probes.manifest_files import recorded_manifest
-from probes.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
-from probes.metrics import best_cut
+from embedstore.store.sql import check_dataset, connect, connect_to, fetch, fetch_rows, literal
+from probes.methods.fits import METHODS, Fit, Task, fit_tasks, recorded_fits
 from probes.outcomes import Scorer, codes_in
-from probes.results import Outcome, Run, load_results, record, recorded_runs
+from probes.scores.metrics import best_cut
+from probes.scores.results import Outcome, Run, load_results, record, recorded_runs
+from probes.scores.statistics import N_RESAMPLES
 from probes.slices import Matrix, newest
-from probes.statistics import N_RESAMPLES
+from probes.splits.files import recorded_manifest
+from probes.splits.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
 
 TARGETS = ("label", "domain")
 RECORD_SECONDS = 5.0

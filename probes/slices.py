@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
-from embedstore.layout import model_table, views_table
-from embedstore.patches import VIEW_SETS
-from embedstore.plain_vectors import read_plain
-from embedstore.query import connect_to, fetch, fetch_rows, literal
+from embedstore.slides.patches import VIEW_SETS
 from embedstore.status import how_to_embed
 from embedstore.store import Store
-from probes.manifests import StoredSplit
-from probes.splits import ROLES
+from embedstore.store.lance_files import read_plain
+from embedstore.store.layout import model_table, views_table
+from embedstore.store.sql import connect_to, fetch, fetch_rows, literal
+from probes.splits.draw import ROLES
+from probes.splits.manifests import StoredSplit
 
 FACTS = ("label", "domain", "slide", "case_id")
 Rows = NDArray[np.int64]

@@ -169,8 +169,8 @@ def call_command(*words: object, env: dict[str, str] | None = None) -> Ran:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory, tiny: TinyDataset) -> str:
     """A store with the tiny dataset and two models of different widths. Read it, do not write."""
+    from embedstore.add import AddOptions, add
     from embedstore.ingest import IngestOptions, ingest
-    from embedstore.register import AddOptions, add
     from embedstore.store import Store
 
     uri = str(tmp_path_factory.mktemp("embedded") / "store")
@@ -201,8 +201,8 @@ def put_embeddings(store: "Store", model: str, ids: Sequence[str], vectors: np.n
     """Write float32 vectors (n, dim) of annotations straight into a model's table, and a record."""
     import pyarrow as pa
 
-    from embedstore.query import connect_to, fetch_rows
-    from embedstore.store import model_schema, model_table, now
+    from embedstore.store.sql import connect_to, fetch_rows
+    from embedstore.store.store import model_schema, model_table, now
 
     dim = vectors.shape[1]
     known = {

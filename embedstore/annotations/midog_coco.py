@@ -1,0 +1,188 @@
+"""Readers of JSON with images, categories and annotations: MIDOG's and true COCO.
+
+Both have COCO's keys. MIDOG's boxes, and those of CCMCT's exporter, are [x1, y1, x2, y2]; COCO's
+are [x, y, width, height]. Taking one for the other puts every centre in a wrong place, so each
+reader refuses boxes that contradict it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedstore.annotations.source import (
+    AnnotationFile,
+    SourceAnnotation,
+    SourceSlide,
+    first_key,
+    keep_annotated,
+    note_count,
+)
+from embedstore.errors import EmbedstoreError
+from embedstore.files.tables import file_name
+
+Row = Mapping[str, Any]
+COCO_ONLY = ("iscrowd", "area", "segmentation")
+"""Keys of an annotation that COCO's files have and MIDOG's have not."""
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The parts of a file: slides by image id, class names by category id, usable annotations."""
+
+    slides: dict[Any, SourceSlide]
+    classes: dict[Any, str]
+    rows: list[Row]
+    notes: list[str]
+
+
+def load_json(path: Path) -> Any:
+    """Return what a JSON file in UTF-8, with or without a byte order mark, holds."""
+    return json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+def read_midog(path: Path) -> AnnotationFile:
+    """Return MIDOG's JSON: COCO's keys, but bbox is [x1, y1, x2, y2] in level-0 pixels.
+
+    Source: MIDOG++ (Aubreville et al. 2023). Images without annotations are unlabelled, not free
+    of mitoses, so they are left out and counted. CCMCT's exporter (Bertram et al. 2019) writes one
+    entry for each of an annotation's coordinates: those of one id are one annotation, whose centre
+    is their mean.
+    """
+    content = _content(path)
+    by_id: dict[Any, list[Row]] = {}
+    for a in content.rows:
+        x1, y1, x2, y2 = a["bbox"]
+        if x2 < x1 or y2 < y1:
+            raise EmbedstoreError(
+                f"{path}: box {a['bbox']} of annotation {a['id']} ends before it starts; MIDOG's "
+                "boxes are [x1, y1, x2, y2], not COCO's [x, y, width, height]: those are read "
+                "with --format coco"
+            )
+        by_id.setdefault(a["id"], []).append(a)
+    annotations = []
+    for same in by_id.values():
+        x = [(a["bbox"][0] + a["bbox"][2]) / 2 for a in same]
+        y = [(a["bbox"][1] + a["bbox"][3]) / 2 for a in same]
+        annotations.append(_annotation(content, same[0], sum(x) / len(x), sum(y) / len(y)))
+    if several := sum(len(same) > 1 for same in by_id.values()):
+        content.notes.append(
+            f"{several} annotations have several entries of one id: their centre is the mean"
+        )
+    return _annotation_file(path, "midog", content, annotations)
+
+
+def read_coco(path: Path) -> AnnotationFile:
+    """Return COCO's JSON: bbox is [x, y, width, height] in level-0 pixels."""
+    content = _content(path)
+    for a in content.rows:
+        _, _, width, height = a["bbox"]
+        if width < 0 or height < 0:
+            raise EmbedstoreError(
+                f"{path}: box {a['bbox']} of annotation {a['id']} has a negative size; COCO's "
+                "boxes are [x, y, width, height], MIDOG's [x1, y1, x2, y2] are read with "
+                "--format midog"
+            )
+    n_known, n_beyond = _run_beyond(content.rows, content.slides)
+    if n_beyond * 2 > n_known:
+        raise EmbedstoreError(
+            f"{path}: {n_beyond} of {n_known} boxes run far past their images if read as COCO's "
+            "[x, y, width, height]; [x1, y1, x2, y2] are read with --format midog"
+        )
+    annotations = [
+        _annotation(content, a, a["bbox"][0] + a["bbox"][2] / 2, a["bbox"][1] + a["bbox"][3] / 2)
+        for a in content.rows
+    ]
+    return _annotation_file(path, "coco", content, annotations)
+
+
+def told_boxes(data: Any) -> tuple[str, list[str]]:
+    """Return which of midog and coco the boxes of a file are, and a note where none tells.
+
+    Boxes that end before they start cannot be [x1, y1, x2, y2], boxes that run far past their
+    image cannot be [x, y, width, height]; the majority decides, and the reader refuses the rest.
+    """
+    rows = data["annotations"]
+    if n_backward := sum(_ends_before_it_starts(a["bbox"]) for a in rows):
+        return ("coco" if n_backward * 2 > len(rows) else "midog"), []
+    n_known, n_beyond = _run_beyond(rows, _slides(data["images"]))
+    if n_beyond * 2 > n_known or not rows:
+        return "midog", []
+    format, form, other = "midog", "[x1, y1, x2, y2]", "coco"
+    if all(any(k in a for k in COCO_ONLY) for a in rows):
+        format, form, other = "coco", "[x, y, width, height]", "midog"
+    return format, [f"no box says which form it has: read as {form} (else --format {other})"]
+
+
+def _ends_before_it_starts(box: Sequence[float]) -> bool:
+    return box[2] < box[0] or box[3] < box[1]
+
+
+def _run_beyond(rows: Iterable[Row], slides: Mapping[Any, SourceSlide]) -> tuple[int, int]:
+    """Return on how many rows the image's size is known, and how many boxes run far past it.
+
+    Far: by more than a tenth of the image, if read as [x, y, width, height].
+    """
+    n_known = n_beyond = 0
+    for a in rows:
+        slide = slides.get(a["image_id"])
+        if slide is not None and slide.width and slide.height:
+            x, y, width, height = a["bbox"]
+            n_known += 1
+            n_beyond += x + width > 1.1 * slide.width or y + height > 1.1 * slide.height
+    return n_known, n_beyond
+
+
+def _slides(images: Iterable[Row]) -> dict[Any, SourceSlide]:
+    slides = {}
+    for image in images:
+        scalars = {k: str(v) for k, v in image.items() if isinstance(v, str | int | float)}
+        width, height = (int(image.get(k) or 0) or None for k in ("width", "height"))
+        slides[image["id"]] = SourceSlide(file_name(image["file_name"]), width, height, scalars)
+    return slides
+
+
+def _content(path: Path) -> _Content:
+    data = load_json(path)
+    slides = _slides(data["images"])
+    classes = {c["id"]: str(c["name"]) for c in data["categories"]}
+    rows, first, unclassed = [], dict[Any, tuple[Any, Any]](), set[Any]()
+    for a in data["annotations"]:
+        if a["image_id"] not in slides:
+            raise EmbedstoreError(
+                f"{path}: annotation {a['id']} is on image {a['image_id']}, which the file does "
+                "not list under images"
+            )
+        mine = (a["image_id"], a["category_id"])
+        if first.setdefault(a["id"], mine) != mine:
+            raise EmbedstoreError(
+                f"{path}: annotation id {a['id']} comes twice, with image and category "
+                f"{first[a['id']]} and {mine}; give each annotation an id of its own"
+            )
+        if a["category_id"] in classes:
+            rows.append(a)
+        else:
+            unclassed.add(a["id"])
+    notes: list[str] = []
+    note_count(notes, len(unclassed), "annotations without a class that the file lists were")
+    return _Content(slides, classes, rows, notes)
+
+
+def _annotation(content: _Content, a: Row, x_l0: float, y_l0: float) -> SourceAnnotation:
+    slide = content.slides[a["image_id"]]
+    votes = tuple(content.classes.get(v, str(v)) for v in a.get("labels") or ())
+    category = content.classes[a["category_id"]]
+    return SourceAnnotation(
+        slide.slide, str(a["id"]), x_l0, y_l0, category, slide.attributes, votes
+    )
+
+
+def _annotation_file(
+    path: Path, format: str, content: _Content, annotations: list[SourceAnnotation]
+) -> AnnotationFile:
+    slides = list(content.slides.values())
+    kept = keep_annotated(path, slides, annotations, content.notes)
+    domain_key = first_key(slides, "tumor_type", "domain")
+    case_key = first_key(slides, "case", "slide")
+    return AnnotationFile(path, format, kept, annotations, domain_key, case_key, content.notes)

@@ -1,0 +1,1 @@
+"""The demonstration dataset: generated slides of several stain domains."""

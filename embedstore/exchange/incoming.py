@@ -1,0 +1,241 @@
+"""The verbs `export` and `import`: embeddings out to a file, and in from one that is all well."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from embedstore.errors import EmbedstoreError
+from embedstore.exchange.checks import (
+    ANOTHER,
+    already_there,
+    check_width,
+    identity_of,
+    match_ids,
+    some,
+)
+from embedstore.exchange.h5 import SUFFIXES
+from embedstore.exchange.tiles import TileOptions, read_tiles
+from embedstore.exchange.vector_files import FORMATS, ID, Format, VectorFile, export_schema
+from embedstore.files.output import write_whole
+from embedstore.ingest.plan import IDENTITY, check_same, recorded_models
+from embedstore.store import Store, now
+from embedstore.store.layout import model_schema, model_table
+from embedstore.store.sql import (
+    check_dataset,
+    check_model_name,
+    connect,
+    fetch,
+    fetch_rows,
+    literal,
+    to_rows,
+)
+
+READ_ROWS, WRITE_ROWS = 4096, 1024
+"""Rows read together, and written in one atomic step."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written: n_rows embeddings of width dim, and how many annotations have none."""
+
+    dataset: str
+    model: str
+    n_rows: int
+    n_without: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    n_before were there already, with the same vectors; n_left_out have a problem; n_lacking are
+    the dataset's annotations without one that the file does not have; dtype is that of the file.
+    """
+
+    dataset: str
+    model: str
+    weights: str
+    dim: int
+    dtype: str
+    n_imported: int
+    n_before: int
+    n_left_out: int
+    n_lacking: int
+    notes: list[str]
+
+
+# --------------------------------------------------------------------------------- export
+
+
+def export(
+    store: Store,
+    dataset: str,
+    model: str,
+    path: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ExportReport:
+    """Write a dataset's embeddings of one model to a Parquet or npz file, ordered by annotation id.
+
+    The file holds the model's row of the models view as well, so that `import` restores it, and is
+    written whole or not at all. on_progress(done, total) counts rows.
+    """
+    form = _format_of(path)
+    con = connect(store)
+    check_dataset(store, con, dataset)
+    nothing = (
+        f"dataset '{dataset}' has no embeddings of model '{model}'; there: {{there}}; make them "
+        f"with `embedstore ingest {dataset} --model {model}`"
+    )
+    if model not in store.models():
+        raise EmbedstoreError(nothing.format(there=_have(con, dataset)))
+    lance = store.lance(model_table(model))
+    keys = lance.to_table(columns=[ID])
+    con.register("_keys", keys.append_column("place", pa.array(np.arange(len(keys)))))
+    rows = fetch(
+        con, f"select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, "
+        "a.y_l0, k.place from annotations a left join _keys k using (annotation_id) "
+        f"where a.dataset = {literal(dataset)} order by a.annotation_id",
+    )  # fmt: skip
+    n_annotations = len(rows)
+    rows = rows.filter(pc.is_valid(rows["place"]))
+    if not len(rows):
+        raise EmbedstoreError(nothing.format(there=_have(con, dataset)))
+    record = to_rows(fetch(con, f"select * from models where model = {literal(model)}"))
+    if not record:
+        raise EmbedstoreError(
+            f"the store has embeddings of '{model}' but no record of what made them; `embedstore "
+            f"ingest {dataset} --model {model}` or the import that was interrupted writes it"
+        )
+    dim = lance.schema.field("vector").type.list_size
+    schema = export_schema(dim, record[0])
+
+    def batches() -> Iterator[pa.Table]:
+        for start in range(0, len(rows), READ_ROWS):
+            on_progress(start, len(rows))
+            part = rows.slice(start, READ_ROWS)
+            vectors = lance.take(part["place"].to_numpy(), columns=["vector"])["vector"]
+            part = part.drop_columns(["place"]).append_column(schema.field("vector"), vectors)
+            yield part.cast(schema)
+        on_progress(len(rows), len(rows))
+
+    write_whole(path, lambda sink: form.write(sink, schema, len(rows), batches()))
+    return ExportReport(dataset, model, len(rows), n_annotations - len(rows), dim)
+
+
+def _have(con: Any, dataset: str) -> str:
+    sql = f"select distinct model from embeddings where dataset = {literal(dataset)} order by 1"
+    return ", ".join(r["model"] for r in fetch_rows(con, sql)) or "none"
+
+
+def _format_of(path: Path) -> Format:
+    if (form := FORMATS.get(path.suffix.lower())) is None:
+        raise EmbedstoreError(f"{path}: name the file {' or '.join(FORMATS)}")
+    return form
+
+
+# --------------------------------------------------------------------------------- import
+
+
+def import_embeddings(
+    store: Store,
+    dataset: str,
+    model: str,
+    path: Path,
+    options: TileOptions | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ImportReport:
+    """Store a file's embeddings under a model's name; nothing is written unless all is well.
+
+    path is Parquet or npz, or an h5 file or a folder of them (see tiles.py). Rows that are there
+    with the same vector are left alone, so that an import that was killed is completed by the same
+    call; one that differs is an error. on_progress counts h5 files read, then rows written.
+    """
+    recorded = recorded_models(store)
+    con = connect(store)
+    check_dataset(store, con, dataset)
+    check_model_name(model, recorded, other=ANOTHER)
+    sql = f"select * from annotations where dataset = {literal(dataset)}"
+    known = {r[ID]: r for r in fetch_rows(con, sql)}
+    file = _read(path, known, options or TileOptions(), on_progress)
+    ids, problems = match_ids(file, known, dataset)
+    problems = [f"{len(at):,} {what}: {some(at)}" for what, at in file.faults.items()] + problems
+    if file.ids and not file.faults:
+        problems += check_width(store, model, file)
+    there: set[str] = set()
+    if not problems:
+        identity = identity_of(path, file, model, recorded.get(model))
+        there, problems = already_there(store, model, dataset, ids, file)
+    usable = {i for i, r in known.items() if r["status"] == "ok"}
+    if not problems and not usable.intersection(ids):
+        problems = [f"every annotation of it has a problem (`embedstore status {dataset}`)"]
+    if problems:
+        listed = "".join(f"\n- {p}" for p in problems)
+        raise EmbedstoreError(f"{path} was not imported, nothing is written:{listed}")
+    places = [n for n, i in enumerate(ids) if i in usable]
+    new = [n for n in places if ids[n] not in there]
+    if new:
+        _write(store, identity, [known[ids[n]] for n in new], file.vectors, new, on_progress)
+    if recorded.get(model, identity)["weights"] != identity["weights"]:
+        columns = {k: [identity[k]] for k in ("model", "weights")}
+        store.update_columns("models", pa.table(columns))
+    return ImportReport(
+        dataset, model, identity["weights"], file.vectors.shape[1], file.dtype, len(new),
+        len(places) - len(new), len(ids) - len(places), len(usable.difference(ids)), file.notes,
+    )  # fmt: skip
+
+
+def _read(
+    path: Path,
+    known: Mapping[str, Mapping[str, Any]],
+    options: TileOptions,
+    on_progress: Callable[[int, int], None],
+) -> VectorFile:
+    if not path.exists():
+        raise EmbedstoreError(f"no file or folder of embeddings at {path}")
+    is_h5 = path.is_dir() or path.suffix.lower() in SUFFIXES
+    options.check(is_h5=is_h5)
+    if is_h5:
+        return read_tiles(path, known.values(), options, on_progress)
+    if (form := FORMATS.get(path.suffix.lower())) is None:
+        raise EmbedstoreError(
+            f"{path}: give a {', '.join((*FORMATS, *SUFFIXES))} file or a folder of h5 files"
+        )
+    return form.read(path)
+
+
+def _write(
+    store: Store,
+    identity: Mapping[str, Any],
+    rows: list[Mapping[str, Any]],
+    vectors: NDArray[np.float32],
+    places: list[int],
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Store rows, whose vectors lie at these places, batch by batch, each whole or not at all."""
+    model, dim = identity["model"], vectors.shape[1]
+    store.make_model_table(model, dim)
+    store.merge("models", [identity], replace=False)
+    # Another process may have been first, with something else under this name.
+    mine = {k: identity[k] for k in IDENTITY}
+    check_same(model, recorded_models(store)[model], mine, other=ANOTHER)
+    for start in range(0, len(rows), WRITE_ROWS):
+        on_progress(start, len(rows))
+        part = rows[start : start + WRITE_ROWS]
+        flat = pa.array(vectors[places[start : start + WRITE_ROWS]].ravel())
+        columns = {
+            **{k: [r[k] for r in part] for k in (ID, "dataset", "domain", "label", "slide")},
+            "model": [model] * len(part), "embedded_at": [now()] * len(part),
+            "resized": [None] * len(part), "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
+        }  # fmt: skip
+        schema = model_schema(dim)
+        batch = pa.table({n: columns[n] for n in schema.names}, schema=schema)
+        store.merge(model_table(model), batch, replace=False)
+    on_progress(len(rows), len(rows))
+    store.compact(model_table(model))

@@ -1,0 +1,180 @@
+"""What an ingest has to do: what each model lacks, and what a model's name stands for."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedstore.errors import EmbedstoreError
+from embedstore.models.checkpoints import Weights, find_weights
+from embedstore.models.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
+from embedstore.slides.patches import PLAIN
+from embedstore.slides.slide import probe, probe_patch
+from embedstore.status import IMPORTED
+from embedstore.store import Store
+from embedstore.store.layout import model_schema, views_schema
+from embedstore.store.sql import connect, connect_to, fetch_rows, identifier, literal, views_name
+
+IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
+            "std")  # fmt: skip
+"""What a model's name stands for."""
+
+
+def retry_slides(store: Store, dataset: str) -> None:
+    """Open again the slides and patches set aside or missing, and write what has changed."""
+    sql = f"select * from _slides where status != 'ok' and dataset = {literal(dataset)}"
+    changed = []
+    for row in fetch_rows(connect_to(store, "slides"), sql):
+        if row["path"] is None:
+            continue
+        path = Path(row["path"])
+        given = (row["mpp"], row["mpp_source"]) if row["mpp_source"] != "slide" else (None, None)
+        seen = probe_patch(path) if row["kind"] == "patch" else probe(path, given)
+        if (fresh := row | seen) != row:
+            changed.append(fresh)
+    store.merge("slides", changed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be embedded; n_done by model, set_aside: the slides not ok and why."""
+
+    missing: list[dict[str, Any]]  # a row an annotation: where it is, and what each model lacks
+    n_annotations: int
+    n_off_slide: int
+    n_done: dict[str, int]
+    set_aside: dict[str, str]
+
+
+def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] = ()) -> Plan:
+    """Return what of a dataset the named models lack, slide by slide, row by row down the slide.
+
+    A row's `wants` holds the views that each model lacks of it: PLAIN for its own table, and all of
+    `views` unless every one of them is there.
+    """
+    con = connect(store)
+    lacks: dict[tuple[str, str], str] = {}
+    n_done = {}
+    for name in names:
+        source = _source(con, name, store.models(), model_schema(1))
+        n_done[name] = _count_once(con, dataset, name, source)
+        lacks[name, "plain"] = f"annotation_id not in (select annotation_id from {source})"
+        if views:
+            source = _source(con, views_name(name), map(views_name, store.viewed_models()),
+                             views_schema(1))  # fmt: skip
+            lacks[name, "views"] = (
+                f"annotation_id not in (select annotation_id from {source} where view in "
+                f"({', '.join(map(literal, views))}) group by 1 "
+                f"having count(distinct view) = {len(views)})"
+            )
+    columns = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(lacks.values()))
+    rows = fetch_rows(
+        con,
+        "select a.annotation_id, a.slide, a.domain, a.label, a.x_l0, a.y_l0, s.kind, s.path, "
+        f"s.mpp, s.width, s.height, a.status, s.status as slide_status, {columns} "
+        "from annotations a join slides s using (dataset, slide) "
+        f"where dataset = {literal(dataset)} order by a.slide, a.y_l0, a.x_l0, a.annotation_id",
+    )
+    for row in rows:
+        wants: dict[str, tuple[str, ...]] = {}
+        for i, (name, what) in enumerate(lacks):
+            if row.pop(f"lacks_{i}"):
+                wants[name] = (*wants.get(name, ()), *((PLAIN,) if what == "plain" else views))
+        row["wants"] = wants
+    aside = fetch_rows(
+        con, f"select slide, problem from slides where dataset = {literal(dataset)} "
+        "and status != 'ok' order by slide",
+    )  # fmt: skip
+    return Plan(
+        [r for r in rows if r["wants"] and r["status"] == "ok" and r["slide_status"] == "ok"],
+        len(rows), sum(r["status"] == "off-slide" for r in rows), n_done,
+        {r["slide"]: r["problem"] for r in aside},
+    )  # fmt: skip
+
+
+def _source(con: Any, table: str, there: Iterable[str], schema: Any) -> str:
+    """Return what SQL calls a table, an empty one where it is not there yet."""
+    if table not in set(there):
+        con.register(table, schema.empty_table())
+    return identifier(table)
+
+
+def _count_once(con: Any, dataset: str, name: str, source: str) -> int:
+    counts = fetch_rows(
+        con, f"select count(*) as n, count(distinct annotation_id) as d from {source} "
+        f"where dataset = {literal(dataset)}",
+    )[0]  # fmt: skip
+    if counts["n"] != counts["d"]:
+        raise EmbedstoreError(
+            f"the table of model {name} holds {counts['n'] - counts['d']} annotations twice; "
+            "it was not written by this tool alone, restore a copy or use --as NAME"
+        )
+    return int(counts["n"])
+
+
+def recorded_models(store: Store) -> dict[str, dict[str, Any]]:
+    """Return what is recorded of each model, by name: the rows of the models view."""
+    return {r["model"]: r for r in fetch_rows(connect_to(store, "models"), "select * from _models")}
+
+
+def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:
+    """Return the entry of a model; needs torch only where timm or the hub must be asked."""
+    variation.check()
+    if model in REGISTRY:
+        return vary(model, REGISTRY[model], variation)
+    from embedstore.models.loading import resolve
+
+    return resolve(model, variation, spec)
+
+
+def weights_for(
+    model: str,
+    name: str,
+    record: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    spec: str | None,
+    is_open: bool,
+) -> Weights | None:
+    """Return the weights that spec means; None where nothing is to embed and none were asked for.
+
+    record is the name's row of the models view, asked the columns of it that this call decides,
+    is_open whether anything is missing. A name stands for one set of weights, pooling, dtype and
+    geometry, so what is asked for must agree with what is recorded, also when nothing is missing.
+    """
+    if record is not None:
+        if record["arch"] == IMPORTED:
+            raise EmbedstoreError(
+                f"the embeddings of '{name}' were imported ({record['weights']}) and what made "
+                "them is not known, so none can be added from slides; store others under --as NAME"
+            )
+        check_same(name, record, asked)
+        if spec is None and record["weights"] == "random":
+            spec = "random"  # going on with what the name stands for
+    if spec is None and not is_open:
+        return None
+    # Only timm and the hub know where the weights of their models lie.
+    entry = entry_of(model, NO_VARIATION, spec) if spec in (None, "hub") else REGISTRY.get(model)
+    found = find_weights(
+        model,
+        spec or (entry.default_weights if entry else "hub"),
+        entry.hub if entry else "",
+        entry.hub_file if entry else None,
+    )
+    if record is not None and not (found.path is None and record["weights"] == "random"):
+        check_same(name, record, {"weights_sha256": found.sha256})
+    return found
+
+
+def check_same(
+    name: str, record: Mapping[str, Any], asked: Mapping[str, Any], *, other: str = "--as NAME"
+) -> None:
+    """Raise EmbedstoreError where what is asked differs from what the name is recorded with.
+
+    other is the option that the message points to.
+    """
+    differ = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
+    if differ:
+        raise EmbedstoreError(
+            f"model '{name}' is recorded with {', '.join(differ)}; a name stands for one set of "
+            f"weights, pooling, dtype and patch geometry: store the other under {other}"
+        )

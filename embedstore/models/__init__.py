@@ -1,0 +1,1 @@
+"""The models by name, their weights, and a network at work."""

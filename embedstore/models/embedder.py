@@ -1,0 +1,150 @@
+"""A frozen network at work: patches in, embeddings out, in a dtype whose error is known."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embedstore.errors import EmbedstoreError
+from embedstore.models.checkpoints import Weights
+from embedstore.models.registry import TOKEN_POOLINGS, ModelEntry
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+PARITY = 0.999
+"""Lowest cosine between a row in the model's dtype and in float32 that is called the same."""
+
+SAMPLE_PARITY = 1 - (1 - PARITY) / 3
+"""What the lowest of a few sampled rows must reach, since the lowest of all lies further off."""
+
+
+def choose_dtype(dtype: str, device: torch.device, on_cuda: str = "float16") -> str:
+    """Return dtype; for "auto" on_cuda there, bfloat16 on CPUs fast at it, else float32."""
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise EmbedstoreError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
+        return dtype
+    if device.type == "cuda":
+        return on_cuda
+    # With AMX bfloat16 was 4 times as fast as float32, with AVX512-BF16 alone 0.7 times.
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return "bfloat16" if device.type == "cpu" and has_amx else "float32"
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the torch device for "auto" (cuda where there is one, else cpu) or for its name."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as e:
+        raise EmbedstoreError(f"device '{device}' cannot be used here ({e}); try cpu") from e
+    return chosen
+
+
+@dataclass
+class Embedder:
+    """A frozen model ready to embed. `name` is the key under which its embeddings are stored.
+
+    parity is the lowest cosine to float32 seen in a sample, 1 in float32, None if not measured.
+    """
+
+    name: str
+    entry: ModelEntry
+    weights: Weights
+    dtype: str
+    device: torch.device
+    network: Any
+    parity: float | None = None
+
+    def check(self, patch_px: int) -> None:
+        """Raise EmbedstoreError unless the model embeds a patch of patch_px pixels here."""
+        try:
+            self.embed(np.full((1, patch_px, patch_px, 3), 200, dtype=np.uint8))
+        except (RuntimeError, AssertionError, ValueError) as e:
+            raise EmbedstoreError(
+                f"{self.name} cannot embed patches of {patch_px} px on {self.device} "
+                f"({str(e).splitlines()[0] if str(e) else type(e).__name__}); "
+                "try another --patch-px or --device"
+            ) from e
+
+    def settle_dtype(self, sample: Callable[[], NDArray[np.uint8]], *, may_change: bool) -> None:
+        """Measure `parity` on sample(): some patches, uint8 (n, height, width, 3).
+
+        No patch leaves it unknown; in float32 none is asked for. Where it is below SAMPLE_PARITY
+        and `may_change`, the model goes on in float32.
+        """
+        if self.dtype == "float32":
+            self.parity = 1.0
+            return
+        patches = sample()
+        if not len(patches):
+            return
+        low, chosen = None, self.dtype
+        with contextlib.suppress(EmbedstoreError) if may_change else contextlib.nullcontext():
+            low = self.embed(patches)
+        self.dtype = "float32"
+        full = self.embed(patches)
+        self.dtype, self.parity = chosen, None if low is None else _lowest_cosine(low, full)
+        if may_change and (self.parity is None or self.parity < SAMPLE_PARITY):
+            self.dtype, self.parity = "float32", 1.0
+
+    @torch.inference_mode()
+    def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return embeddings, float32 (n, dim), of RGB patches, uint8 (n, height, width, 3).
+
+        A row does not depend on the others of its batch beyond rounding. EmbedstoreError where
+        a value is not finite.
+        """
+        if not patches.flags.writeable:
+            patches = patches.copy()  # torch warns of memory that it could write to
+        x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self.entry.norm)
+        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"):
+            try:
+                pooled = pool(self.network, self.entry.pooling, x)
+            except torch.OutOfMemoryError as e:
+                raise EmbedstoreError(
+                    f"{self.name} ran out of memory with {len(patches)} patches a batch; what is "
+                    "stored stays, go on with a smaller --batch-size"
+                ) from e
+        vectors: NDArray[np.float32] = pooled.float().cpu().numpy()
+        if vectors.ndim != 2 or vectors.shape[1] != self.entry.dim:
+            raise EmbedstoreError(
+                f"{self.name} gave {vectors.shape[1:]} numbers a patch, not {self.entry.dim}"
+            )
+        if not np.isfinite(vectors).all():
+            raise EmbedstoreError(
+                f"{self.name} gave embeddings that are not finite in {self.dtype}; "
+                "try --dtype float32"
+            )
+        return vectors
+
+
+def pool(network: Any, pooling: str, x: torch.Tensor) -> torch.Tensor:
+    """Return what a network makes of normalised patches (n, 3, height, width): (n, dim).
+
+    `pooling` is an entry's: which tokens are taken or averaged, or the network's own way.
+    """
+    tokens: torch.Tensor = network.forward_features(x)
+    if pooling not in TOKEN_POOLINGS:
+        pooled: torch.Tensor = network.forward_head(tokens, pre_logits=True)
+        return pooled
+    if pooling == "cls":
+        return tokens[:, 0]
+    # Registers sit between the class token and the patch tokens and are not averaged.
+    mean = tokens[:, network.num_prefix_tokens :].mean(1)
+    return mean if pooling == "mean" else torch.cat((tokens[:, 0], mean), dim=1)
+
+
+def _lowest_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    # A row of zeros in both is the same row.
+    cosines = np.divide((a * b).sum(axis=1), norms, out=np.ones(len(a)), where=norms > 0)
+    return float(cosines.min())

@@ -1,0 +1,1 @@
+"""Slides and the patches around annotations: levels, regions, reading ahead."""

@@ -1,0 +1,165 @@
+"""Patches on their way from slides: read by threads a bounded way ahead, each of them once.
+
+OpenSlide and Pillow release the interpreter lock, so threads are enough; nothing here knows of a
+store.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedstore.errors import SlideError
+from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patch
+from embedstore.slides.slide import Slide, read_image
+
+CHUNK = 16
+"""Patches one task reads; small enough to share a slide among threads."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """An annotation to embed: its centre in level-0 pixels and, by model, the views it lacks."""
+
+    annotation_id: str
+    x_l0: float
+    y_l0: float
+    wants: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """The points of one slide; mpp in micrometres per level-0 pixel, None for a pre-cropped patch.
+
+    A file without mpp is one patch, whole: no scale is applied to it.
+    """
+
+    slide: str
+    path: str
+    mpp: float | None
+    points: Sequence[Point]
+
+
+class Crops(Protocol):
+    """Where wider crops of patches are kept between readings; used by several threads at once."""
+
+    def read(self, annotation_ids: Sequence[str]) -> Mapping[str, NDArray[np.uint8]]:
+        """Return those crops that are kept, each uint8 (wide, wide, 3), wide of `geometry.wide`."""
+        ...
+
+    def keep(self, slide: str, annotation_id: str, crop: NDArray[np.uint8]) -> None:
+        """Take a crop that was read from a slide."""
+        ...
+
+
+def sample_patches(jobs: Sequence[SlideJob], geometry: PatchGeometry, n: int) -> NDArray[np.uint8]:
+    """Return up to n patches, uint8 (m, size_px, size_px, 3), spread evenly over the jobs.
+
+    Slides that cannot be read give none.
+    """
+    points = [(job, p) for job in jobs for p in job.points]
+    chosen = {round(k) for k in np.linspace(0, len(points) - 1, min(n, len(points)))}
+    found = []
+    for job, point in (points[k] for k in sorted(chosen)):
+        read = _read_chunk(_Handle(job.path, 1), job, [point], geometry, None)
+        found += [patch for _, patch in read.patches]
+    size = geometry.size_px
+    return np.stack(found) if found else np.empty((0, size, size, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Patches read, each uint8 (size_px, size_px, 3), and why no more were, if so."""
+
+    patches: list[tuple[Point, NDArray[np.uint8]]]
+    problem: str | None
+
+
+class _Handle:
+    """One slide shared by the tasks that read it: opened by the first, closed after the last."""
+
+    def __init__(self, path: str, n_tasks: int) -> None:
+        self.path, self._left = path, n_tasks
+        self._lock = threading.Lock()
+        self._slide: Slide | None = None
+        self._problem: SlideError | None = None
+
+    def open(self) -> Slide:
+        with self._lock:
+            if self._problem is not None:
+                raise self._problem
+            if self._slide is None:
+                try:
+                    self._slide = Slide(self.path)
+                except SlideError as e:
+                    self._problem = e
+                    raise
+            return self._slide
+
+    def done(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0 and self._slide is not None:
+                self._slide.__exit__()
+
+
+def _read_chunk(
+    handle: _Handle,
+    job: SlideJob,
+    points: Sequence[Point],
+    geometry: PatchGeometry,
+    crops: Crops | None,
+) -> Read:
+    patches: list[tuple[Point, NDArray[np.uint8]]] = []
+    try:
+        if job.mpp is None:
+            whole = fit_patch(read_image(handle.path), geometry.size_px)
+            return Read([(p, whole) for p in points], None)
+        kept = crops.read([p.annotation_id for p in points]) if crops is not None else {}
+        for p in points:
+            crop = kept.get(p.annotation_id)
+            if crop is None:
+                wanted = geometry if crops is None else geometry.wide()
+                crop = read_patch(handle.open(), p.x_l0, p.y_l0, job.mpp, wanted)
+                if crops is not None:
+                    crops.keep(job.slide, p.annotation_id, crop)
+            patches.append((p, centre(crop, geometry.size_px)))
+    except SlideError as e:
+        return Read(patches, str(e))
+    finally:
+        handle.done()
+    return Read(patches, None)
+
+
+def read_ahead(
+    jobs: Iterable[SlideJob], geometry: PatchGeometry, workers: int, crops: Crops | None = None
+) -> Generator[tuple[str, Read], None, None]:
+    """Yield the chunks of all jobs in order, reading at most a few chunks a thread ahead.
+
+    With `crops` a patch is the middle of a wider crop, taken from there or kept there.
+    """
+    pending: deque[tuple[str, int, Future[Read]]] = deque()
+    n_ahead = 0  # patches, since a chunk of a small slide holds few
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="patches")
+    try:
+        for job in jobs:
+            chunks = [job.points[i : i + CHUNK] for i in range(0, len(job.points), CHUNK)]
+            handle = _Handle(job.path, len(chunks))
+            for chunk in chunks:
+                while n_ahead >= 4 * workers * CHUNK:
+                    slide, n, future = pending.popleft()
+                    n_ahead -= n
+                    yield slide, future.result()
+                task = pool.submit(_read_chunk, handle, job, chunk, geometry, crops)
+                pending.append((job.slide, len(chunk), task))
+                n_ahead += len(chunk)
+        while pending:
+            slide, _, future = pending.popleft()
+            yield slide, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,186 @@
+"""Patches that were read, kept in the store: every later ingest or training reads them there.
+
+A row holds the crop around an annotation, wider than its patch so that it can be turned.
+Pre-cropped patches are not kept: their files are that already.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedstore.errors import EmbedstoreError
+from embedstore.slides.patches import PatchGeometry, centre
+from embedstore.slides.reading import Point, SlideJob, read_ahead
+from embedstore.store.layout import LATER, PATCHES
+from embedstore.store.sql import connect, fetch_rows, literal
+from embedstore.store.store import Store, now
+
+FLUSH_BYTES = 96 * 2**20
+"""What is collected before it is written: a kill costs at most that much reading."""
+
+_ZSTD = "zstd"
+_LEVEL = 1
+
+
+def encode(crop: NDArray[np.uint8]) -> bytes:
+    """Return a crop, uint8 (size, size, 3), as bytes without loss.
+
+    Green, and red and blue less green, each row less the one above, in zstd: a third of the time
+    of lossless WebP and a tenth of PNG's, at 0.63 of the raw size on scanned tissue (0.55, 0.66).
+    """
+    green = crop[..., 1]
+    planes = np.stack((crop[..., 0] - green, green, crop[..., 2] - green))
+    planes[:, 1:] -= planes[:, :-1].copy()
+    packed: bytes = pa.Codec(_ZSTD, compression_level=_LEVEL).compress(
+        planes.tobytes(), asbytes=True
+    )
+    return packed
+
+
+def decode(data: Any, size_px: int) -> NDArray[np.uint8]:
+    """Return the crop, uint8 (size_px, size_px, 3), that `encode` packed."""
+    n = 3 * size_px * size_px
+    raw = pa.Codec(_ZSTD).decompress(data, decompressed_size=n)
+    planes = np.frombuffer(raw, np.uint8).reshape(3, size_px, size_px)
+    planes = np.add.accumulate(planes, axis=1, dtype=np.uint8)
+    green = planes[1]
+    return np.stack((planes[0] + green, green, planes[2] + green), axis=-1)
+
+
+class PatchCache:
+    """The crops of one dataset at one geometry. Reading and keeping are safe from several threads.
+
+    `geometry` is the patch's; crops are as wide as `geometry.wide()`, cut from wider ones where
+    those are kept. Implements `reading.Crops`.
+    """
+
+    def __init__(self, store: Store, dataset: str, geometry: PatchGeometry) -> None:
+        """Look up what is kept; the table is made if it is not there."""
+        self._store, self._dataset, self._size = store, dataset, geometry.wide().size_px
+        self._mpp_out = geometry.mpp_out
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._waiting: list[dict[str, Any]] = []
+        self._n_waiting = 0
+        self.n_kept = 0
+        store.make(PATCHES)
+        self.reload()
+
+    def reload(self) -> None:
+        """Look again at what is kept, as of now."""
+        self._lance = self._store.lance(PATCHES)
+        keys = self._lance.to_table(columns=["annotation_id", "mpp_out", "size_px"])
+        fits = (keys["mpp_out"].to_numpy() == self._mpp_out) & (
+            keys["size_px"].to_numpy() >= self._size
+        )
+        ids, places = keys["annotation_id"].to_pylist(), np.flatnonzero(fits).tolist()
+        self._places = {ids[k]: k for k in places}
+
+    def __contains__(self, annotation_id: str) -> bool:
+        """Return whether a crop is kept, as of the last look."""
+        return annotation_id in self._places
+
+    def read(self, annotation_ids: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """Return the crops that are kept, each uint8 (wide, wide, 3)."""
+        there = [i for i in annotation_ids if i in self._places]
+        if not there:
+            return {}
+        places = [self._places[i] for i in there]
+        table = self._lance.take(places, columns=["size_px", "pixels"])
+        sizes, pixels = table["size_px"].to_pylist(), table["pixels"]
+        return {
+            i: centre(decode(pixels[k].as_buffer(), sizes[k]), self._size)
+            for k, i in enumerate(there)
+        }
+
+    def keep(self, slide: str, annotation_id: str, crop: NDArray[np.uint8]) -> None:
+        """Take a crop, uint8 (wide, wide, 3), to be written with others."""
+        data = encode(crop)
+        row = {
+            "patch_id": f"{annotation_id}@{self._mpp_out!r}", "annotation_id": annotation_id,
+            "dataset": self._dataset, "slide": slide,
+            "size_px": crop.shape[0], "mpp_out": self._mpp_out, "n_bytes": len(data),
+            "created_at": now(), "pixels": data,
+        }  # fmt: skip
+        with self._lock:
+            self._waiting.append(row)
+            self._n_waiting += len(data)
+            is_full = self._n_waiting >= FLUSH_BYTES
+        if is_full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits. A crop that another process kept meanwhile is replaced by the same."""
+        with self._writing:
+            with self._lock:
+                rows, self._waiting, self._n_waiting = self._waiting, [], 0
+            if rows:
+                self._store.merge(PATCHES, pa.Table.from_pylist(rows, schema=LATER[PATCHES]))
+                self.n_kept += len(rows)
+
+
+def slide_jobs(rows: Sequence[Mapping[str, Any]]) -> list[SlideJob]:
+    """Return the reading of some annotations, slide by slide.
+
+    A row has annotation_id, slide, x_l0, y_l0, kind, path, mpp, and `wants`: what each model lacks.
+    """
+    by_slide: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_slide.setdefault(row["slide"], []).append(row)
+    return [
+        SlideJob(
+            slide, mine[0]["path"], None if mine[0]["kind"] == "patch" else mine[0]["mpp"],
+            [Point(r["annotation_id"], r["x_l0"], r["y_l0"], r.get("wants", {})) for r in mine],
+        )
+        for slide, mine in by_slide.items()
+    ]  # fmt: skip
+
+
+def located(store: Store, dataset: str) -> dict[str, dict[str, Any]]:
+    """Return where each usable annotation of a dataset lies, by id: rows for `slide_jobs`."""
+    rows = fetch_rows(
+        connect(store),
+        "select a.annotation_id, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, s.kind, "
+        "s.path, s.mpp, s.status as slide_status from annotations a join slides s "
+        f"using (dataset, slide) where dataset = {literal(dataset)} and a.status = 'ok' "
+        "order by a.slide, a.y_l0, a.x_l0, a.annotation_id",
+    )
+    return {r["annotation_id"]: r for r in rows}
+
+
+def fill(
+    cache: PatchCache,
+    rows: Sequence[Mapping[str, Any]],
+    geometry: PatchGeometry,
+    *,
+    workers: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Read and keep the crops of these annotations (rows of `located`) that are not kept.
+
+    EmbedstoreError naming the slides that could not be read; what was read is kept.
+    """
+    missing = [r for r in rows if r["annotation_id"] not in cache and r["kind"] != "patch"]
+    failed: dict[str, str] = {}
+    done = 0
+    on_progress(0, len(missing))
+    stream = read_ahead(slide_jobs(missing), geometry, workers, cache)
+    try:
+        for slide, read in stream:
+            done += len(read.patches)
+            if read.problem is not None:
+                failed.setdefault(slide, read.problem)
+            on_progress(done, len(missing))
+    finally:
+        stream.close()
+        cache.flush()
+    cache.reload()
+    if failed:
+        said = "; ".join(f"{s}: {why}" for s, why in list(failed.items())[:5])
+        raise EmbedstoreError(
+            f"{len(failed)} slides cannot be read ({said}); mend the files, or run `embedstore "
+            "ingest`: it sets them aside, and a manifest made after that does without"
+        )

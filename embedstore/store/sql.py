@@ -1,0 +1,311 @@
+"""The boundary to DuckDB: SQL views over a store's tables, read only.
+
+Lance tables are scanned in place (projection and simple filters are pushed down); nothing is
+copied and no database file is kept.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedstore.errors import EmbedstoreError
+from embedstore.store.layout import (
+    LATER,
+    TABLES,
+    model_schema,
+    model_table,
+    views_schema,
+    views_table,
+)
+from embedstore.store.store import Store
+
+# An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
+_OFF_SLIDE = "(a.x_l0 < 0 or a.y_l0 < 0 or a.x_l0 >= s.width or a.y_l0 >= s.height)"
+# So does the centre of a patch: it is that of the whole file, whatever size that has.
+_X_L0, _Y_L0 = (
+    f"case when s.kind = 'patch' then s.{size} / 2 else a.{at} end"
+    for size, at in (("width", "x_l0"), ("height", "y_l0"))
+)
+_RUN_COLUMNS = "manifest_id, dataset, scheme, group_by, stratify, where_sql, seed, fold, fraction"
+
+VIEWS: dict[str, str] = {
+    "slides": (
+        "select dataset, slide, case_id, path, width, height, mpp, mpp_source, scanner, status, "
+        "problem, kind, case_source, attributes from _slides"
+    ),
+    "annotations": (
+        "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, "
+        f"{_X_L0} as x_l0, {_Y_L0} as y_l0, "
+        f"a.source_id, case when {_OFF_SLIDE} then 'off-slide' "
+        "when s.status in ('unreadable', 'no-mpp') then s.status else 'ok' end as status, "
+        f"case when {_OFF_SLIDE} then 'the centre lies off the slide' "
+        "when s.status in ('unreadable', 'no-mpp') then s.problem end as problem, "
+        "a.category, a.votes, a.split, s.kind, s.scanner, s.mpp "
+        "from _annotations a join _slides s on s.slide_id = a.dataset || '/' || a.slide"
+    ),
+    "datasets": (
+        "select d.dataset, d.positive_label, coalesce(n.n, 0) as n_annotations, d.source, "
+        "d.created_at, d.mpp, d.classes, d.notes from _datasets d left join "
+        "(select dataset, count(*) as n from _annotations group by 1) n using (dataset)"
+    ),
+    "models": (
+        "select model, arch, dim, pooling, dtype, patch_px, mpp_out, n_params, weights, "
+        "weights_sha256, timm_version, created_at, mean, std, registry_name, parity, torch_version "
+        "from _models"
+    ),
+    "splits": (
+        f"select {_RUN_COLUMNS}, train_domain, val_by, n_train, n_val, n_test, shared_slides, "
+        "shared_cases, overlapping_patches, shared_centres, created_at, split_id from _splits"
+    ),
+    "manifests": " union all ".join(
+        f"select {_RUN_COLUMNS}, train_domain, unnest({role}) as annotation_id, "
+        f"'{role}' as role, split_id from _splits"
+        for role in ("train", "val", "test")
+    ),
+    "results": "select * exclude (result_id) from _results",
+    "probes": "select * from _probes",
+    "patches": (
+        "select annotation_id, dataset, slide, size_px, mpp_out, n_bytes, created_at from _patches"
+    ),
+    "comparisons": "select * exclude (comparison_id) from _comparisons",
+    "predictions": (
+        "select run_id, unnest(annotation_id) as annotation_id, role, label, "
+        "unnest(score) as score from _predictions"
+    ),
+}
+
+
+UNIONS = ("embeddings", "embedding_views")
+"""Views over the tables of all models."""
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection that sees the store's views, pinned to this moment.
+
+    Not to be shared by threads. Each model's table is there under its own name, `embeddings`
+    unites them.
+    """
+    con = connect_to(store, *TABLES)
+    for name, schema in LATER.items():
+        con.register(f"_{name}", store.lance(name) if store.has(name) else schema.empty_table())
+    for view, sql in VIEWS.items():
+        con.execute(f"create view {view} as {sql}")
+    keys = "annotation_id, model, dataset, domain, label, slide"
+    plain = {m: (m, store.lance(model_table(m))) for m in store.models()}
+    _unite(con, "embeddings", keys, plain, model_schema(1))
+    views = {m: (views_name(m), store.lance(views_table(m))) for m in store.viewed_models()}
+    _unite(con, "embedding_views", f"view_id, view, {keys}", views, views_schema(1))
+    return con
+
+
+def connect_to(store: Store, *tables: str) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection that sees some tables, each as _NAME, and no view."""
+    # Without this SQL could name Python variables of ours as if they were tables.
+    con = duckdb.connect(config={"python_enable_replacements": "false"})
+    for table in tables:
+        con.register(f"_{table}", store.lance(table))
+    return con
+
+
+def views_name(model: str) -> str:
+    """Return the SQL name of a model's table of views."""
+    return f"{model}#views"
+
+
+def _unite(
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    columns: str,
+    tables: dict[str, tuple[str, Any]],
+    schema: pa.Schema,
+) -> None:
+    """Make a view of each table under its own name, and `name` over them all, vector FLOAT[]."""
+    parts = []
+    for n, (own_name, table) in enumerate(tables.values()):
+        con.register(f"_{name}_{n}", table)
+        con.execute(f"create view {identifier(own_name)} as select * from _{name}_{n}")
+        parts.append(f"select {columns}, vector::float[] as vector from _{name}_{n}")
+    if not parts:
+        con.register(f"_no_{name}", schema.empty_table())
+        parts.append(f"select {columns}, vector::float[] as vector from _no_{name}")
+    con.execute(f"create view {name} as {' union all '.join(parts)}")
+
+
+def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) -> None:
+    """Raise EmbedstoreError unless the store has a dataset of that name."""
+    known = [r["dataset"] for r in fetch_rows(con, "select dataset from datasets")]
+    if dataset not in known:
+        raise EmbedstoreError(
+            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'} "
+            "(`embedstore add` registers one)"
+        )
+
+
+def identifier(name: str) -> str:
+    """Return name quoted as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return text quoted as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_model_name(
+    name: str, recorded: Iterable[str] = (), *, other: str = "another name with --as NAME"
+) -> None:
+    """Raise EmbedstoreError for a name that would hide a view or, to SQL, equal another model's.
+
+    other is what the message says to choose.
+    """
+    if twin := [r for r in recorded if r != name and r.casefold() == name.casefold()]:
+        raise EmbedstoreError(
+            f"there is a model '{twin[0]}' already, and SQL does not tell it from '{name}'; choose "
+            f"{other}"
+        )
+    folded = name.casefold()
+    taken = folded in VIEWS or folded in UNIONS or folded.endswith(views_name(""))
+    if taken or name.startswith("_") or not name.strip():
+        raise EmbedstoreError(
+            f"'{name}' cannot name a model, since SQL has a view of that name; choose {other}"
+        )
+
+
+def run_sql(store: Store, query: str) -> pa.Table:
+    """Return the rows of one read-only statement over the views.
+
+    Raises EmbedstoreError for SQL with an error, for several statements and for any that writes.
+    """
+    con = connect(store)
+    try:
+        statements = con.extract_statements(query)
+    except duckdb.Error as e:
+        raise _sql_error(e, con) from e
+    if len(statements) != 1:
+        raise EmbedstoreError(f"give one SQL statement, not {len(statements)}")
+    kind = statements[0].type
+    if kind is duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains, so that must be a reading statement, too.
+        inner = re.sub(r"(?is)^\s*explain\s+(analyze\s+)?", "", query, count=1)
+        try:
+            kind = con.extract_statements(inner)[0].type
+        except duckdb.Error as e:
+            raise _sql_error(e, con) from e
+    if kind is not duckdb.StatementType.SELECT:
+        raise EmbedstoreError(
+            f"the store is read only in SQL, {kind.name} is not allowed; "
+            "write results to a file with --output FILE"
+        )
+    return fetch(con, query)
+
+
+def fetch(con: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> pa.Table:
+    """Return a query's rows as an Arrow table; EmbedstoreError where DuckDB refuses it."""
+    try:
+        table = con.sql(query, params=params).to_arrow_table()
+    except duckdb.Error as e:
+        raise _sql_error(e, con) from e
+    except RuntimeError as e:
+        if "interrupted" in str(e):
+            raise KeyboardInterrupt from e
+        raise
+    return table.rename_columns(_unique(table.column_names))
+
+
+def fetch_rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    """Return a query's rows as dicts; EmbedstoreError where DuckDB refuses it."""
+    rows: list[dict[str, Any]] = fetch(con, query).to_pylist()
+    return rows
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        n = seen[name] = seen.get(name, -1) + 1
+        result.append(f"{name}_{n}" if n else name)
+    return result
+
+
+def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> EmbedstoreError:
+    if "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from error
+    hint = ""
+    if isinstance(error, duckdb.CatalogException):
+        models = [r[0] for r in con.execute("select model from _models order by 1").fetchall()]
+        names = [*sorted([*VIEWS, *UNIONS]), *(identifier(m) for m in models)]
+        hint = f"\nviews: {', '.join(names)}"
+    return EmbedstoreError(f"SQL: {str(error).strip()}{hint}")
+
+
+def where_clause(where: str | None) -> str:
+    """Return a condition on the annotations view fit to stand after `and`; EmbedstoreError if not.
+
+    It must be a single expression: what closes a bracket early or starts another statement is
+    refused.
+    """
+    if where is None or not where.strip():
+        return "true"
+    try:
+        # Inside a case no bracket closed early can start a union or another clause.
+        found = duckdb.extract_statements(f"select case when (\n{where}\n) then 1 end")
+    except duckdb.Error as e:
+        raise EmbedstoreError(f"--where '{where}' is no SQL condition: {e}") from e
+    if len(found) != 1:
+        raise EmbedstoreError(f"--where '{where}' must be one SQL condition, without a semicolon")
+    return f"(\n{where}\n)"
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows ready for JSON: times in ISO 8601, values that are no number as None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, Decimal):
+            return int(value) if value == value.to_integral_value() else float(value)
+        if isinstance(value, datetime | date | time):
+            return value.isoformat()
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return value if isinstance(value, str | int | bool | None) else str(value)
+
+    try:
+        rows = table.to_pylist()
+    except (OverflowError, ValueError) as e:
+        raise EmbedstoreError(f"a value has no form in Python ({e}); cast it to text in SQL") from e
+    return [{k: plain(v) for k, v in row.items()} for row in rows]
+
+
+def to_csv(table: pa.Table) -> str:
+    """Return a header and rows with LF line ends; lists as JSON, NULL as nothing."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in to_rows(table):
+        writer.writerow(
+            json.dumps(v) if isinstance(v, list | dict) else "" if v is None else v
+            for v in row.values()
+        )
+    return out.getvalue()
+
+
+def write_parquet(table: pa.Table, sink: Path | Any) -> None:
+    """Write rows as Parquet to a path or a binary stream."""
+    try:
+        pq.write_table(table, sink, compression="zstd")
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as e:
+        raise EmbedstoreError(f"Parquet cannot hold this result ({e}); cast it in SQL") from e

@@ -1,0 +1,243 @@
+"""The boundary to LanceDB: how rows get into a store exactly once, by merges on a table's key."""
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("LANCEDB_LOG", "error")
+
+import lancedb
+import pyarrow as pa
+
+from embedstore.errors import EmbedstoreError
+from embedstore.store.layout import (
+    FORMAT,
+    LATER,
+    LISTS,
+    MODEL_PREFIX,
+    TABLES,
+    VIEWS_PREFIX,
+    model_of_table,
+    model_schema,
+    model_table,
+    views_schema,
+    views_table,
+)
+
+
+def now() -> datetime:
+    """Return the time of writing, UTC without a zone, as all created_at columns hold it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _connect(uri: str) -> Any:
+    try:
+        return lancedb.connect(uri)
+    except (OSError, RuntimeError, ValueError) as e:
+        raise EmbedstoreError(f"the store at {uri} cannot be opened: {e}") from e
+
+
+class Store:
+    """A folder or s3:// prefix of Lance tables. Open with `Store.open`."""
+
+    def __init__(self, uri: str, db: Any) -> None:
+        """Hold an open connection; use `Store.open`."""
+        self.uri, self._db = uri, db
+        self._made: set[str] = set()
+
+    @staticmethod
+    def exists(uri: str) -> bool:
+        """Return whether anything lies at a local path; for s3:// whether there are tables."""
+        if "://" in uri:
+            return bool(Store(uri, _connect(uri)).tables())
+        path = Path(uri)
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+    @classmethod
+    def open(cls, uri: str, *, create: bool = False) -> "Store":
+        """Return the store at uri (a local path or s3://...), made if `create` and not there.
+
+        Raises EmbedstoreError where there is none, or something else lies there.
+        """
+        local = None if "://" in uri else Path(uri)
+        if local is not None and local.is_file():
+            raise EmbedstoreError(f"{uri} is a file, not a store; name a folder with --store")
+        if not cls.exists(uri) and not create:
+            raise EmbedstoreError(
+                f"no store at {uri}; `embedstore add` makes one, --store or EMBEDSTORE_URI names it"
+            )
+        if local is not None and cls.exists(uri) and not any(local.glob("*.lance")):
+            raise EmbedstoreError(
+                f"{uri} holds other files and is no store; name another folder with --store"
+            )
+        store = cls(uri, _connect(uri))
+        tables = store.tables()
+        if "store" not in tables and (not create or any(t not in TABLES for t in tables)):
+            raise EmbedstoreError(f"{uri} is no store of this tool; name another one with --store")
+        if create:
+            store._make(set(tables))
+        store._check_format()
+        return store
+
+    def _make(self, tables: set[str]) -> None:
+        # 'store' comes last: a store killed while being made is completed by the next add.
+        for name in [*(t for t in TABLES if t != "store"), "store"]:
+            if name not in tables:
+                self._create(name, TABLES[name])
+        if not self._open("store").count_rows():
+            self.merge("store", [{"format": str(FORMAT), "created_at": now()}])
+
+    def _check_format(self) -> None:
+        found = self._open("store").to_arrow()["format"].to_pylist()
+        if found != [str(FORMAT)]:
+            raise EmbedstoreError(
+                f"{self.uri} has store format {', '.join(found) or 'none'}, this version reads "
+                f"{FORMAT}; use the version of embedstore that made it"
+            )
+
+    def tables(self) -> list[str]:
+        """Return the names of all tables."""
+        names: list[str] = []
+        token = None
+        while True:
+            page = self._db.list_tables(page_token=token)
+            names += page.tables
+            token = page.page_token
+            if not token:
+                return names
+
+    def models(self) -> list[str]:
+        """Return the models that have a table of embeddings; one being made counts once it is."""
+        return self._models(MODEL_PREFIX)
+
+    def viewed_models(self) -> list[str]:
+        """Return the models that have a table of views."""
+        return self._models(VIEWS_PREFIX)
+
+    def _models(self, prefix: str) -> list[str]:
+        found = ((t, model_of_table(t, prefix)) for t in self.tables())
+        return sorted(m for t, m in found if m is not None and self._is_made(t))
+
+    def _is_made(self, name: str) -> bool:
+        # Listed is also what a process is just making, or was killed while making: a folder without
+        # a version. Making it again completes it. Other faults are told by whoever reads the table.
+        if name not in self._made:
+            try:
+                self._db.open_table(name)
+            except (ValueError, OSError, RuntimeError) as e:
+                return "was not found" not in str(e)
+            self._made.add(name)
+        return True
+
+    def _create(self, name: str, schema: pa.Schema) -> Any:
+        try:
+            return self._db.create_table(name, schema=schema)
+        except (ValueError, OSError, RuntimeError):
+            # Another process may have made it in between; else this fails with the true cause.
+            return self._open(name)
+
+    def _open(self, name: str) -> Any:
+        try:
+            return self._db.open_table(name)
+        except (ValueError, OSError, RuntimeError) as e:
+            raise EmbedstoreError(
+                f"table '{name}' of the store at {self.uri} cannot be read ({e}); restore a "
+                "copy, or name another store with --store"
+            ) from e
+
+    def make_model_table(self, model: str, dim: int) -> None:
+        """Make the table of a model's embeddings if it is not there."""
+        if model not in self.models():
+            self._create(model_table(model), model_schema(dim))
+
+    def make_views_table(self, model: str, dim: int) -> None:
+        """Make the table of a model's views if it is not there."""
+        if model not in self.viewed_models():
+            self._create(views_table(model), views_schema(dim))
+
+    def make(self, name: str) -> None:
+        """Make one of the tables in `LATER` if it is not there."""
+        if not self.has(name):
+            self._create(name, LATER[name])
+
+    def has(self, name: str) -> bool:
+        """Return whether a table is there."""
+        return name in self.tables() and self._is_made(name)
+
+    def merge(
+        self, name: str, rows: list[Mapping[str, Any]] | pa.Table, *, replace: bool = True
+    ) -> int:
+        """Write rows by key in one atomic step and return how many keys were new.
+
+        Rows whose key is there already are replaced, or left alone if not `replace`.
+        """
+        table = self._open(name)
+        if not isinstance(rows, pa.Table):
+            rows = pa.Table.from_pylist(list(rows), schema=table.schema)
+        if not rows.num_rows:
+            return 0
+        merge = table.merge_insert(table.schema.field(0).name)
+        if replace:
+            merge = merge.when_matched_update_all()
+        try:
+            return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
+        except (OSError, RuntimeError, ValueError) as e:
+            raise EmbedstoreError(
+                f"{rows.num_rows} rows could not be written to '{name}' of the store {self.uri}, "
+                f"what was there is unchanged ({e}); check its space and rights, then run again"
+            ) from e
+
+    def update_columns(self, name: str, rows: pa.Table) -> int:
+        """Overwrite some columns, given beside the key, of rows that are there; return how many."""
+        table = self._open(name)
+        schema = pa.schema([table.schema.field(c).remove_metadata() for c in rows.column_names])
+        merge = table.merge_insert(table.schema.field(0).name).when_matched_update_all()
+        return int(merge.execute(rows.cast(schema)).num_updated_rows)
+
+    def delete(self, name: str, key: str, values: list[str]) -> None:
+        """Delete the rows whose key is among values."""
+        table = self._open(name)
+        for i in range(0, len(values), 1000):
+            quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in values[i : i + 1000])
+            table.delete(f"{key} in ({quoted})")
+
+    def lance(self, name: str) -> Any:
+        """Return a table as a Lance dataset pinned to its newest version."""
+        options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
+        return self._open(name).to_lance(**options)
+
+    def nearest(
+        self, model: str, vector: Any, n: int, *, metric: str = "cosine", where: str | None = None
+    ) -> pa.Table:
+        """Return annotation_id and _distance of the n embeddings nearest to a vector, in order.
+
+        Exact: no index is used. metric is cosine or l2, whose _distance LanceDB gives squared;
+        where is a LanceDB condition on the columns of the model's table, applied beforehand.
+        """
+        found = self._open(model_table(model)).search(vector, vector_column_name="vector")
+        found = found.distance_type(metric).bypass_vector_index()
+        if where is not None:
+            found = found.where(where, prefilter=True)
+        return found.limit(n).select(["annotation_id", "_distance"]).to_arrow()
+
+    def compact(self, name: str) -> None:
+        """Merge the small fragments that many writes leave; left for later while others write."""
+        table = self._open(name)
+        if table.stats()["fragment_stats"]["num_fragments"] > 1:
+            try:
+                table.optimize()
+            except RuntimeError as e:
+                if "conflict" not in str(e):
+                    raise
+
+    def stats(self, name: str) -> dict[str, int]:
+        """Return n_rows, n_bytes, n_fragments and version of a table."""
+        table = self._open(name)
+        stats = table.stats()
+        return {
+            "n_rows": stats["num_rows"], "n_bytes": stats["total_bytes"],
+            "n_fragments": stats["fragment_stats"]["num_fragments"], "version": table.version,
+        }  # fmt: skip

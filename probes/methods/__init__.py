@@ -1,0 +1,1 @@
+"""The probes by name, in scikit-learn's grammar."""

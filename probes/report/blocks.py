@@ -1,0 +1,179 @@
+"""What the report's page is made of, before it is a page: sections of blocks, figures as data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from probes.report.data import Entry, Facts
+from probes.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an entry is told from the others: colour and dash by model, marker by method.
+
+    colour indexes plots.COLOURS, None is ink, which end to end alone has.
+    """
+
+    colour: int | None
+    dash: int
+    marker: int
+
+
+N_COLOURS, N_DASHES = 6, 4
+_MARKER_OF = {"uni": 0, "logreg": 1, "knn": 2, "prototype": 3}
+
+
+def styles(facts: Facts) -> dict[Entry, Style]:
+    """Return each entry's style: 24 models differ by colour and dash, methods by marker."""
+    probes = list(dict.fromkeys(e.model for e in facts.entries if not e.is_e2e))
+    trained = [e for e in facts.entries if e.is_e2e]
+    found = {}
+    for e in facts.entries:
+        if e.is_e2e:
+            found[e] = Style(None, trained.index(e) % N_DASHES, 4)
+        else:
+            n = probes.index(e.model)
+            found[e] = Style(n % N_COLOURS, n // N_COLOURS % N_DASHES, _MARKER_OF.get(e.method, 5))
+    return found
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel; low and high its band, bold what is highlighted."""
+
+    name: str
+    style: Style
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    bold: bool = False
+
+
+MAX_BANDS = 8
+"""Lines of a panel with which all bands are shown: more of them hide each other."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. kind: curves (x is a logarithmic n_train) or calibration (a unit square).
+
+    y_from is where the vertical axis begins.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    kind: str
+    y_label: str = ""
+    y_from: float = 0.0
+
+
+@dataclass(frozen=True)
+class MatrixPanel:
+    """A train domain by eval domain matrix, NaN where there is no value; diverging about zero."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+    diverging: bool = False
+
+
+@dataclass(frozen=True)
+class Points:
+    """A scatter of one model: x and y in its two directions, the class each point belongs to."""
+
+    title: str
+    x: Sequence[float]
+    y: Sequence[float]
+    classes: Sequence[str]
+    of: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What is not there, and the command that fills it."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table, shown and in three files."""
+
+    table: Table
+    is_open: bool = True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels shown side by side, and together in an SVG and a PNG file called name."""
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel | MatrixPanel | Points]
+    legend: Sequence[tuple[str, Style]] = ()
+    on_page: bool = True
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A patch as a JPEG data address ("" where none is kept) with what is said of it."""
+
+    image: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Patches in rows, each with a heading."""
+
+    title: str
+    rows: Sequence[tuple[str, Sequence[Shot]]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Widget:
+    """What the page's script draws from data: kind is matrices or map; text stands beside it."""
+
+    kind: str
+    title: str
+    text: str
+    data: Mapping[str, Any]
+
+
+Block = Prose | Missing | TableBlock | Figure | Gallery | Widget
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page."""
+
+    key: str
+    title: str
+    blocks: Sequence[Block]
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page: what stands on top, and its sections."""
+
+    title: str
+    subtitle: str
+    warnings: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section]
+    notes: Sequence[str] = field(default_factory=tuple)

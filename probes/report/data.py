@@ -1,0 +1,290 @@
+"""What the report is made of: recorded results by condition and entry, asked of the store once."""
+
+import functools
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from embedstore.demo.dataset import DOMAINS
+from embedstore.errors import EmbedstoreError
+from embedstore.store import Store
+from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
+from probes.report.published import paper_dataset
+from probes.scores.results import variant_of
+
+E2E = "e2e"
+"""The method of what was trained end to end: see e2e.run, which probes do not import."""
+
+_COLUMNS = (
+    "run_id, manifest_id, dataset, method, params, model, weights, weights_sha256, scheme, "
+    "group_by, stratify, where_sql, target, fold, fraction, train_domain, eval_dataset, "
+    "eval_domain, metric, value, ci_low, ci_high, n_train, n_test, n_pos, seed, state, software, "
+    "created_at"
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How a dataset was split: results of one condition can stand side by side."""
+
+    dataset: str
+    scheme: str
+    group_by: str
+    stratify: str
+    where_sql: str | None
+    seed: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Condition":
+        """Return the condition of a row of results or splits."""
+        return cls(*(row[k] for k in cls.__dataclass_fields__))
+
+    def __str__(self) -> str:
+        """Return it in words, without the dataset; what is as usual is left out."""
+        words = [self.scheme, f"by {self.group_by}"]
+        words += ["stratified by label"] * (self.stratify == "label")
+        words += [f"where {self.where_sql}"] if self.where_sql else []
+        words += [f"seed {self.seed}"] if self.seed != 42 else []
+        return ", ".join(words)
+
+    @property
+    def options(self) -> list[tuple[str, str]]:
+        """Return the options of `probes split` and `run` that ask for it; usual ones left out."""
+        matched = self.scheme.endswith("-size-matched")
+        asked = {"--scheme": self.scheme.removesuffix("-size-matched"), "--group-by": self.group_by,
+                 "--stratify": self.stratify, "--where": self.where_sql or "",
+                 "--seed": str(self.seed)}  # fmt: skip
+        usual = {"--scheme": "monte-carlo", "--group-by": "annotation", "--stratify": "none",
+                 "--where": "", "--seed": "42"}  # fmt: skip
+        given = [(k, v) for k, v in asked.items() if v != usual[k]]
+        return given + [("--size-matched", "")] * matched
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What competes: a model with its weights, and the method by which it is scored."""
+
+    model: str
+    weights: str
+    weights_sha256: str
+    method: str
+    params: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Entry":
+        """Return the entry of a row of results."""
+        return cls(row["model"], row["weights"] or "", row["weights_sha256"] or "", row["method"],
+                   row["params"])  # fmt: skip
+
+    @property
+    def views(self) -> str | None:
+        """The views it was trained on and averaged over, if any."""
+        views: str | None = json.loads(self.params).get("views")
+        return views
+
+    @property
+    def side(self) -> str:
+        """How `probes compare` names it."""
+        variant = variant_of(self.params)
+        return f"{self.method}{f'+{variant}' if variant else ''}:{self.model}"
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its weights are chance's."""
+        return self.weights == "random"
+
+    @property
+    def is_e2e(self) -> bool:
+        """Whether it was trained end to end."""
+        return self.method == E2E
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is recorded of the reported datasets; rows are those of the views.
+
+    results: of each condition's newest manifest; n_superseded counts older manifests by condition.
+    """
+
+    store: Store
+    con: Any
+    datasets: Sequence[dict[str, Any]]
+    domains: Mapping[str, Sequence[str]]
+    labels: Mapping[str, Sequence[str]]
+    models: Mapping[str, dict[str, Any]]
+    results: Sequence[dict[str, Any]]
+    splits: Sequence[dict[str, Any]]
+    comparisons: Sequence[dict[str, Any]]
+    n_superseded: Mapping[Condition, int]
+
+    @functools.cached_property
+    def entries(self) -> list[Entry]:
+        """Every entry with a result, probes by model first, end to end last."""
+        found = {Entry.of(r) for r in self.results}
+        return sorted(found, key=lambda e: (e.is_e2e, e.model, e.method, e.params, e.weights))
+
+    @functools.cached_property
+    def names(self) -> dict[Entry, str]:
+        """What each entry is called: as short as tells it from all others."""
+        methods = {e.method for e in self.entries if not e.is_e2e}
+        short = {e: _short_name(e, len(methods) > 1) for e in self.entries}
+        same: dict[str, list[Entry]] = defaultdict(list)
+        for e, name in short.items():
+            same[name].append(e)
+        return {e: name + ("" if len(same[name]) == 1 else f" [{_distinct(e, same[name])}]")
+                for e, name in short.items()}  # fmt: skip
+
+    def is_demo(self, dataset: str) -> bool:
+        """Return whether a dataset is the generated one of `embedstore demo`."""
+        made = {d.name for d in DOMAINS}
+        mine = {re.sub("[-_]", " ", d) for d in self.domains[dataset]}
+        return bool(mine) and mine <= made
+
+    def about(self, dataset: str) -> str:
+        """Return what a heading must say of a dataset beside its name, "" if nothing."""
+        if self.is_demo(dataset):
+            return "demonstration data, not tissue"
+        return "" if paper_dataset(dataset) else "not the paper's data"
+
+    @functools.cached_property
+    def _by_condition(self) -> dict[tuple[Condition, str, str | None], list[dict[str, Any]]]:
+        found = defaultdict(list)
+        for r in self.results:
+            found[Condition.of(r), r["target"], r["eval_dataset"]].append(r)
+        return dict(found)
+
+    def conditions(
+        self, dataset: str, *, by_domain: bool, target: str = "label"
+    ) -> list[Condition]:
+        """Return the conditions of a dataset that have results, those as in the paper first."""
+        found = [
+            c for (c, of, elsewhere), rows in self._by_condition.items()
+            if c.dataset == dataset and of == target and elsewhere is None
+            and (rows[0]["train_domain"] is not None) == by_domain
+        ]  # fmt: skip
+        return sorted(found, key=lambda c: (c.group_by != "annotation", c.stratify != "none",
+                                            c.where_sql or "", c.seed != 42, str(c)))  # fmt: skip
+
+    def elsewhere(self, dataset: str) -> list[tuple[Condition, str, list[dict[str, Any]]]]:
+        """Return the rows of runs of a dataset that score another one, by condition and dataset."""
+        return [
+            (c, other, rows) for (c, target, other), rows in self._by_condition.items()
+            if c.dataset == dataset and target == "label" and other is not None
+        ]  # fmt: skip
+
+    @functools.cached_property
+    def _compared(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        return {(r["a"], r["b"], r["eval_domain"], *r["run_ids"]): r for r in self.comparisons}
+
+    def comparison(
+        self, a: str, b: str, where: str, rows: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the recorded comparison of a less b made of just these rows' runs, {} if none.
+
+        One of b less a is turned round; one that is older than a run does not count.
+        """
+        ids = sorted({r["run_id"] for r in rows})
+        ran = max(r["created_at"] for r in rows)
+        for one, two, sign in ((a, b, 1), (b, a, -1)):
+            found = self._compared.get((one, two, where, *ids))
+            if found and found["created_at"] > ran:
+                if sign == 1 or found["ci_low"] is None:
+                    return dict(found)
+                return found | {"ci_low": -found["ci_high"], "ci_high": -found["ci_low"]}
+        return {}
+
+    def rows(self, c: Condition, metric: str, target: str = "label") -> list[dict[str, Any]]:
+        """Return the rows of a condition's results on its own dataset."""
+        return [r for r in self._by_condition.get((c, target, None), []) if r["metric"] == metric]
+
+
+def by_entry(rows: Sequence[dict[str, Any]]) -> dict[Entry, list[dict[str, Any]]]:
+    """Return rows of results by entry."""
+    found = defaultdict(list)
+    for r in rows:
+        found[Entry.of(r)].append(r)
+    return dict(found)
+
+
+def gather(store: Store, datasets: Sequence[str]) -> Facts:
+    """Return what is recorded of these datasets, of all where none is named.
+
+    EmbedstoreError for a dataset that is not there, and where there is none at all.
+    """
+    con = connect(store)
+    for name in datasets:
+        check_dataset(store, con, name)
+    known = fetch_rows(con, "select * from datasets order by dataset")
+    if not known:
+        raise EmbedstoreError(f"{store.uri} holds no dataset; `embedstore add` registers one")
+    mine = [d for d in known if not datasets or d["dataset"] in datasets]
+    names = ", ".join(literal(d["dataset"]) for d in mine)
+    counts = fetch_rows(con, "select dataset, domain, label, count(*) as n from annotations where "
+                        f"dataset in ({names}) group by all order by all")  # fmt: skip
+    splits = fetch_rows(
+        con, f"select * from splits where dataset in ({names}) "
+        "order by dataset, scheme, group_by, fraction, train_domain, fold",
+    )  # fmt: skip
+    ids = fetch(con, "select distinct manifest_id from results")["manifest_id"].to_pylist()
+    newest, older = _newest(splits, set(ids))
+    con.register("_shown", fetch(con, f"select unnest({_sql_list(newest)}) as manifest_id"))
+    results = fetch_rows(
+        con, f"select {_COLUMNS} from results join _shown using (manifest_id) "
+        "order by model, method, params, fraction, fold, train_domain, eval_domain, metric",
+    )  # fmt: skip
+    models = fetch_rows(
+        con, "select *, model in (select distinct model from embeddings) as is_embedded from models"
+        " order by model",
+    )  # fmt: skip
+    return Facts(
+        store, con, mine,
+        {d["dataset"]: list(dict.fromkeys(c["domain"] for c in counts
+                                          if c["dataset"] == d["dataset"])) for d in mine},
+        {d["dataset"]: sorted({c["label"] for c in counts if c["dataset"] == d["dataset"]})
+         for d in mine},
+        {m["model"]: m for m in models}, results,
+        [s for s in splits if s["manifest_id"] in newest],
+        fetch_rows(con, "select a, b, eval_domain, ci_low, ci_high, p_value, run_ids, created_at "
+                        "from comparisons join _shown using (manifest_id) where metric = 'auroc' "
+                        "and train_domain is null"),
+        older,
+    )  # fmt: skip
+
+
+def _sql_list(names: Sequence[str]) -> str:
+    return "[" + ", ".join(literal(n) for n in names) + "]::varchar[]"
+
+
+def _newest(
+    splits: Sequence[Mapping[str, Any]], scored: set[str]
+) -> tuple[list[str], dict[Condition, int]]:
+    """Return the newest manifest of each condition, and how many older ones each has.
+
+    One with results goes before one that has none yet.
+    """
+    made: dict[Condition, dict[str, Any]] = defaultdict(dict)
+    for s in splits:
+        mine = made[Condition.of(s)]
+        mine[s["manifest_id"]] = max(s["created_at"], mine.get(s["manifest_id"], s["created_at"]))
+    newest = [max(ids, key=lambda i: (i in scored, ids[i], i)) for ids in made.values()]
+    return newest, {c: len(ids) - 1 for c, ids in made.items() if len(ids) > 1}
+
+
+def _short_name(e: Entry, with_method: bool) -> str:
+    said = ["end to end"] if e.is_e2e else [e.method] if with_method else []
+    said += [f"{e.views} views"] if e.views else []
+    said += ["random weights"] if e.is_random else []
+    return e.model + (f" ({', '.join(said)})" if said else "")
+
+
+def _distinct(e: Entry, others: Sequence[Entry]) -> str:
+    """Return what sets an entry apart from those of the same name."""
+    each = [json.loads(o.params) for o in others]
+    keys = sorted({k for p in each for k in p if len({repr(q.get(k)) for q in each}) > 1})
+    said = [f"{k} {json.loads(e.params).get(k)}" for k in keys]
+    if len({o.weights_sha256 for o in others}) > 1:
+        said.append(f"weights {e.weights_sha256[:8] or 'imported'}")
+    return ", ".join(said)

@@ -1,0 +1,89 @@
+"""The commands that fill a section or repeat a result, quoted for a shell."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probes.report.data import Condition, Entry
+
+_NOT_OPTIONS = {"flip", "adapt"}
+
+
+def command(*words: str) -> str:
+    """Return words as one line that a shell reads as they are."""
+    return shlex.join(words)
+
+
+def run_command(c: Condition, *options: str) -> str:
+    """Return the `probes run` of a condition, with more options."""
+    return command("probes", "run", c.dataset, *flat(c.options), *options)
+
+
+def flat(options: Sequence[tuple[str, str]]) -> list[str]:
+    """Return options and their values as words; a flag has an empty value."""
+    return [w for k, v in options for w in ((k, v) if v else (k,))]
+
+
+def repeat_command(
+    c: Condition, e: Entry, rows: Sequence[Mapping[str, Any]], *, all_domains: bool
+) -> str:
+    """Return the command that makes these results of one condition, entry, target and dataset.
+
+    all_domains: whether they are of every train domain that the condition has.
+    """
+    fractions = sorted({r["fraction"] for r in rows})
+    folds = sorted({r["fold"] for r in rows})
+    domains = sorted({r["train_domain"] for r in rows if r["train_domain"] is not None})
+    options = [("--fraction", _number(f)) for f in fractions if fractions != [1.0]]
+    options += [("--fold", str(f)) for f in folds if folds != list(range(5))]
+    options += [("--train-domain", d) for d in domains if not all_domains]
+    if e.is_e2e:
+        return command("e2e", "run", c.dataset, *flat([*_recipe(e), *c.options, *options]))
+    options += [("--target", r) for r in {r["target"] for r in rows} - {"label"}]
+    options += [("--views", e.views)] if e.views else []
+    options += [
+        ("--eval-dataset", d)
+        for d in sorted({r["eval_dataset"] for r in rows if r["eval_dataset"] is not None})
+    ]
+    who = [("--model", e.model), ("--method", e.method)]
+    return command("probes", "run", c.dataset, *flat([*who, *c.options, *options]))
+
+
+def _recipe(e: Entry) -> list[tuple[str, str]]:
+    """Return the options of `e2e run` that say how an entry was trained."""
+    params = json.loads(e.params)
+    options = [("--backbone", e.model)]
+    options += [("--weights", e.weights)] if _is_given(e.weights) else []
+    options += [("--adapt", str(params["adapt"]))] if params.get("adapt", "full") != "full" else []
+    options += [("--no-flip", "")] if params.get("flip") is False else []
+    return options + [
+        (f"--{k.replace('_', '-')}", f"{v}") for k, v in params.items()
+        if k not in _NOT_OPTIONS and v is not None
+    ]  # fmt: skip
+
+
+def ingest_command(dataset: str, model: Mapping[str, Any]) -> str:
+    """Return the command that makes a model's embeddings of a dataset."""
+    name, origin = model["model"], model["registry_name"] or model["model"]
+    if model["arch"] == "imported":
+        return command("embedstore", "import", dataset, "FILE", "--model", name)
+    words = ["embedstore", "ingest", dataset, "--model", origin]
+    if _is_given(model["weights"] or ""):
+        words += ["--weights", f"{origin}={model['weights']}"]
+    words += ["--as", name] if name != origin else []
+    words += ["--patch-px", str(model["patch_px"])] if model["patch_px"] not in (None, 224) else []
+    words += ["--mpp-out", str(model["mpp_out"])] if model["mpp_out"] not in (None, 0.25) else []
+    words += ["--dtype", model["dtype"]] if model["dtype"] else []
+    return command(*words)
+
+
+def _is_given(weights: str) -> bool:
+    """Return whether weights are not a model's usual ones: a file's name, or random."""
+    return bool(weights) and "@" not in weights and not weights.startswith("package:")
+
+
+def _number(value: float) -> str:
+    """Return a number as short as it reads back the same."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -1,0 +1,94 @@
+"""Each entry beside the best one, split by split, with what `compare` has recorded of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.compare import ranked
+from probes.report.blocks import Block, Missing, TableBlock
+from probes.report.data import Condition, Entry, Facts, by_entry
+from probes.report.repeat import command, flat
+from probes.report.tables import Column, Table, number, real, signed, spread
+from probes.scores.results import where_of
+from probes.scores.statistics import holm
+
+Cells = Mapping[tuple[Any, ...], Mapping[str, Any]]
+
+
+def pairs(facts: Facts) -> list[Block]:
+    """Return the table of pairs, and the commands of those without a p-value."""
+    rows = []
+    for d in facts.datasets:
+        for by_domain in (False, True):
+            for c in facts.conditions(d["dataset"], by_domain=by_domain):
+                rows += _of_condition(facts, c)
+    if not rows:
+        return [Missing("One model alone has no other to be compared with.")]
+    corrected = holm([np.nan if r["p_value"] is None else r["p_value"] for r in rows])
+    for r, p in zip(rows, corrected, strict=True):
+        r["p_holm"] = real(p)
+    columns = [
+        Column("dataset", "dataset"), Column("condition", "split"), Column("where", "test"),
+        Column("a", "best of the most runs"), Column("b", "less the other"),
+        Column("difference", "difference, mean ± SD",
+               lambda r: signed(r["difference"])
+               + spread(r["difference"], r["sd"]).removeprefix(number(r["difference"])),
+               number=True),
+        Column("ci_low", "95% interval", _interval, number=True),
+        Column("p_value", "p", lambda r: number(r["p_value"]), number=True),
+        Column("p_holm", "p, corrected", lambda r: number(r["p_holm"]), number=True),
+        Column("n_higher", "higher in", lambda r: f"{r['n_higher']} of {r['n_shared']}",
+               number=True),
+    ]  # fmt: skip
+    notes = ["AUROC on the same test annotations at the largest fraction that both have; SD over "
+             "splits. Interval and p: slides (or cases, where the split goes by them) resampled "
+             "jointly in all folds, as recorded by probes compare; corrected by Holm for all "
+             "p-values of this table. No p: fewer than half of the resamples hold both labels, or "
+             "it is not recorded."]  # fmt: skip
+    lacks = list(dict.fromkeys(r["command"] for r in rows if not r["is_recorded"]))
+    return [
+        TableBlock(Table("pairs", "Pairs on the same test annotations", columns, rows, notes)),
+        *(Missing("Pairs without a recorded comparison of their present runs:", c) for c in lacks),
+    ]
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = signed(row["ci_low"]), signed(row["ci_high"])
+    return f"{low} to {high}" if low and high else ""
+
+
+def _of_condition(facts: Facts, c: Condition) -> list[dict[str, Any]]:
+    found = by_entry([r for r in facts.rows(c, "auroc") if r["value"] is not None])
+    if len(found) < 2:
+        return []
+    cells = {e: {(r["fraction"], r["fold"], r["train_domain"], r["eval_domain"]): r
+                 for r in rows} for e, rows in found.items()}  # fmt: skip
+    best = ranked({e: {k: r["value"] for k, r in at.items()} for e, at in cells.items()})[0]
+    rows = []
+    for e in (e for e in facts.entries if e in found and e != best):
+        shared = cells[best].keys() & cells[e].keys()
+        top = max((k[0] for k in shared), default=None)
+        here = sorted((k for k in shared if k[0] == top), key=str)
+        for where in sorted({where_of(cells[e][k]) for k in here}):
+            mine = [k for k in here if where_of(cells[e][k]) == where]
+            rows.append(_row(facts, c, best, e, where, [cells[x] for x in (best, e)], mine))
+    return rows
+
+
+def _row(
+    facts: Facts, c: Condition, best: Entry, e: Entry, where: str, cells: Sequence[Cells],
+    keys: Sequence[tuple[Any, ...]],
+) -> dict[str, Any]:  # fmt: skip
+    runs = [each[k] for each in cells for k in keys]
+    less = [cells[0][k]["value"] - cells[1][k]["value"] for k in keys]
+    tested = facts.comparison(best.side, e.side, where, runs)
+    return {
+        "dataset": c.dataset, "condition": str(c), "where": where, "fraction": keys[0][0],
+        "a": facts.names[best], "b": facts.names[e], "difference": float(np.mean(less)),
+        "sd": float(np.std(less, ddof=1)) if len(less) > 1 else None,
+        "ci_low": tested.get("ci_low"), "ci_high": tested.get("ci_high"),
+        "p_value": tested.get("p_value"), "p_holm": None,
+        "n_higher": sum(v > 0 for v in less), "n_shared": len(less), "is_recorded": bool(tested),
+        "command": command("probes", "compare", c.dataset, *flat(c.options)),
+    }  # fmt: skip

@@ -1,0 +1,199 @@
+"""Can I believe it? Leakage, grouping, paired differences, calibration, domain in the embedding."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
+from probes.report.data import Condition, Entry, Facts, by_entry
+from probes.report.predictions import Scores
+from probes.report.repeat import command, run_command
+from probes.report.sections.pairs import pairs
+from probes.report.tables import Column, Table, best_of, number, percent, real, signed, spread
+from probes.scores.metrics import N_BINS
+from probes.scores.results import summarise
+
+AUDIT = {
+    "shared_slides": "on a slide seen in training", "shared_cases": "from a case seen",
+    "overlapping_patches": "overlap a training patch", "shared_centres": "hold a training centre",
+}  # fmt: skip
+
+
+def trust(facts: Facts, scores: Sequence[Scores], styles: Mapping[Entry, Style]) -> Section:
+    """Return the section of everything that says how far the numbers carry."""
+    return Section("trust", "Can I believe it?", [
+        *_leakage(facts), *_grouping(facts), *pairs(facts), *_calibration(facts, scores, styles),
+        *_domain(facts)])  # fmt: skip
+
+
+def _leakage(facts: Facts) -> list[Block]:
+    """Return the audit of each condition's largest fraction, as means over its splits."""
+    by: dict[Condition, list[dict[str, Any]]] = {}
+    for s in facts.splits:
+        by.setdefault(Condition.of(s), []).append(s)
+    rows = []
+    for c, mine in by.items():
+        top = max(s["fraction"] for s in mine)
+        at = [s for s in mine if s["fraction"] == top]
+        row: dict[str, Any] = {"dataset": c.dataset, "condition": str(c), "fraction": top,
+                               "n_splits": len(at)}  # fmt: skip
+        for key in AUDIT:
+            known = [s[key] for s in at if s[key] is not None]
+            row[key] = float(np.mean(known)) if known else None
+        rows.append(row)
+    if not rows:
+        return [Missing("No split is recorded, so there is nothing to audit.",
+                        command("probes", "split", facts.datasets[0]["dataset"]))]  # fmt: skip
+    columns = [Column("dataset", "dataset"), Column("condition", "split"),
+               *(Column(k, head, _share(k), number=True) for k, head in AUDIT.items()),
+               Column("n_splits", "splits", number=True)]  # fmt: skip
+    notes = ["Shares of the test annotations, means over splits at the largest fraction. With "
+             "annotation-level splits test cells lie on slides that training has seen; only splits "
+             "by slide or case measure what a new slide or patient would give."]  # fmt: skip
+    return [
+        TableBlock(Table("leakage", "What training has seen of the test", columns, rows, notes))
+    ]
+
+
+def _share(key: str) -> Any:
+    return lambda r: percent(r[key]) or "unknown"
+
+
+GROUPINGS = ("annotation", "slide", "case")
+
+
+def _grouping(facts: Facts) -> list[Block]:
+    """Return AUROC by how the test set was held apart: annotation, slide or case."""
+    rows: list[dict[str, Any]] = []
+    blocks: list[Block] = []
+    for d in facts.datasets:
+        alike: dict[Condition, dict[str, Condition]] = {}
+        for by_domain in (False, True):
+            for c in facts.conditions(d["dataset"], by_domain=by_domain):
+                key = Condition(**{**vars(c), "group_by": ""})
+                alike.setdefault(key, {})[c.group_by] = c
+        for key, conditions in alike.items():
+            rows += _grouping_rows(facts, key, conditions)
+        there = {g for conditions in alike.values() for g in conditions}
+        if gone := [g for g in GROUPINGS if g not in there]:
+            usual = Condition(d["dataset"], "monte-carlo", "annotation", "none", None, 42)
+            blocks.append(Missing(
+                f"{d['dataset']} has no result on splits by {' or '.join(gone)}.",
+                "\n".join(run_command(Condition(**{**vars(usual), "group_by": g})) for g in gone),
+            ))  # fmt: skip
+    if not rows:
+        return blocks
+    columns = [Column("dataset", "dataset"), Column("condition", "scheme"), Column("name", "model"),
+               *(Column(g, f"by {g}", _mean_sd(g), number=True) for g in GROUPINGS),
+               Column("fall", "change", lambda r: signed(r["fall"]), number=True)]  # fmt: skip
+    notes = ["AUROC at the largest fraction that all groupings have; across domains in domain. "
+             "Change: the strictest grouping less the one by annotation."]  # fmt: skip
+    title = "By annotation, by slide, by case"
+    return [TableBlock(Table("grouping", title, columns, rows, notes)), *blocks]
+
+
+def _mean_sd(key: str) -> Any:
+    return lambda r: spread(r[key], r[f"{key}_sd"])
+
+
+def _grouping_rows(
+    facts: Facts, key: Condition, conditions: Mapping[str, Condition]
+) -> list[dict[str, Any]]:
+    each = {g: by_entry(facts.rows(c, "auroc")) for g, c in conditions.items()}
+    rows = []
+    for e in (e for e in facts.entries if any(e in found for found in each.values())):
+        mine = {g: found[e] for g, found in each.items() if e in found}
+        shared = set.intersection(*({r["fraction"] for r in rs} for rs in mine.values()))
+        if not shared:
+            continue
+        words = [w for w in str(key).split(", ") if w != "by "]
+        row: dict[str, Any] = {"dataset": key.dataset, "condition": ", ".join(words),
+                               "name": facts.names[e], "fraction": max(shared)}  # fmt: skip
+        for g in GROUPINGS:
+            at = [r for r in mine.get(g, []) if r["fraction"] == max(shared)]
+            found = [s for s in summarise(at) if s.where in ("all", "in domain")]
+            row |= {g: found[0].mean if found else None, f"{g}_sd": found[0].sd if found else None}
+        known = [real(row[g]) for g in GROUPINGS]
+        strict = [v for v in known[1:] if v is not None]
+        row["fall"] = strict[-1] - known[0] if strict and known[0] is not None else None
+        rows.append(row)
+    return rows
+
+
+def _calibration(
+    facts: Facts, scores: Sequence[Scores], styles: Mapping[Entry, Style]
+) -> list[Block]:
+    """Return reliability curves, binned by DuckDB from every test prediction."""
+    panels, rows = [], []
+    for s in scores:
+        bins = s.bins()
+        rows += [
+            {
+                "dataset": s.condition.dataset,
+                "condition": str(s.condition),
+                "name": facts.names[e],
+                **b,
+            }
+            for e, mine in bins.items()
+            for b in mine
+        ]
+        panels += [
+            Panel(f"{s.condition.dataset}: {facts.names[e]}", [Line(
+                facts.names[e], styles[e], [b["mean_score"] for b in mine],
+                [b["share_positive"] for b in mine], bold=e.is_e2e)], "calibration",
+                "share that is " + ("positive" if s.positive else "right"))
+            for e, mine in bins.items()
+        ]  # fmt: skip
+    if not rows:
+        return [Missing("There are no predictions to draw calibration curves from.")]
+    columns = [Column("dataset", "dataset"), Column("name", "model"),
+               Column("bin", "bin", number=True), Column("n", "predictions", number=True),
+               Column("mean_score", "mean score", lambda r: number(r["mean_score"]), number=True),
+               Column("share_positive", "share positive (beyond two labels: right)",
+                      lambda r: number(r["share_positive"]), number=True)]  # fmt: skip
+    caption = (f"Test predictions in {N_BINS} bins of equal width: the share that is positive "
+               "against the mean score; beyond two labels of the likeliest label, and the share "
+               "that is right. On the diagonal a probability means what it says. " +
+               "; ".join(f"{s.condition.dataset}: {s.condition}, fraction {s.fraction:g}"
+                         for s in scores) + ".")  # fmt: skip
+    table = Table("calibration", "Calibration, bin by bin", columns, rows)
+    return [Figure("calibration", "Do the probabilities mean what they say?", caption, panels),
+            TableBlock(table, is_open=False)]  # fmt: skip
+
+
+def _domain(facts: Facts) -> list[Block]:
+    """Return how well each embedding tells the domain: runs whose target is the domain."""
+    rows: list[dict[str, Any]] = []
+    blocks: list[Block] = []
+    for d in facts.datasets:
+        n_domains = len(facts.domains[d["dataset"]])
+        conditions = facts.conditions(d["dataset"], by_domain=False, target="domain")
+        if not conditions and n_domains > 1:
+            blocks.append(Missing(
+                f"How much domain the embeddings of {d['dataset']} carry is not measured.",
+                command("probes", "run", d["dataset"], "--target", "domain")))  # fmt: skip
+        for c in conditions:
+            each = {m: by_entry(facts.rows(c, m, "domain")) for m in ("auroc", "balanced_accuracy")}
+            for e, mine in each["auroc"].items():
+                top = max(r["fraction"] for r in mine)
+                row: dict[str, Any] = {"dataset": c.dataset, "condition": str(c), "fraction": top,
+                                       "name": facts.names[e], "n_domains": n_domains,
+                                       "chance": 1 / n_domains}  # fmt: skip
+                for m, found in each.items():
+                    s = summarise([r for r in found.get(e, []) if r["fraction"] == top], m)
+                    row |= {m: s[0].mean if s else None, f"{m}_sd": s[0].sd if s else None}
+                rows.append(row)
+    if not rows:
+        return blocks
+    columns = [Column("dataset", "dataset"), Column("condition", "split"), Column("name", "model"),
+               Column("auroc", "AUROC of the domain", _mean_sd("auroc"), number=True),
+               Column("balanced_accuracy", "balanced accuracy", _mean_sd("balanced_accuracy"),
+                      number=True),
+               Column("chance", "chance", lambda r: number(r["chance"]), number=True)]  # fmt: skip
+    notes = ["A probe that predicts the domain from the embedding. The higher, the more of the "
+             "scanner, the stain or the species a model has kept; bold is the least."]  # fmt: skip
+    less = [{**r, "auroc": None if r["auroc"] is None else -r["auroc"]} for r in rows]
+    best = frozenset(best_of(less, "auroc", ("dataset", "condition")))
+    table = Table("domain", "How much domain an embedding carries", columns, rows, notes, best)
+    return [TableBlock(table), *blocks]

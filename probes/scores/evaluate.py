@@ -1,0 +1,69 @@
+"""From probabilities to results: metrics with intervals, by domain where the scheme says so."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.scores.metrics import Codes, Floats
+from probes.scores.statistics import Estimate, bootstrap
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One eval domain: its metrics, and how many annotations and positives it holds."""
+
+    metrics: dict[str, Estimate]
+    n_test: int
+    n_pos: int | None
+
+
+def evaluate_by(
+    names: Sequence[str] | NDArray[Any], codes: Codes, p: Floats, groups: NDArray[Any], *,
+    cut: float, seed: int, n_resamples: int, partial: bool = False,
+) -> dict[str, Evaluated]:  # fmt: skip
+    """Return the evaluation of each name among `names` (n,), one eval domain an annotation.
+
+    codes (n,), p (n, K), groups (n,): what is resampled for the intervals.
+    """
+    of = np.asarray(names, dtype=object)
+    found = {}
+    for name in sorted(set(of.tolist())):
+        mine = of == name
+        metrics = bootstrap(
+            codes[mine],
+            p[mine],
+            groups[mine].tolist(),
+            cut,
+            seed=seed,
+            n_resamples=n_resamples,
+            partial=partial,
+        )
+        n_pos = int((codes[mine] == 1).sum()) if p.shape[1] == 2 else None
+        found[name] = Evaluated(metrics, int(mine.sum()), n_pos)
+    return found
+
+
+def evaluate_split(
+    row: Mapping[str, Any], codes: Codes, p: Floats, domains: NDArray[Any], groups: NDArray[Any], *,
+    cut: float, n_resamples: int, partial: bool = False,
+) -> dict[str, Evaluated]:  # fmt: skip
+    """Return the evaluation of a split's test rows: by domain where one domain was trained on.
+
+    row is the split's row; codes (n,), p (n, K), domains (n,), groups (n,) of its test annotations.
+    What is resampled follows from the split alone, so methods share replicates.
+    """
+    by = np.full(len(codes), ALL) if row["train_domain"] is None else domains
+    seed = seed_of(row["manifest_id"], row["fold"], row["train_domain"])
+    return evaluate_by(by, codes, p, groups, cut=cut, seed=seed, n_resamples=n_resamples,
+                       partial=partial)  # fmt: skip
+
+
+def seed_of(*parts: object) -> int:
+    """Return a seed from what is resampled, not from who is scored: methods share replicates."""
+    return int(hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:12], 16)

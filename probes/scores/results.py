@@ -1,0 +1,240 @@
+"""Results and predictions: how a run is named, recorded exactly once, and summed up."""
+
+import functools
+import hashlib
+import json
+import platform
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedstore.store import Store, now
+from embedstore.store.sql import connect_to, fetch_rows, literal
+from probes.scores.evaluate import ALL, Evaluated
+from probes.splits.manifests import StoredSplit
+from probes.splits.schemes import is_in_domain
+
+IN, OUT = "in domain", "out of domain"
+"""What the eval domains of runs with train domains are summed up as."""
+
+SOFTWARE = ("scikit-learn", "scipy", "numpy", "duckdb", "pylance")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fit: what it is made of decides its id, and nothing else does."""
+
+    split: StoredSplit
+    method: str
+    params: Mapping[str, Any]
+    model: str
+    weights: str
+    weights_sha256: str | None  # None: the embeddings were imported
+    target: str = "label"
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        """Return 16 hex digits over manifest, method, model with weights, target and split."""
+        row = self.split.row
+        parts = [row["manifest_id"], self.method, json.dumps(dict(self.params), sort_keys=True),
+                 self.model, self.weights_sha256, self.target, row["fold"],
+                 repr(row["fraction"]), row["train_domain"]]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one role: ids, and probabilities float64 (n, K) in the order of `labels`."""
+
+    annotation_ids: Sequence[str] | NDArray[Any]
+    probabilities: NDArray[np.float64]
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is to be recorded of a run: evaluations by eval domain, scores by role, and facts.
+
+    facts go to every row of results; learnt is the run's row of the table of probes, if any.
+    """
+
+    run: Run
+    evaluated: Mapping[str, Evaluated]
+    scores: Mapping[str, Scored]
+    facts: Mapping[str, Any]
+    learnt: Mapping[str, Any] | None = None
+
+
+def recorded_runs(
+    store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
+) -> dict[str, datetime | None]:
+    """Return those of run_ids whose results are recorded, each with the age of its embeddings."""
+    con = connect_to(store, "results")
+    con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
+    sql = (
+        "select run_id, max(embedded_at) as a from _results join _ids using (run_id) where "
+        f"eval_dataset {'is null' if eval_dataset is None else '= ' + literal(eval_dataset)} "
+        "group by 1"
+    )
+    return {r["run_id"]: r["a"] for r in fetch_rows(con, sql)}
+
+
+def record(store: Store, outcomes: Sequence[Outcome]) -> None:
+    """Write runs: what they learnt and predicted first, results last, each in one atomic step.
+
+    So a run that has results is complete; writing it again replaces it.
+    """
+    learnt = [{**o.learnt, "run_id": o.run.run_id} for o in outcomes if o.learnt is not None]
+    store.merge("probes", learnt)
+    store.merge("predictions", [row for o in outcomes for row in _predictions(o)])
+    store.merge("results", [row for o in outcomes for row in _results(o)])
+
+
+def _predictions(o: Outcome) -> list[dict[str, Any]]:
+    return [
+        {"prediction_id": f"{o.run.run_id}/{role}/{label}", "run_id": o.run.run_id,
+         "role": role.partition(":")[0], "label": label, "annotation_id": s.annotation_ids,
+         "score": s.probabilities[:, k].astype(np.float32)}
+        for role, s in o.scores.items()
+        for k, label in enumerate(s.labels)
+        if len(s.labels) > 2 or k == 1  # of two labels the positive one says it all
+    ]  # fmt: skip
+
+
+def _results(o: Outcome) -> list[dict[str, Any]]:
+    run, row = o.run, o.run.split.row
+    same = {
+        **{k: row[k] for k in ("manifest_id", "dataset", "scheme", "group_by", "stratify",
+                               "where_sql", "fold", "fraction", "train_domain", "seed")},
+        "run_id": run.run_id, "method": run.method,
+        "params": json.dumps(dict(run.params), sort_keys=True),
+        "model": run.model, "weights": run.weights, "weights_sha256": run.weights_sha256,
+        "target": run.target, "n_train": row["n_train"], "n_val": row["n_val"],
+        "software": software(), "created_at": now(), **o.facts,
+    }  # fmt: skip
+    dataset = same.get("eval_dataset") or ""
+    return [
+        {**same, "result_id": f"{run.run_id}/{metric}/{dataset}/{domain}", "eval_domain": domain,
+         "metric": metric, "value": known(e.value), "ci_low": known(e.low),
+         "ci_high": known(e.high), "n_test": found.n_test, "n_pos": found.n_pos}
+        for domain, found in o.evaluated.items()
+        for metric, e in found.metrics.items()
+    ]  # fmt: skip
+
+
+def known(value: float) -> float | None:
+    """Return a number for a column, None for NaN: NULL in SQL."""
+    return None if np.isnan(value) else value
+
+
+@functools.cache
+def software() -> str:
+    """Return the versions that decide a number, as JSON."""
+    versions = {name: version(name) for name in SOFTWARE}
+    return json.dumps({"python": platform.python_version(), **versions})
+
+
+def load_results(
+    store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of the results view for these runs, in a stable order."""
+    con = connect_to(store, "results")
+    con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
+    mine = "is null" if eval_dataset is None else f"= {literal(eval_dataset)}"
+    sql = (
+        "select r.* exclude (result_id) from _results r join _ids using (run_id) "
+        f"where r.eval_dataset {mine} "
+        "order by model, method, params, train_domain, fraction, fold, metric, eval_domain"
+    )
+    return fetch_rows(con, sql)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of a table: mean and sample SD of a metric over the n_runs runs that have one.
+
+    low and high are the means of the runs' own bounds: how wide one fold's interval is, not the
+    interval of the mean. NaN out of domain, where a run has several.
+    """
+
+    model: str
+    weights: str
+    method: str
+    fraction: float
+    n_train: int
+    where: str
+    mean: float
+    sd: float
+    low: float
+    high: float
+    n_runs: int
+    n_failed: int
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[Summary]:
+    """Return a line per model, method and fraction; by-domain schemes give in- and out-of-domain.
+
+    Out of domain, a run's value is the mean over its other domains, and mean and SD are over runs,
+    as in Table 2 of the paper. Domains without a value (one label in test) are left out.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for r in rows:
+        # Another dataset has a row over all of it beside those of its domains.
+        if r["metric"] == metric and (r["eval_dataset"] is None or r["eval_domain"] == ALL):
+            key = (r["model"], r["weights"], _method(r), r["fraction"], where_of(r))
+            groups[key].append(r)
+    lines = []
+    for (model, weights, method, fraction, where), members in sorted(groups.items()):
+        by_run: dict[str, list[float]] = defaultdict(list)
+        for r in members:
+            if r["value"] is not None:
+                by_run[r["run_id"]].append(r["value"])
+        values = [float(np.mean(v)) for v in by_run.values()]
+        failed = {r["run_id"] for r in members if r["state"] != "ok"}
+        low, high = (
+            float(np.mean([r[k] for r in members if r[k] is not None] or [np.nan]))
+            if len(members) == len(by_run) else float("nan")
+            for k in ("ci_low", "ci_high")
+        )  # fmt: skip
+        lines.append(Summary(
+            model, weights, method, fraction,
+            n_train=round(float(np.mean([r["n_train"] for r in members]))), where=where,
+            mean=float(np.mean(values)) if values else float("nan"),
+            sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+            low=low, high=high,
+            n_runs=len(values), n_failed=len(failed),
+        ))  # fmt: skip
+    return lines
+
+
+def where_of(r: Mapping[str, Any]) -> str:
+    """Return what a row of results counts for: all, IN, OUT, or on another dataset."""
+    if r["eval_dataset"] is not None:
+        return f"on {r['eval_dataset']}"
+    if r["train_domain"] is None:
+        return ALL
+    return IN if is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"]) else OUT
+
+
+def variant_of(params: str) -> str | None:
+    """Return what tells kinds of one method apart, by its recorded params: views, or adaptation.
+
+    None for the usual kind: embeddings of the patches as they are, or all of a network trained.
+    """
+    known_params = json.loads(params)
+    adapt = known_params.get("adapt")
+    return known_params.get("views") or (None if adapt == "full" else adapt)
+
+
+def _method(r: Mapping[str, Any]) -> str:
+    """Return a method's name, with its variant and target where they are not the usual ones."""
+    variant = variant_of(r["params"])
+    return str(r["method"]) + (f"+{variant}" if variant else "") + (
+        f", target {r['target']}" if r["target"] != "label" else "")  # fmt: skip

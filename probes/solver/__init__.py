@@ -1,0 +1,1 @@
+"""All linear fits of a model at once."""

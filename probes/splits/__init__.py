@@ -1,0 +1,1 @@
+"""Who is in train, validation and test: drawn, audited, stored, exchanged."""

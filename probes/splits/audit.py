@@ -1,0 +1,58 @@
+"""The leakage audit: what a split's train gives away about its test."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from probes.splits.draw import Indices, Split
+
+Floats = NDArray[np.float64]
+
+PATCH_UM = 224 * 0.25
+"""Width of a patch in micrometres, as the audit takes it."""
+
+
+def audit(
+    split: Split, *, slides: Sequence[str], cases: Sequence[str], centres_um: Floats,
+    is_patch: NDArray[np.bool_],
+) -> dict[str, float | None]:  # fmt: skip
+    """Return the shares of the test annotations that train gives something away about.
+
+    Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a
+    train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
+    (slides without mpp are taken as 0.25 um/px). Of what was cropped before, slide and place are
+    unknown, the case where none is recorded: shares are over the test annotations of which they
+    are known, None where of none. All arguments are of the pool's annotations, centres_um (n, 2).
+    """
+    on_slide = ~is_patch[split.test]
+    distance = _nearest_um(slides, centres_um, split.test, split.train[~is_patch[split.train]])
+    in_case = on_slide | np.array([cases[i] != slides[i] for i in split.test], dtype=bool)
+    shares = {
+        "shared_slides": (_shared(slides, split.test, split.train), on_slide),
+        "shared_cases": (_shared(cases, split.test, split.train), in_case),
+        "overlapping_patches": (distance < PATCH_UM, on_slide),
+        "shared_centres": (distance < PATCH_UM / 2, on_slide),
+    }
+    return {k: float(np.mean(v[of])) if of.any() else None for k, (v, of) in shares.items()}
+
+
+def _shared(names: Sequence[str], test: Indices, seen: Indices) -> NDArray[np.bool_]:
+    in_train = {names[i] for i in seen}
+    return np.array([names[i] in in_train for i in test], dtype=bool)
+
+
+def _nearest_um(slides: Sequence[str], centres_um: Floats, test: Indices, seen: Indices) -> Floats:
+    """Return each test centre's Chebyshev distance to the nearest train centre on its slide, um."""
+    by_slide: dict[str, list[int]] = {}
+    for i in seen:
+        by_slide.setdefault(slides[i], []).append(int(i))
+    distance = np.full(len(test), np.inf)
+    slide_of = np.array([slides[i] for i in test])
+    for slide, members in by_slide.items():
+        mine = np.flatnonzero(slide_of == slide)
+        if len(mine):
+            tree = cKDTree(centres_um[members])
+            distance[mine], _ = tree.query(centres_um[test[mine]], p=np.inf)
+    return distance

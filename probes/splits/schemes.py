@@ -1,0 +1,204 @@
+"""Split schemes: what each fold trains and tests on; a new one is a function and a row."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embedstore.errors import EmbedstoreError
+from probes.splits.draw import (
+    ROLES,
+    Indices,
+    InfeasibleError,
+    Pool,
+    Split,
+    cut,
+    draw_order,
+    keyed_order,
+    lacking,
+    subset_size,
+    test_size,
+    with_val,
+)
+
+
+def _checked(pool: Pool, split: Split, members: Indices) -> Split:
+    if len({pool.labels[i] for i in members}) < 2:
+        raise InfeasibleError(f"all {len(members)} annotations have one label")
+    if (label := lacking(pool, split.train)) is not None:
+        raise InfeasibleError(
+            f"too small, its {len(split.train)} training annotations hold fewer than two of "
+            f"'{label}'"
+        )
+    if len({pool.labels[i] for i in split.test}) < 2:
+        raise InfeasibleError(f"too small, its {len(split.test)} test annotations have one label")
+    return split
+
+
+def monte_carlo(
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
+    group_by: str, stratify: str, seed: int,
+) -> Split:  # fmt: skip
+    """Return one fold of Monte Carlo cross-validation; train_domain is not used (None)."""
+    members = np.arange(len(pool.ids), dtype=np.int64)
+    split, _ = cut(pool, members, fold, fraction, group_by=group_by, stratify=stratify,
+                    seed=seed, key="monte-carlo")  # fmt: skip
+    return _checked(pool, split, members)
+
+
+def cross_domain(
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
+    group_by: str, stratify: str, seed: int,
+) -> Split:  # fmt: skip
+    """Return one fold trained on train_domain; test is 20% of it and all other domains."""
+    return _by_domain(
+        pool, fold, fraction, [d == train_domain for d in pool.domains],
+        group_by=group_by, stratify=stratify, seed=seed, key=f"cross-domain|{train_domain}",
+    )  # fmt: skip
+
+
+def size_matched(
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
+    group_by: str, stratify: str, seed: int,
+) -> Split:  # fmt: skip
+    """Return a cross-domain fold whose fractions are of the smallest domain's training pool.
+
+    Of the domains that can train: so that a domain's size does not pass for its nature. The test
+    sets are those of cross-domain.
+    """
+    way: dict[str, Any] = {"group_by": group_by, "stratify": stratify, "seed": seed}
+    whole = [d for d in sorted(set(pool.domains)) if _can_train(pool, fold, d, way)]
+    n_of = Counter(pool.domains)
+    n_pool = min((n_of[d] - test_size(n_of[d]) for d in whole), default=None)
+    return _by_domain(
+        pool, fold, fraction, [d == train_domain for d in pool.domains], n_pool=n_pool,
+        key=f"cross-domain|{train_domain}", **way,
+    )  # fmt: skip
+
+
+def _can_train(pool: Pool, fold: int, domain: str, way: Mapping[str, Any]) -> bool:
+    try:
+        cross_domain(pool, fold, 1.0, domain, **way)
+    except InfeasibleError:
+        return False
+    return True
+
+
+NOT = "not "
+"""How the train domain of leave-one-domain-out begins: what follows is left out."""
+
+
+def leave_one_domain_out(
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
+    group_by: str, stratify: str, seed: int,
+) -> Split:  # fmt: skip
+    """Return one fold trained on all domains but one ("not DOMAIN").
+
+    Tested on 20% of the others, each by itself, and on all of the one left out.
+    """
+    out = str(train_domain).removeprefix(NOT)
+    return _by_domain(
+        pool, fold, fraction, [d != out for d in pool.domains], key=f"leave-one-domain-out|{out}",
+        group_by=group_by, stratify=stratify, seed=seed,
+    )  # fmt: skip
+
+
+def _by_domain(
+    pool: Pool, fold: int, fraction: float, inside: Sequence[bool], *,
+    group_by: str, stratify: str, seed: int, key: str, n_pool: int | None = None,
+) -> Split:  # fmt: skip
+    """Return a fold trained inside some domains and tested on 20% of them and on all others.
+
+    Grouped, annotations elsewhere that share a group with the fold's training pool are in no role.
+    """
+    members = np.flatnonzero(inside).astype(np.int64)
+    split, rest = cut(pool, members, fold, fraction, group_by=group_by, stratify=stratify,
+                      seed=seed, key=key, n_pool=n_pool)  # fmt: skip
+    _checked(pool, split, members)
+    outside = np.flatnonzero(~np.asarray(inside, dtype=bool)).astype(np.int64)
+    if group_by != "annotation":
+        taken = {pool.groups[i] for i in rest}
+        free = np.array([pool.groups[i] not in taken for i in outside.tolist()], dtype=bool)
+        outside = outside[free]
+    return Split(split.train, split.val, np.concatenate((split.test, outside)), split.val_by)
+
+
+def predefined(
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
+    group_by: str, stratify: str, seed: int,
+) -> Split:  # fmt: skip
+    """Return the dataset's own split; a fraction is a prefix of its train rows in the fold's order.
+
+    Rows given as val are val at every fraction; where there are none, val is cut from the prefix.
+    Rows in no split are in no role; train_domain is not used (None).
+    """
+    train, val, test = (_in_split(pool, role) for role in ROLES)
+    _check_given(pool, train, val, test, group_by)
+    order = draw_order(pool, train, stratify, seed, fold, "predefined")
+    subset = order[: subset_size(len(order), fraction)]
+    if len(val):
+        split = Split(subset, val, test, "given")
+    else:
+        names = sorted({pool.groups[i] for i in train})
+        groups = [names[k] for k in keyed_order(names, seed, fold, "predefined", "groups")]
+        split = with_val(pool, subset, test, None if group_by == "annotation" else groups)
+    return _checked(pool, split, np.concatenate((train, val, test)))
+
+
+def _in_split(pool: Pool, role: str) -> Indices:
+    splits = pool.splits or [None] * len(pool.ids)
+    return np.flatnonzero(np.array([s == role for s in splits], dtype=bool)).astype(np.int64)
+
+
+def _check_given(pool: Pool, train: Indices, val: Indices, test: Indices, group_by: str) -> None:
+    """Raise EmbedstoreError where no fraction of a dataset's own split can be used, and why."""
+    way_out = "mend the column split and add the file again, or use another --scheme"
+    for role, members in (("train", train), ("test", test)):
+        if not len(members):
+            raise EmbedstoreError(f"no annotation is in {role}: {way_out}")
+        if len(labels := {pool.labels[i] for i in members}) == 1:
+            (label,) = labels
+            raise EmbedstoreError(
+                f"all {len(members)} annotations in {role} are '{label}', and it takes two labels: "
+                f"{way_out}"
+            )
+    if group_by != "annotation":
+        seen = {pool.groups[i] for i in (*train, *val)}
+        if both := sorted(seen & {pool.groups[i] for i in test}):
+            more = f" and {len(both) - 5} more" if len(both) > 5 else ""
+            raise EmbedstoreError(
+                f"{len(both)} {group_by}s have annotations in train or val and in test: "
+                f"{', '.join(both[:5])}{more}; put each on one side and add the file again, or use "
+                "--group-by annotation and read the audit"
+            )
+
+
+def distinct_folds(scheme: str, pool: Pool, fraction: float, folds: Iterable[int]) -> list[int]:
+    """Return the folds that are worth making: only 0 where all would hold the same annotations."""
+    asked = list(dict.fromkeys(folds))
+    is_one = scheme == "predefined" and fraction == 1 and len(_in_split(pool, "val"))
+    return [0] if is_one and asked else asked
+
+
+Scheme = Callable[..., Split]
+SCHEMES: dict[str, Scheme] = {
+    "monte-carlo": monte_carlo, "cross-domain": cross_domain,
+    "cross-domain-size-matched": size_matched, "leave-one-domain-out": leave_one_domain_out,
+    "predefined": predefined,
+}  # fmt: skip
+
+
+def train_domains(scheme: str, pool: Pool) -> list[str | None]:
+    """Return the train domains of a scheme: one None where it does not train by domain."""
+    domains: list[str | None] = [*sorted(set(pool.domains))]
+    if scheme == "leave-one-domain-out":
+        return [f"{NOT}{d}" for d in domains]
+    return domains if scheme.startswith("cross-domain") else [None]
+
+
+def is_in_domain(scheme: str, train_domain: str, eval_domain: str) -> bool:
+    """Return whether a by-domain split trains on the domain that is evaluated."""
+    if scheme == "leave-one-domain-out":
+        return eval_domain != train_domain.removeprefix(NOT)
+    return eval_domain == train_domain

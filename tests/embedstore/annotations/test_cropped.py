@@ -1,0 +1,260 @@
+"""Pre-cropped patches: both formats, their rows in the store, and what cannot be known of them."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from embedstore.add import AddOptions, add
+from embedstore.annotations.readers import read_annotations
+from embedstore.errors import EmbedstoreError
+from embedstore.ingest.plan import plan, retry_slides
+from embedstore.slides.slide import probe_patch
+from embedstore.store import Store
+from embedstore.store.sql import connect, fetch_rows
+
+
+def query(uri: str, sql: str) -> list[dict]:
+    return fetch_rows(connect(Store.open(uri)), sql)
+
+
+def image(path, size=(96, 80), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(sum(str(path.name).encode()))
+    picture = Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+    picture.convert(mode).save(path)
+    return path
+
+
+def table(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_table_of_patches_in_the_store(tmp_path):
+    for name, size in (("a/1.png", (96, 80)), ("b/1.png", (96, 80)), ("b/2.jpg", (33, 224))):
+        image(tmp_path / "p" / name, size)
+    file = table(tmp_path / "t.csv", "path,label,slide,split,site\na/1.png,mitosis,S1,train,Ulm\n"
+                 "b\\1.png,imposter,S1,test,Bonn\n./b/2.jpg,imposter,S2,,Bonn\n")  # fmt: skip
+    uri = str(tmp_path / "s")
+    report = add(uri, "d", file, AddOptions(slides=tmp_path / "p", domain_from="site"))
+    assert (report.format, report.kind, report.n_annotations, report.n_slides) == (
+        "patches", "patch", 3, 3)  # fmt: skip
+    assert query(uri, "select slide, kind, case_id, width, height, mpp, mpp_source, status, problem "
+                 "from slides order by slide") == [
+        {"slide": s, "kind": "patch", "case_id": c, "width": w, "height": h, "mpp": None,
+         "mpp_source": None, "status": "ok", "problem": None}
+        for s, c, w, h in (("a/1.png", "S1", 96, 80), ("b/1.png", "S1", 96, 80), ("b/2.jpg", "S2", 33, 224))
+    ]  # fmt: skip
+    assert query(uri, "select annotation_id, source_id, x_l0, y_l0, domain, split, status, label "
+                 "from annotations order by 1") == [
+        {"annotation_id": f"d/{s}/patch", "source_id": "patch", "x_l0": x, "y_l0": y, "domain": d,
+         "split": split, "status": "ok", "label": label}
+        for s, x, y, d, split, label in (
+            ("a/1.png", 48, 40, "Ulm", "train", "mitotic figure"),
+            ("b/1.png", 48, 40, "Bonn", "test", "non-mitotic figure"),
+            ("b/2.jpg", 16.5, 112, "Bonn", None, "non-mitotic figure"))
+    ]  # fmt: skip
+    assert report.notes == [
+        "patches by size in pixels: 2 are 96 x 80, 1 are 33 x 224; ingest resizes them to "
+        "--patch-px and stores that it did"
+    ]
+    again = add(uri, "d", file, AddOptions(slides=tmp_path / "p", domain_from="site"))
+    assert (again.n_new, again.notes) == (0, report.notes)
+    assert (
+        add(uri, "e", file, AddOptions(slides=tmp_path / "p", case_from="site")).n_annotations == 3
+    )
+    assert query(uri, "select distinct case_id from slides where dataset = 'e' order by 1") == [
+        {"case_id": "Bonn"}, {"case_id": "Ulm"}]  # fmt: skip
+
+
+def test_a_parquet_table_of_patches_is_the_same_as_csv(tmp_path):
+    columns = {"path": ["a/1.png", "a/2.png"], "label": [1, 0], "case": [7.0, None]}
+    table(tmp_path / "t.csv", "path,label,case\na/1.png,1,7\na/2.png,0,\n")
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = [read_annotations(tmp_path / f"t.{n}") for n in ("csv", "parquet")]
+    assert found[0].annotations == found[1].annotations
+    assert {f.format for f in found} == {"patches"}
+
+
+def test_patches_lie_beside_their_table_where_no_folder_is_named(tmp_path):
+    image(tmp_path / "sub" / "1.png", (224, 224))
+    file = table(tmp_path / "t.csv", "path,label,case\nsub/1.png,mitosis,c\n")
+    report = add(str(tmp_path / "s"), "d", file, AddOptions())
+    assert query(str(tmp_path / "s"), "select status from slides") == [{"status": "ok"}]
+    assert not any("by size" in n for n in report.notes)  # as models take them
+
+
+def test_nothing_known_of_the_case_is_said(tmp_path):
+    image(tmp_path / "1.png")
+    file = table(tmp_path / "t.csv", "path,label\n1.png,mitosis\n")
+    notes = add(str(tmp_path / "s"), "d", file, AddOptions()).notes
+    assert any(
+        "every patch counts as a slide and a case of its own, so splits cannot see" in n
+        for n in notes
+    )
+    assert any("the file names no domain" in n for n in notes)
+
+
+FOLDERS = st.lists(
+    st.tuples(st.sampled_from(["mitosis", "imposter"]), st.sampled_from(["", "c1", "c1/x", "c2"]),
+              st.sampled_from(["1.png", "2.JPEG", "3.tif", "4.webp", "notes.txt", ".5.png"])),
+    min_size=1, max_size=12, unique=True,
+)  # fmt: skip
+SPLIT_NAMES = st.sampled_from([None, ("train", "Validation", "test"), ("training", "dev")])
+
+
+@settings(max_examples=40, deadline=None)
+@given(files=FOLDERS, splits=SPLIT_NAMES)
+def test_folders_a_class_with_or_without_a_split(tmp_path_factory, files, splits):
+    root = tmp_path_factory.mktemp("folder")
+    expected, n_other = {}, 0
+    for k, (label, nested, name) in enumerate(files):
+        split = splits[k % len(splits)] if splits else None
+        relative = "/".join(p for p in (split, label, nested, name) if p)
+        (root / relative).parent.mkdir(parents=True, exist_ok=True)
+        (root / relative).write_bytes(b"")
+        if name.endswith("txt") or name.startswith("."):
+            n_other += 1
+        else:
+            of = {"t": "train", "v": "val", "d": "val"}.get((split or "?").lower()[0])
+            of = "test" if split == "test" else of
+            expected[relative] = (label, of, nested or None)
+    if not expected:
+        with pytest.raises(EmbedstoreError, match="holds no annotations"):
+            read_annotations(root, "imagefolder")
+        return
+    content = read_annotations(root, "imagefolder")
+    assert {
+        a.slide: (a.category, a.split, a.attributes.get("directory")) for a in content.annotations
+    } == expected
+    assert content.kind == "patch"
+    assert bool(n_other) == any(
+        n == f"{n_other} files that are no images were left out" for n in content.notes
+    )
+
+
+def test_an_image_folder_in_the_store(tmp_path):
+    for name in (
+        "mitosis/case1/a.png",
+        "mitosis/case2/a.png",
+        "hard negative/case1/a.png",
+        "loose.png",
+    ):
+        image(tmp_path / "f" / name)
+    uri = str(tmp_path / "s")
+    report = add(uri, "d", tmp_path / "f", AddOptions(case_from="directory"))
+    assert query(uri, "select annotation_id, case_id, label, split from annotations order by 1") == [
+        {"annotation_id": "d/hard negative/case1/a.png/patch", "case_id": "case1",
+         "label": "non-mitotic figure", "split": None},
+        {"annotation_id": "d/mitosis/case1/a.png/patch", "case_id": "case1",
+         "label": "mitotic figure", "split": None},
+        {"annotation_id": "d/mitosis/case2/a.png/patch", "case_id": "case2",
+         "label": "mitotic figure", "split": None},
+    ]  # fmt: skip
+    assert "1 images in no class's folder were left out" in report.notes
+    assert query(uri, "select source from datasets") == [{"source": "f"}]
+
+
+def test_linked_folders_are_followed(tmp_path):
+    image(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "mitosis").symlink_to(tmp_path / "elsewhere")
+    (a,) = read_annotations(tmp_path / "f").annotations
+    assert (a.slide, a.category) == ("mitosis/a.png", "mitosis")
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("path,label,x,y\na.png,m,1,2\n", "column x and y: its rows are points.*--format csv"),
+    ("file,label\na.png,m\n", "needed: path, label"),
+    ("path,label\n/data/a.png,m\n", "line 2: '/data/a.png' must be relative"),
+    ("path,label\nC:\\data\\a.png,m\n", "must be relative"),
+    ("path,label\n../a.png,m\n", "must be relative"),
+    ("path,label\na.png,\n", "line 2: path or label is empty"),
+    ("path,label\na.png,m\na.png,n\n", "has patch twice, as 'n' and as 'm'"),
+    ("path,label,split\na.png,m,train\na.png,m,test\n", "in test and as 'm' in train"),
+    ("path,label,split\na.png,m,nowhere\n", "split holds 'nowhere'"),
+])  # fmt: skip
+def test_broken_tables_of_patches_are_named(tmp_path, text, said):
+    with pytest.raises(EmbedstoreError, match=said):
+        read_annotations(table(tmp_path / "t.csv", text), "patches")
+
+
+def test_slides_only_options_and_mixed_kinds_are_refused(tmp_path):
+    image(tmp_path / "a.png")
+    file = table(tmp_path / "t.csv", "path,label\na.png,mitosis\n")
+    uri = str(tmp_path / "s")
+    with pytest.raises(EmbedstoreError, match="--mpp is for slides"):
+        add(uri, "d", file, AddOptions(mpp=0.25))
+    add(uri, "d", file, AddOptions())
+    points = table(tmp_path / "p.csv", "slide,x,y,label\na.png,1,1,mitosis\n")
+    with pytest.raises(
+        EmbedstoreError, match="a.png is registered in 'd' as a patch, not as a slide"
+    ):
+        add(uri, "d", points, AddOptions())
+
+
+def test_a_glass_slides_row_of_the_slide_table_is_its_patches(tmp_path):
+    for name in ("1.png", "2.png"):
+        image(tmp_path / name)
+    file = table(
+        tmp_path / "t.csv", "path,label,slide\n1.png,mitosis,S1.svs\n2.png,imposter,S2.svs\n"
+    )
+    slides = table(tmp_path / "slides.csv", "slide,scanner\nS1,XR\nS2,CS2\n")
+    uri = str(tmp_path / "s")
+    add(uri, "d", file, AddOptions(slide_table=slides, domain_from="scanner"))
+    assert query(uri, "select slide, domain from annotations order by 1") == [
+        {"slide": "1.png", "domain": "XR"}, {"slide": "2.png", "domain": "CS2"}]  # fmt: skip
+
+
+def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path):
+    folder = tmp_path / "p"
+    deep = image(folder / "deep.png", mode="I;16")
+    image(folder / "good.png")
+    (folder / "bad.png").write_bytes(b"no image at all")
+    rows = "".join(f"{n}.png,{c},c\n" for n, c in
+                   (("good", "mitosis"), ("bad", "imposter"), ("gone", "mitosis"), ("deep", "mitosis")))  # fmt: skip
+    file = table(tmp_path / "t.csv", "path,label,case\n" + rows)
+    uri = str(tmp_path / "s")
+    add(uri, "d", file, AddOptions(slides=folder))
+    status = {r["slide"]: r for r in query(uri, "select * from slides")}
+    assert {s: r["status"] for s, r in status.items()} == {
+        "good.png": "ok", "bad.png": "unreadable", "gone.png": "missing", "deep.png": "unreadable"}  # fmt: skip
+    assert "cannot be read as a patch" in status["bad.png"]["problem"]
+    assert "convert it to RGB" in status["deep.png"]["problem"]
+    (row,) = query(uri, "select * from annotations where slide = 'gone.png'")
+    assert (row["status"], row["x_l0"]) == ("ok", None)
+    image(folder / "bad.png", (64, 64))
+    image(deep, (10, 20))
+    image(folder / "gone.png", (30, 40))
+    retry_slides(Store.open(uri), "d")
+    found = {
+        r["slide"]: r
+        for r in query(uri, "select * from annotations join slides using (dataset, slide)")
+    }
+    assert found["bad.png"]["x_l0"] == 32  # the centre follows from the size that it has now
+    assert (found["deep.png"]["x_l0"], found["deep.png"]["y_l0"]) == (5, 10)
+    assert query(uri, "select distinct status, mpp from slides where slide in ('bad.png', 'deep.png')") == [
+        {"status": "ok", "mpp": None}]  # fmt: skip
+    add(uri, "d", file, AddOptions(slides=folder))  # now its place is known, too
+    todo = plan(Store.open(uri), "d", ["m"])
+    assert {(r["slide"], r["x_l0"], r["y_l0"]) for r in todo.missing} == {
+        ("good.png", 48, 40), ("bad.png", 32, 32), ("deep.png", 5, 10), ("gone.png", 15, 20)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "name"), [
+    ("RGB", "a.png"), ("L", "a.png"), ("P", "a.png"), ("RGBA", "a.webp"), ("CMYK", "a.jpg"),
+    ("1", "a.bmp"), ("RGB", "a.tiff"),
+])  # fmt: skip
+def test_probe_says_what_pillow_says_by_the_header(tmp_path, mode, name):
+    path = image(tmp_path / name, (37, 21), mode)
+    row = probe_patch(path)
+    assert (row["width"], row["height"], row["status"], row["mpp"]) == (37, 21, "ok", None)
+    other = image(tmp_path / f"other-{name}", (37, 22), mode)
+    assert probe_patch(other)["fingerprint"] != row["fingerprint"]
+    assert json.dumps(row)

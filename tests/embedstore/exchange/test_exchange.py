@@ -1,0 +1,385 @@
+"""`export` and `import`: what goes out comes in again bit by bit, and nothing that is not well."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedstore.add import AddOptions, add
+from embedstore.errors import EmbedstoreError
+from embedstore.exchange import export, import_embeddings
+from embedstore.ingest import IngestOptions, ingest
+from embedstore.ingest.plan import recorded_models
+from embedstore.status import status
+from embedstore.store import Store
+from embedstore.store.layout import model_table
+from embedstore.store.sql import connect, fetch_rows
+from probes.run import RunOptions, run
+from probes.splits.manifests import ManifestSpec
+from tests.conftest import bare_store, put_embeddings
+
+FORMATS = ("parquet", "npz")
+RESNET = "timm:test_resnet"
+CELLS = [{"slide": f"{s}.tiff", "source_id": str(n)} for s in "ab" for n in range(4)]
+IDS = [f"d/{c['slide']}/{c['source_id']}" for c in CELLS]
+VECTORS = np.random.default_rng(1).standard_normal((8, 3)).astype(np.float32)
+
+
+def stored(store: Store, model: str) -> dict[str, np.ndarray]:
+    table = store.lance(model_table(model)).to_table()
+    ids = table["annotation_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    return {
+        i: np.array(v, np.float32) for i, v in zip(ids, table["vector"].to_pylist(), strict=True)
+    }
+
+
+def record(store: Store, model: str) -> dict:
+    return recorded_models(store)[model]
+
+
+def write(path: Path, **columns: object) -> Path:
+    """Write a file as others would: Parquet columns or npz arrays."""
+    if path.suffix == ".npz":
+        np.savez(path, **columns)
+    else:
+        pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return bare_store(str(tmp_path / "store"), "d", CELLS)
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=8)
+FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+EXAMPLE = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """A folder for two stores, so that not every example makes its own."""
+    return tmp_path_factory.mktemp("pair")
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data(), dim=st.integers(1, 5))
+def test_round_trip_is_bitwise(pair, data, dim):
+    sources = data.draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
+    cells = [{"slide": f"{len(s) % 2}.tiff", "source_id": s, "domain": s[::-1]} for s in sources]
+    vectors = np.array([data.draw(st.lists(FLOAT32, min_size=dim, max_size=dim)) for _ in cells],
+                       dtype=np.float32)  # fmt: skip
+    n = next(EXAMPLE)
+    here = bare_store(str(pair / "here"), f"d{n}", cells)
+    bare_store(str(pair / "here"), f"e{n}", cells)
+    ids = [f"d{n}/{c['slide']}/{c['source_id']}" for c in cells]
+    others = [f"e{i[1:]}" for i in ids]
+    # Rows of another dataset lie in between and half of them are deleted: places have gaps.
+    mixed = [i for both in zip(others, ids, strict=True) for i in both]
+    put_embeddings(here, f"m{n}", mixed, vectors.repeat(2, axis=0))
+    here.delete(model_table(f"m{n}"), "annotation_id", others[::2])
+    there = bare_store(str(pair / "there"), f"other{n}", cells)
+    for form in FORMATS:
+        file = pair / f"{n}.{form}"
+        assert export(here, f"d{n}", f"m{n}", file).n_rows == len(ids)
+        report = import_embeddings(there, f"other{n}", f"{form}{n}", file)
+        assert (report.n_imported, report.n_lacking, report.dtype) == (len(ids), 0, "float32")
+        found = stored(there, f"{form}{n}")
+        for i, vector in zip(ids, vectors, strict=True):
+            assert found[f"other{i[1:]}"].tobytes() == vector.tobytes()
+        assert record(there, f"{form}{n}") == record(here, f"m{n}") | {"model": f"{form}{n}"}
+
+
+def test_files_hold_what_the_store_holds(store, tmp_path):
+    put_embeddings(store, "m", IDS[::-1][:7], VECTORS[::-1][:7])  # all but the first
+    seen = []
+    report = export(store, "d", "m", tmp_path / "x.parquet", lambda *at: seen.append(at))
+    assert (report.n_rows, report.n_without, report.dim) == (7, 1, 3)
+    assert seen[-1] == (7, 7)
+    export(store, "d", "m", tmp_path / "x.npz")
+    table = pq.read_table(tmp_path / "x.parquet")
+    rows = fetch_rows(connect(store), "select annotation_id, dataset, slide, case_id, domain, label, "
+                      "x_l0, y_l0 from annotations order by annotation_id")[1:]  # fmt: skip
+    assert table.drop_columns("vector").to_pylist() == rows
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 3)
+    np.testing.assert_array_equal(np.stack(table["vector"].to_pylist()), VECTORS[1:])
+    said = json.loads(table.schema.metadata[b"embedstore.model"])
+    model = record(store, "m")
+    assert said == model | {"created_at": model["created_at"].isoformat()}
+    with np.load(tmp_path / "x.npz") as z:
+        assert json.loads(str(z["model_json"])) == said
+        np.testing.assert_array_equal(z["vector"], VECTORS[1:])
+        assert z["vector"].dtype == np.float32
+        for name in table.column_names[:-1]:
+            assert z[name].tolist() == table[name].to_pylist()
+
+
+def test_export_is_whole_or_not_there(store, tmp_path, monkeypatch):
+    put_embeddings(store, "m", IDS, VECTORS)
+    with pytest.raises(EmbedstoreError, match=r"\.parquet or \.npz"):
+        export(store, "d", "m", tmp_path / "x.h5")
+    with pytest.raises(EmbedstoreError, match="cannot be written"):
+        export(store, "d", "m", tmp_path / "none" / "x.npz")
+    (tmp_path / "x.parquet").write_text("old")
+    monkeypatch.setattr("embedstore.exchange.incoming.READ_ROWS", 3)
+
+    def full(done: int, total: int) -> None:
+        if done:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(EmbedstoreError, match="No space left"):
+        export(store, "d", "m", tmp_path / "x.parquet", full)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "x.parquet"]
+    assert (tmp_path / "x.parquet").read_text() == "old"
+
+
+def test_export_of_nothing_names_the_command(store, tmp_path):
+    bare_store(store.uri, "empty", CELLS)
+    put_embeddings(store, "m", IDS, VECTORS)
+    for dataset, model in (("empty", "m"), ("d", "n")):
+        with pytest.raises(EmbedstoreError, match=f"embedstore ingest {dataset} --model {model}"):
+            export(store, dataset, model, tmp_path / "x.npz")
+    with pytest.raises(EmbedstoreError, match="there: d, empty"):
+        export(store, "none", "m", tmp_path / "x.npz")
+    assert not (tmp_path / "x.npz").exists()
+
+
+FIXED = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS.astype(np.float16).ravel()), 3)
+LARGE = pa.array(VECTORS.tolist(), pa.large_list(pa.float64()))
+OTHERS = {
+    "lists.parquet": ({"vector": pa.array(VECTORS.tolist(), pa.list_(pa.float32()))}, "float32"),
+    "large.parquet": ({"embedding": LARGE, "more": list("abcdefgh")}, "float64"),
+    "fixed.parquet": ({"features": FIXED, "x_l0": [None] * 8, "y_l0": [None] * 8}, "float16"),
+    "half.npz": ({"features": VECTORS.astype(np.float16)}, "float16"),
+    "double.npz": ({"embedding": VECTORS.astype(np.float64)}, "float64"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_of_others_are_read(store, tmp_path, name):
+    columns, dtype = OTHERS[name]
+    ids = pa.array(IDS).dictionary_encode() if name == "large.parquet" else IDS
+    ids = np.array([i.encode() for i in IDS]) if name == "half.npz" else ids
+    report = import_embeddings(
+        store, "d", "mine", write(tmp_path / name, annotation_id=ids, **columns)
+    )
+    assert (report.n_imported, report.dtype, report.dim) == (8, dtype, 3)
+    expected = VECTORS.astype(dtype).astype(np.float32)
+    found = stored(store, "mine")
+    np.testing.assert_array_equal([found[i] for i in IDS], expected)
+    said = record(store, "mine")
+    assert said["weights"] == f"imported: {name}"
+    assert [said[k] for k in ("arch", "pooling", "dtype", "dim", "weights_sha256", "patch_px")] == [
+        "imported", "imported", "float32", 3, None, None]  # fmt: skip
+
+
+def spoilt(value: float) -> np.ndarray:
+    vectors = VECTORS.astype(np.float64)
+    vectors[5, 1] = value
+    return vectors
+
+
+RAGGED = [v.tolist() for v in VECTORS[:7]] + [[1.0, 2.0]]
+BAD = {
+    "8 of 8 ids are not of dataset 'd': z0, z1, z2, .*looks like d/a.tiff/0":
+        {"annotation_id": [f"z{n}" for n in range(8)], "vector": VECTORS},
+    "1 of 8 ids are not of dataset 'd': d/a.tiff/9":
+        {"annotation_id": ["d/a.tiff/9", *IDS[1:]], "vector": VECTORS},
+    "1 annotations come more than once: d/a.tiff/1":
+        {"annotation_id": [IDS[1], *IDS[1:]], "vector": VECTORS},
+    "1 annotations come more than once: d/b.tiff/3":
+        {"annotation_id": [*IDS, IDS[7]], "vector": VECTORS[[*range(8), 7]]},
+    "1 vectors hold NaN or infinity: d/b.tiff/1": {"annotation_id": IDS, "vector": spoilt(np.nan)},
+    "1 vectors hold NaN or infinity: d/b.tiff/1 ": {"annotation_id": IDS, "vector": spoilt(np.inf)},
+    "1 vectors hold numbers too large for float32: d/b.tiff/1":
+        {"annotation_id": IDS, "vector": spoilt(1e39)},
+    "it holds no embeddings": {"annotation_id": np.array([], str), "vector": VECTORS[:0]},
+    "1 rows have no annotation_id: row 0": {"annotation_id": ["", *IDS[1:]], "vector": VECTORS},
+    "1 annotations lie elsewhere .*other pixels: d/a.tiff/2": {
+        "annotation_id": IDS, "vector": VECTORS, "x_l0": [100, 101, 102.5, 103, 104, 105, 106, 107.],
+        "y_l0": [200.0] * 8},
+    "must have 'annotation_id' and 'vector' .*it has: id, vector": {"id": IDS, "vector": VECTORS},
+    "must have .*'embedding' or 'features'.*it has: annotation_id, v": {"annotation_id": IDS, "v": VECTORS},
+    "float": {"annotation_id": IDS, "vector": VECTORS.astype(np.int32)},
+}  # fmt: skip
+ONLY_PARQUET = {
+    "1 vectors are not 3 wide as the first: d/b.tiff/3": {"annotation_id": IDS, "vector": RAGGED},
+    "1 rows have no vector: d/b.tiff/3": {"annotation_id": IDS, "vector": [*RAGGED[:7], None]},
+    "1 vectors hold NaN or infinity: d/a.tiff/0":
+        {"annotation_id": IDS, "vector": [[None, 1.0, 2.0], *RAGGED[:6], [1.0, 1.0, 1.0]]},
+    "column 'annotation_id' is int64": {"annotation_id": list(range(8)), "vector": RAGGED},
+    "column 'vector' is double": {"annotation_id": IDS, "vector": [1.0] * 8},
+    "8 rows have no vector": {"annotation_id": IDS, "vector": pa.array([[]] * 8, pa.list_(pa.float32()))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "said"), [
+    *((f, s) for f in FORMATS for s in BAD), *(("parquet", s) for s in ONLY_PARQUET),
+])  # fmt: skip
+def test_a_bad_file_is_refused_and_nothing_is_written(store, tmp_path, form, said):
+    columns = dict({**BAD, **ONLY_PARQUET}[said])
+    if form == "parquet" and isinstance(v := columns.get("vector", columns.get("v")), np.ndarray):
+        kind = pa.list_(pa.from_numpy_dtype(v.dtype))
+        columns["vector" if "vector" in columns else "v"] = pa.array(list(v), kind)
+        columns = {k: pa.array(c, pa.string()) if len(c) == 0 and k != "vector" else c
+                   for k, c in columns.items()}  # fmt: skip
+    tables = store.tables()
+    with pytest.raises(EmbedstoreError, match=said.strip()):
+        import_embeddings(store, "d", "mine", write(tmp_path / f"x.{form}", **columns))
+    assert store.tables() == tables
+    assert fetch_rows(connect(store), "from models") == []
+
+
+def test_all_that_is_wrong_is_told_at_once(store, tmp_path):
+    put_embeddings(store, "mine", IDS, VECTORS)
+    file = write(tmp_path / "x.npz", annotation_id=[*IDS[:7], IDS[0], "q/1", "q/2"],
+                 vector=np.vstack([spoilt(np.nan), VECTORS[:2]]))  # fmt: skip
+    with pytest.raises(EmbedstoreError) as e:
+        import_embeddings(store, "d", "mine", file)
+    for said in ("x.npz was not imported, nothing is written", "1 vectors hold NaN", "q/1, q/2",
+                 "more than once: d/a.tiff/0"):  # fmt: skip
+        assert said in str(e.value)
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("x.parquet", b"PAR1", "cannot be read as Parquet"), ("x.npz", b"PK", "cannot be read as npz"),
+    ("x.npz", b"", "cannot be read as npz"), ("x.pt", b"x", r"\.parquet, \.npz, \.h5"),
+    ("x.parquet", None, "no file or folder"), ("x.h5", b"x", "no file matches a slide"),
+])  # fmt: skip
+def test_what_is_no_file_of_embeddings(store, tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(EmbedstoreError, match=said):
+        import_embeddings(store, "d", "mine", tmp_path / name)
+
+
+def test_npz_is_never_unpickled(store, tmp_path):
+    objects = np.array(IDS, dtype=object)
+    file = write(tmp_path / "x.npz", annotation_id=objects, vector=VECTORS)
+    with pytest.raises(EmbedstoreError, match="save ids as an array of unicode strings"):
+        import_embeddings(store, "d", "mine", file)
+    np.save(tmp_path / "y.npy", VECTORS)
+    (tmp_path / "y.npy").rename(tmp_path / "y.npz")
+    with pytest.raises(EmbedstoreError, match="one array without a name"):
+        import_embeddings(store, "d", "mine", tmp_path / "y.npz")
+
+
+def test_annotations_with_a_problem_are_left_out(store, tmp_path):
+    rows = fetch_rows(connect(store), "from _annotations where source_id = '0'")
+    store.merge("annotations", [r | {"x_l0": -5.0} for r in rows])
+    file = write(tmp_path / "x.npz", annotation_id=IDS[:6], vector=VECTORS[:6])
+    report = import_embeddings(store, "d", "mine", file)
+    assert (report.n_imported, report.n_left_out, report.n_lacking) == (4, 2, 2)
+    assert stored(store, "mine").keys() == {i for i in IDS[:6] if not i.endswith("/0")}
+    file = write(tmp_path / "y.npz", annotation_id=IDS[:1], vector=VECTORS[:1])
+    with pytest.raises(EmbedstoreError, match="every annotation of it has a problem"):
+        import_embeddings(store, "d", "another", file)
+
+
+def test_again_adds_nothing_and_nothing_is_overwritten(store, tmp_path):
+    half = write(tmp_path / "half.npz", annotation_id=IDS[:4], vector=VECTORS[:4])
+    whole = write(tmp_path / "whole.npz", annotation_id=IDS, vector=VECTORS)
+    assert import_embeddings(store, "d", "mine", half).n_imported == 4
+    report = import_embeddings(store, "d", "mine", whole)
+    assert (report.n_imported, report.n_before) == (4, 4)
+    assert report.weights == "imported: half.npz, ..."
+    for file in (half, whole):
+        version = store.stats(model_table("mine"))["version"]
+        again = import_embeddings(store, "d", "mine", file)
+        assert (again.n_imported, again.weights) == (0, "imported: half.npz, ...")
+        assert store.stats(model_table("mine"))["version"] == version
+    other = write(tmp_path / "o.npz", annotation_id=IDS[:3], vector=VECTORS[[0, 2, 1]])
+    with pytest.raises(
+        EmbedstoreError, match="2 annotations have another embedding .*another --model"
+    ):
+        import_embeddings(store, "d", "mine", other)
+    wide = write(tmp_path / "w.npz", annotation_id=IDS, vector=np.zeros((8, 4), np.float32))
+    with pytest.raises(EmbedstoreError, match="4 wide, those of model 'mine' 3"):
+        import_embeddings(store, "d", "mine", wide)
+    np.testing.assert_array_equal([stored(store, "mine")[i] for i in IDS], VECTORS)
+
+
+def test_a_name_stands_for_one_model(store, tmp_path):
+    put_embeddings(store, "m", IDS[:2], VECTORS[:2])
+    export(store, "d", "m", tmp_path / "m.npz")
+    foreign = write(tmp_path / "f.npz", annotation_id=IDS, vector=VECTORS)
+    with pytest.raises(EmbedstoreError, match="does not say what made .*another --model NAME"):
+        import_embeddings(store, "d", "m", foreign)
+    import_embeddings(store, "d", "mine", foreign)
+    with pytest.raises(
+        EmbedstoreError, match="arch imported .asked: a.*under another --model NAME"
+    ):
+        import_embeddings(store, "d", "mine", tmp_path / "m.npz")
+    for name in ("results", "MINE"):
+        with pytest.raises(EmbedstoreError, match="choose another --model NAME"):
+            import_embeddings(store, "d", name, foreign)
+    for wrong, said in (({"dim": 4}, "the file says dim 4"), ({"n_params": "x"}, "cannot be stored"),
+                        ({"created_at": "y"}, "cannot be stored"), (None, "lacks arch")):  # fmt: skip
+        model = {} if wrong is None else record(store, "m") | {"created_at": None} | wrong
+        model |= {"dim": 3} if wrong is None else {}
+        file = write(
+            tmp_path / "r.npz", annotation_id=IDS, vector=VECTORS, model_json=json.dumps(model)
+        )
+        with pytest.raises(EmbedstoreError, match=said):
+            import_embeddings(store, "d", "restored", file)
+    file = write(tmp_path / "r.npz", annotation_id=IDS, vector=VECTORS, model_json="[1]")
+    with pytest.raises(EmbedstoreError, match="no JSON object"):
+        import_embeddings(store, "d", "restored", file)
+
+
+def test_ingest_completes_a_restored_model_and_refuses_an_imported_one(tiny, embedded, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
+    store = Store.open(uri)
+    export(Store.open(embedded), "tiny", RESNET, tmp_path / "x.parquet")
+    some = pq.read_table(tmp_path / "x.parquet").slice(5, 30)
+    pq.write_table(some, tmp_path / "some.parquet")
+    report = import_embeddings(store, "tiny", RESNET, tmp_path / "some.parquet")
+    assert (report.n_imported, report.n_lacking, report.weights) == (30, 18, "random")
+    (model,) = ingest(store, "tiny", [RESNET], IngestOptions()).models
+    assert (model.n_before, model.n_embedded, model.n_left) == (30, 18, 0)
+    mine, original = stored(store, RESNET), stored(Store.open(embedded), RESNET)
+    for i, vector in original.items():
+        np.testing.assert_allclose(mine[i], vector, atol=1e-2)  # the dtype may be bfloat16
+    pq.write_table(some.replace_schema_metadata(None), tmp_path / "bare.parquet")
+    import_embeddings(store, "tiny", "mine", tmp_path / "bare.parquet")
+    options = IngestOptions(name="mine", weights={RESNET: "random"})
+    with pytest.raises(
+        EmbedstoreError, match="'mine' were imported .imported: bare.parquet.*--as NAME"
+    ):
+        ingest(store, "tiny", [RESNET], options)
+
+
+def test_probes_score_a_restored_model_as_the_original(tiny, embedded, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
+    here, there = Store.open(embedded), Store.open(uri)
+    export(here, "tiny", RESNET, tmp_path / "x.npz")
+    import_embeddings(there, "tiny", RESNET, tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as z:
+        np.savez(tmp_path / "bare.npz", annotation_id=z["annotation_id"], embedding=z["vector"])
+    import_embeddings(there, "tiny", "mine", tmp_path / "bare.npz")
+    spec = ManifestSpec("tiny", seed=11)
+    original = run(here, spec, RunOptions(models=[RESNET], folds=[0]))
+    restored = run(there, spec, RunOptions(models=[RESNET, "mine"], folds=[0]))
+    key = ("metric", "eval_domain")
+    values = {m: {tuple(r[k] for k in key): r["value"] for r in restored.rows if r["model"] == m}
+              for m in (RESNET, "mine")}  # fmt: skip
+    expected = {tuple(r[k] for k in key): r["value"] for r in original.rows}
+    assert values[RESNET] == values["mine"] == expected
+    assert {r["run_id"] for r in original.rows} < {r["run_id"] for r in restored.rows}
+    mine = [r for r in restored.rows if r["model"] == "mine"]
+    assert {(r["weights"], r["weights_sha256"]) for r in mine} == {("imported: bare.npz", None)}
+    again = run(there, spec, RunOptions(models=["mine"], folds=[0]))
+    assert (again.n_new, again.n_recorded) == (0, 1)
+    row = next(r for r in status(there, "tiny") if r["model"] == "mine")
+    assert (row["done"], row["missing"], row["weights_sha256"]) == (48, 0, None)

@@ -1,0 +1,280 @@
+"""Weights from the hub: the real client against a server on this machine that speaks its protocol."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save
+
+from tests.conftest import ROOT, call_command, run_command
+
+COMMIT = "a" * 40
+CONTENT = b"some weights"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves ok/model and what lies in `files`, gates gated/model, breaks on broken/model."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        self._answer(body=self.command == "GET")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _answer(self, *, body: bool) -> None:
+        owner = self.path.removeprefix("/api/models/").strip("/").split("/")[0]
+        if owner == "gated":
+            self._send(403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"}, body)
+        elif owner == "broken":
+            self._send(500, b"", {}, body)
+        elif owner != "ok":
+            self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
+        elif self.path.startswith("/api/"):
+            self._send(200, b"{}", {}, body)
+        elif (name := self.path.replace("/resolve/main", "").strip("/")) in self.files:
+            content = self.files[name]
+            tag = hashlib.sha256(content).hexdigest()
+            self._send(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, body)
+        elif owner == "ok" and self.path.endswith("/model/resolve/main/pytorch_model.bin"):
+            self._send(200, CONTENT, {"ETag": '"e1"', "X-Repo-Commit": COMMIT}, body)
+        else:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
+
+    def _send(self, code: int, content: bytes, headers: dict[str, str], body: bool) -> None:
+        self.send_response(code)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def ask(code: str, hub: str, home: Path, offline: bool = False) -> dict:
+    """Run code in a process of its own, since the client reads its settings at import."""
+    env = {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)),
+           "HF_HUB_DISABLE_XET": "1", "PATH": "/usr/bin:/bin", "HOME": str(home)}  # fmt: skip
+    whole = (
+        "import json\nfrom embedstore.models.checkpoints import *\nfrom embedstore.errors import *\n"
+        f"try:\n    said = {code}\nexcept EmbedstoreError as e:\n    said = {{'error': str(e)}}\n"
+        "print(json.dumps(said, default=str))"
+    )
+    done = subprocess.run([sys.executable, "-c", whole], env=env, cwd=ROOT, capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(hub, tmp_path):
+    code = "vars(find_weights('m', 'hub', 'ok/model'))"
+    first = ask(code, hub, tmp_path)
+    assert first["label"] == f"ok/model@{COMMIT}"
+    assert Path(first["path"]).read_bytes() == CONTENT
+    assert ask(code, hub, tmp_path, offline=True) == first
+    assert ask("availability('hub', 'ok/model')", hub, tmp_path, offline=True).startswith("here")
+
+
+@pytest.mark.parametrize(("repository", "said"), [
+    ("gated/model", "gated: accept its terms"),
+    ("none/model", "the hub knows no none/model"),
+])  # fmt: skip
+def test_what_the_hub_refuses_says_the_way_out(hub, tmp_path, repository, said):
+    found = ask(f"vars(find_weights('m', 'hub', '{repository}'))", hub, tmp_path)
+    assert said in found["error"]
+    assert "--weights m=PATH" in found["error"]
+
+
+def test_offline_without_a_copy(hub, tmp_path):
+    found = ask("vars(find_weights('m', 'hub', 'ok/model'))", hub, tmp_path, offline=True)
+    assert "no copy is cached" in found["error"]
+
+
+@pytest.mark.parametrize(("repository", "said"), [
+    ("ok/model", "hub"), ("gated/model", "no: gated"), ("none/model", "no: the hub shows"),
+    ("broken/model", "no: the hub cannot be reached"),
+])  # fmt: skip
+def test_availability_asks_without_fetching(hub, tmp_path, repository, said):
+    assert ask(f"availability('hub', '{repository}')", hub, tmp_path).startswith(said)
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_models_check_offline():
+    rows = {r["model"]: r for r in run_command("embedstore", "models", "check", "--json").json()}
+    assert rows["efficientnet-lite0"]["weights"].startswith("here (package")
+    assert rows["uni"]["weights"].startswith(("no: not cached", "here (in"))
+    assert "--weights MODEL=PATH" in run_command("embedstore", "models", "check").err
+
+
+CONFIG = {
+    "architecture": "test_vit", "num_classes": 0, "num_features": 64, "global_pool": "token",
+    "model_args": {"reg_tokens": 2, "dynamic_img_size": True},
+    "pretrained_cfg": {"mean": [0.7, 0.6, 0.5], "std": [0.2, 0.3, 0.4], "license": "mit",
+                       "input_size": [3, 160, 160], "num_classes": 0},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published() -> torch.nn.Module:
+    """A timm model as its makers put it on the hub: config.json and model.safetensors."""
+    torch.manual_seed(11)
+    network = timm.create_model("test_vit", num_classes=0, **CONFIG["model_args"]).eval()
+    state = {k: v.contiguous() for k, v in network.state_dict().items()}
+    flat = {**CONFIG, **CONFIG["pretrained_cfg"]}
+    del flat["pretrained_cfg"], flat["model_args"]
+    Hub.files = {
+        "ok/net/config.json": json.dumps(CONFIG).encode(),
+        "ok/net/model.safetensors": save(state),
+        "ok/flat/config.json": json.dumps(flat | {"num_classes": 1000}).encode(),
+        "ok/foreign/config.json": json.dumps({"architectures": ["ViTModel"]}).encode(),
+        "ok/wrong/config.json": json.dumps(CONFIG | {"architecture": "test_resnet9"}).encode(),
+        "ok/text/config.json": b"no json",
+    }
+    return network
+
+
+def on_hub(hub: str, home: Path, offline: bool = False) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)),
+            "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+
+
+def add_tiny(tiny, uri: Path) -> None:
+    added = call_command("embedstore", "add", "tiny", "--annotations", tiny.csv, "--slides",
+                        tiny.slides, "--store", uri)  # fmt: skip
+    assert added.code == 0, added.err
+
+
+def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
+    hub, published, tiny, tmp_path
+):
+    from embedstore.slides.patches import PatchGeometry, read_patch
+    from embedstore.slides.slide import Slide
+    from embedstore.store import Store
+    from embedstore.store.sql import connect, fetch_rows
+
+    uri, name = tmp_path / "s", "hf-hub:ok/net"
+    add_tiny(tiny, uri)
+    words = ("embedstore", "ingest", "tiny", "--model", name, "--dtype", "float32", "--json",
+             "--store", uri)  # fmt: skip
+    (row,) = run_command(*words, env=on_hub(hub, tmp_path / "hf")).json()
+    assert (row["embedded"], row["weights"]) == (48, f"ok/net@{COMMIT}")
+    con = connect(Store.open(str(uri)))
+    (model,) = fetch_rows(con, "select * from models")
+    assert (model["arch"], model["dim"], model["pooling"]) == ("test_vit", 64, "timm")
+    assert (model["mean"], model["std"]) == ([0.7, 0.6, 0.5], [0.2, 0.3, 0.4])
+    assert (
+        model["weights_sha256"] == hashlib.sha256(Hub.files["ok/net/model.safetensors"]).hexdigest()
+    )
+    # By hand: the published network on a normalised patch.
+    one = tiny.rows[3]
+    with Slide(tiny.slides / one["slide"]) as slide:
+        patch = read_patch(slide, float(one["x"]), float(one["y"]), 0.25, PatchGeometry())
+    x = (patch / 255.0 - np.array([0.7, 0.6, 0.5])) / np.array([0.2, 0.3, 0.4])
+    with torch.inference_mode():
+        expected = published(torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None])[0]
+    (stored,) = fetch_rows(con, "select vector from embeddings join annotations using (annotation_id) "
+                           f"where annotations.slide = '{one['slide']}' and x_l0 = {one['x']} "
+                           f"and y_l0 = {one['y']}")  # fmt: skip
+    np.testing.assert_allclose(stored["vector"], expected.numpy(), atol=1e-4)
+    # What was fetched serves offline, and what is embedded needs no hub at all.
+    again = run_command(*words, env=on_hub(hub, tmp_path / "hf", offline=True))
+    assert again.json()[0]["embedded"] == 0
+    other = run_command(*words, "--as", "copy", env=on_hub(hub, tmp_path / "hf", offline=True))
+    assert other.json()[0]["embedded"] == 48
+
+
+def test_a_folder_with_its_config_serves_where_there_is_no_hub(published, tiny, tmp_path):
+    uri, folder = tmp_path / "s", tmp_path / "net"
+    add_tiny(tiny, uri)
+    folder.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).write_bytes(Hub.files[f"ok/net/{file}"])
+    for weights in (folder, folder / "model.safetensors"):
+        (row,) = call_command(
+            "embedstore", "ingest", "tiny", "--model", "hf-hub:some/where", "--weights",
+            f"some/where={weights}", "--pooling", "cls+mean", "--json", "--store", uri,
+        ).json()  # fmt: skip
+    assert (row["there_before"], row["embedded"], row["weights"]) == (48, 0, "net")
+    done = call_command("embedstore", "sql", "select dim, pooling, registry_name from models",
+                       "--json", "--store", uri)  # fmt: skip
+    assert done.json() == [
+        {"dim": 128, "pooling": "cls+mean", "registry_name": "hf-hub:some/where"}
+    ]
+
+
+WRONG = {
+    "hf-hub:none/net": "the hub knows no none/net",
+    "hf-hub:gated/net": "gated: accept its terms",
+    "hf-hub:ok/foreign": "is no timm model: its config.json names no 'architecture'",
+    "hf-hub:ok/wrong": "has no architecture 'test_resnet9'",
+    "hf-hub:ok/text": "is no JSON file",
+    "hf-hub:ok/model": "has no config.json",
+    "hf-hub:ok/flat": "has no checkpoint file that is known here",
+    "hf-hub:nowhere": "unknown model 'hf-hub:nowhere'",
+}
+
+INGEST_EACH = """
+import json, sys
+from tests.conftest import call_command
+uri, env, models = json.loads(sys.argv[1])
+words = ("embedstore", "ingest", "tiny", "--store", uri, "--model")
+print(json.dumps({m: vars(call_command(*words, m, env=env)) for m in models}))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(hub, published, tiny, tmp_path_factory) -> dict[str, dict]:
+    """What ingest says of each wrong model, all asked in one process online."""
+    folder = tmp_path_factory.mktemp("wrong")
+    add_tiny(tiny, folder / "s")
+    given = json.dumps([str(folder / "s"), on_hub(hub, folder / "hf"), list(WRONG)])
+    done = subprocess.run([sys.executable, "-c", INGEST_EACH, given], cwd=ROOT, capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("model", WRONG)
+def test_what_is_wrong_with_a_hub_model_is_told(told, model):
+    assert (told[model]["code"], told[model]["out"]) == (1, "")
+    assert WRONG[model] in told[model]["err"]
+
+
+def test_no_space_is_told_with_the_way_out(monkeypatch):
+    import errno
+
+    import huggingface_hub
+
+    from embedstore.errors import EmbedstoreError
+    from embedstore.models.checkpoints import find_weights
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.raises(
+        EmbedstoreError, match=r"No space left on device.*HF_HOME.*--weights m=PATH"
+    ):
+        find_weights("m", "hub", "ok/model")

@@ -1,0 +1,341 @@
+"""`add`: what is registered, what is flagged, and that nothing is half-written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from embedstore.add import AddOptions, add
+from embedstore.errors import EmbedstoreError
+from embedstore.ingest import IngestOptions, ingest
+from embedstore.store import Store
+from embedstore.store.layout import model_table
+from embedstore.store.sql import connect, fetch_rows
+from tests.conftest import write_csv, write_slide
+
+
+def query(uri: str, sql: str) -> list[dict]:
+    return fetch_rows(connect(Store.open(uri)), sql)
+
+
+def test_midogpp_without_any_image(data, tmp_path):
+    uri = str(tmp_path / "s")
+    report = add(uri, "midogpp", data / "midogpp/MIDOG++.json", AddOptions())
+    assert (report.n_annotations, report.n_new, report.n_slides) == (26_286, 26_286, 503)
+    by_domain = query(uri, "select domain, count(*) filter (label = 'mitotic figure') as mf, "
+                      "count(*) filter (label = 'non-mitotic figure') as other, "
+                      "count(distinct slide) as slides from annotations group by 1")  # fmt: skip
+    assert {r["domain"]: (r["mf"], r["other"], r["slides"]) for r in by_domain} == {
+        "human breast cancer": (1721, 2714, 150), "canine lung cancer": (855, 951, 44),
+        "canine lymphosarcoma": (3959, 4257, 55), "human melanoma": (1150, 925, 49),
+        "canine cutaneous mast cell tumor": (2327, 1366, 50),
+        "human neuroendocrine tumor": (639, 1761, 55),
+        "canine soft tissue sarcoma": (1286, 2375, 100),
+    }  # fmt: skip
+    off = query(uri, "select source_id, status from annotations where status != 'ok' order by 1")
+    assert off == [{"source_id": s, "status": "off-slide"} for s in ("15363", "15728")]
+    assert query(uri, "select annotation_id from annotations where source_id = '1'") == [
+        {"annotation_id": "midogpp/001.tiff/1"}
+    ]
+
+
+def test_atypia_with_its_frames(data, tmp_path):
+    uri = str(tmp_path / "s")
+    options = AddOptions(slides=data / "atypia/images")
+    steps = []
+    add(uri, "atypia", data / "atypia/atypia.json", options, lambda *s: steps.append(s))
+    assert steps[-1] == (227, 227)
+    again = add(uri, "atypia", data / "atypia/atypia.json", options)
+    assert (again.n_annotations, again.n_new) == (1214, 0)
+    assert query(uri, "select label, count(*) as n from annotations group by 1 order by 1") == [
+        {"label": "mitotic figure", "n": 485}, {"label": "non-mitotic figure", "n": 729},
+    ]  # fmt: skip
+    (row,) = query(uri, "select count(distinct case_id) as cases, min(mpp) as low, max(mpp) as high, "
+                   "count(*) filter (status = 'ok') as ok from slides")  # fmt: skip
+    assert (row["cases"], row["ok"]) == (8, 227)
+    assert row["low"] == pytest.approx(0.2273, rel=1e-4) == row["high"]
+
+
+def test_real_slides_with_problems_are_set_aside_not_lost(data, tmp_path):
+    wsi, uri = data / "wsi", str(tmp_path / "s")
+    names = sorted(p.name for p in wsi.glob("*.svs"))
+    rows = [{"slide": n, "x": 500 + k, "y": 500, "label": ("mitosis", "imposter")[k % 2]}
+            for n in names for k in range(2)]  # fmt: skip
+    file = write_csv(tmp_path / "a.csv", rows)
+    add(uri, "wsi", file, AddOptions(slides=wsi))
+    found = query(uri, "select slide, status, mpp, problem from slides order by slide")
+    status = {r["slide"]: (r["status"], r["mpp"]) for r in found}
+    assert status == {
+        "broken.svs": ("unreadable", None), "cmu-1-small-region.svs": ("ok", 0.499),
+        "tcga-cr-7395-01a-01-ts1.svs": ("no-mpp", None),
+    }  # fmt: skip
+    assert "--mpp" in next(r["problem"] for r in found if r["status"] == "no-mpp")
+    assert query(uri, "select status, count(*) as n from annotations group by 1 order by 1") == [
+        {"status": "no-mpp", "n": 2}, {"status": "ok", "n": 2}, {"status": "unreadable", "n": 2},
+    ]  # fmt: skip
+    add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25))
+    found = query(
+        uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide"
+    )
+    assert [(r["mpp"], r["mpp_source"]) for r in found] == [(0.499, "slide"), (0.25, "option")]
+    add(uri, "wsi", file, AddOptions())  # told nothing, it keeps what it knows
+    assert query(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
+
+
+def test_slide_table_gives_mpp_scanner_and_domain(tmp_path):
+    (tmp_path / "s").mkdir()
+    write_slide(tmp_path / "s" / "1.tiff", np.zeros((300, 300, 3), np.uint8), mpp=None)
+    file = write_csv(tmp_path / "a.csv", [
+        {"slide": "1.tiff", "x": 5, "y": 6, "label": "mitotic figure"},
+        {"slide": "1.tiff", "x": 9, "y": 9, "label": "hard negative"}])  # fmt: skip
+    (tmp_path / "t.csv").write_text("Slide;mpp;Scanner\n1;0.31;XR\n")
+    uri = str(tmp_path / "store")
+    add(uri, "d", file, AddOptions(slides=tmp_path / "s", slide_table=tmp_path / "t.csv",
+                                   domain_from="scanner"))  # fmt: skip
+    assert query(uri, "select mpp, mpp_source, scanner, domain from annotations join slides "
+                 "using (dataset, slide, mpp, scanner) limit 1") == [
+        {"mpp": 0.31, "mpp_source": "slide table", "scanner": "XR", "domain": "XR"}]  # fmt: skip
+    (tmp_path / "t.csv").write_text("slide,mpp\n1.tiff,310\n")
+    with pytest.raises(EmbedstoreError, match=r"'310'.*um/px"):
+        add(uri, "d", file, AddOptions(slide_table=tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"mpp": 250.0}, "um/px"),
+    ({"mpp": 0.00025}, "um/px"),
+    ({"labels": {"mitosiss": "x"}}, "'mitosiss'.*has: 'mitotic figure'"),
+    ({"positive": "yes"}, "'yes' is no label here; labels: mitotic figure"),
+    ({"domain_from": "organ"}, "no 'organ'.*it has: case, domain"),
+    ({"case_from": "patient"}, "no 'patient'"),
+    ({"domain": "a", "domain_from": "b"}, "not both"),
+    ({"format": "voc"}, "unknown format"),
+])  # fmt: skip
+def test_wrong_options_leave_no_store_behind(tiny, tmp_path, options, said):
+    with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
+        add(str(tmp_path / "s"), "tiny", tiny.csv, AddOptions(**options))
+    assert not (tmp_path / "s").exists()
+
+
+def test_wrong_names_and_folders(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    with pytest.raises(EmbedstoreError, match="cannot name a dataset"):
+        add(uri, "a/b", tiny.csv, AddOptions())
+    with pytest.raises(EmbedstoreError, match="no folder of slides"):
+        add(uri, "a", tiny.csv, AddOptions(slides=tmp_path / "nowhere"))
+    with pytest.raises(EmbedstoreError, match="no slide table"):
+        add(uri, "a", tiny.csv, AddOptions(slide_table=tmp_path / "nowhere"))
+
+
+def test_classes_are_mapped_shown_and_left_out(tmp_path):
+    rows = [{"slide": "a.tiff", "x": k, "y": k, "label": c} for k, c in enumerate("AABBBC")]
+    file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
+    with pytest.raises(EmbedstoreError, match=r"no class .* is known: 'B', 'A', 'C'.*--label"):
+        add(uri, "d", file, AddOptions())
+    with pytest.raises(EmbedstoreError, match="--positive 'a' or --positive 'b'"):
+        add(uri, "d", file, AddOptions(labels={"A": "a", "B": "b"}))
+    report = add(uri, "d", file, AddOptions(labels={"A": "a", "B": "b"}, positive="a"))
+    assert report.classes == {"A": "a", "B": "b", "C": None}
+    assert report.n_annotations == 5
+    assert "1 annotations of class 'C' were left out" in report.notes
+    assert query(uri, "select positive_label, n_annotations from datasets") == [
+        {"positive_label": "a", "n_annotations": 5}]  # fmt: skip
+    three = add(uri, "e", file, AddOptions(labels={"A": "a", "B": "b", "C": "c"}))
+    assert three.n_annotations == 6
+    assert query(uri, "select positive_label from datasets where dataset = 'e'") == [
+        {"positive_label": None}]  # fmt: skip
+
+
+def test_ids_do_not_depend_on_machine_or_order(tiny, tmp_path):
+    rows = write_csv(tmp_path / "b.csv", tiny.rows[::-1])
+    ids = []
+    for n, file in enumerate((tiny.csv, rows)):
+        uri = str(tmp_path / f"s{n}")
+        add(uri, "tiny", file, AddOptions())
+        ids.append(query(uri, "select annotation_id from annotations order by 1"))
+    assert ids[0] == ids[1]
+    assert ids[0][0]["annotation_id"] == "tiny/a0.tiff/1707c69d374b"  # and on another machine
+
+
+def test_changes_reach_the_embeddings(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    rows = [{**r, "id": str(n)} for n, r in enumerate(tiny.rows)]
+    add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
+    options = IngestOptions(weights={"timm:test_resnet": "random"})
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    before = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
+    rows[0]["x"] = "333"  # moved
+    rows[1]["label"] = "mitotic figure"  # relabelled
+    rows[2]["domain"] = "z"
+    report = add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
+    assert any("1 annotations moved" in n for n in report.notes)
+    assert any("2 annotations changed" in n for n in report.notes)
+    after = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
+    gone, relabelled, redomained = (f"d/{rows[k]['slide']}/{k}" for k in range(3))
+    assert before.keys() - after.keys() == {gone}
+    assert (before[relabelled]["label"], after[relabelled]["label"]) == (
+        "non-mitotic figure", "mitotic figure")  # fmt: skip
+    assert after[redomained]["domain"] == "z"
+    assert all(after[k]["vector"] == before[k]["vector"] for k in after)
+    (model,) = ingest(Store.open(uri), "d", ["timm:test_resnet"], options).models
+    assert (model.n_before, model.n_embedded) == (47, 1)
+    (row,) = query(uri, f"select vector from embeddings where annotation_id = '{gone}'")
+    assert row["vector"] != before[gone]["vector"]
+    assert Store.open(uri).stats(model_table("timm:test_resnet"))["n_rows"] == 48
+
+
+def test_centres_must_be_finite(tmp_path):
+    box = [float("nan")] * 4
+    content = {"images": [{"id": 1, "file_name": "a.tiff"}], "categories": [{"id": 1, "name": "mitosis"}],
+               "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}]}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    for format in ("auto", "midog", "coco"):
+        with pytest.raises(EmbedstoreError, match="no finite centre"):
+            add(str(tmp_path / "s"), "d", tmp_path / "a.json", AddOptions(format=format))
+
+
+def test_a_slide_has_one_case(tmp_path):
+    rows = [{"slide": "a", "x": k, "y": 1, "label": "mitosis", "case": f"c{k}"} for k in range(2)]
+    with pytest.raises(EmbedstoreError, match="a slide has one case"):
+        add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
+
+
+def vectors(uri: str) -> dict[str, list[float]]:
+    return {r["annotation_id"]: r["vector"] for r in query(uri, "select * from embeddings")}
+
+
+@pytest.mark.parametrize("change", ["mpp", "file"])
+def test_another_scale_or_file_drops_the_embeddings_of_its_slides(tmp_path, change):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for name in ("a.tiff", "b.tiff"):
+        pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
+        # Only a.tiff depends on --mpp: b.tiff says its own.
+        write_slide(folder / name, pixels, mpp=None if name == "a.tiff" else 0.25)
+    rows = [{"slide": f"{'ab'[k % 2]}.tiff", "x": 150 + k, "y": 200, "label": ("mitosis", "imposter")[k % 3 == 0]}
+            for k in range(20)]  # fmt: skip
+    file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
+    add(uri, "d", file, AddOptions(slides=folder, mpp=0.25))
+    options = IngestOptions(weights={"timm:test_resnet": "random"})
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    before = vectors(uri)
+    add(uri, "d", file, AddOptions(slides=folder))  # the same again: nothing is dropped
+    assert vectors(uri) == before
+    if change == "file":
+        write_slide(
+            folder / "a.tiff", rng.integers(0, 255, (400, 400, 3), dtype=np.uint8), mpp=None
+        )
+    report = add(uri, "d", file, AddOptions(slides=folder, mpp=0.5 if change == "mpp" else 0.25))
+    assert any(
+        "10 annotations moved (1 slides with another file or mpp)" in n for n in report.notes
+    )
+    assert {i.split("/")[1] for i in vectors(uri)} == {"b.tiff"}
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    after = vectors(uri)
+    assert after.keys() == before.keys()
+    assert all((after[i] == before[i]) == ("b.tiff" in i) for i in after)
+
+
+def test_a_folder_that_moved_drops_nothing(tiny, tmp_path):
+    import shutil
+
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions(slides=tiny.slides))
+    options = IngestOptions(weights={"timm:test_resnet": "random"})
+    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
+    before = vectors(uri)
+    shutil.copytree(tiny.slides, tmp_path / "elsewhere")
+    add(uri, "d", tiny.csv, AddOptions(slides=tmp_path / "elsewhere"))
+    assert vectors(uri) == before
+    assert {"elsewhere"} == {
+        r["path"].split("/")[-2] for r in query(uri, "select path from slides")
+    }
+
+
+def test_one_file_name_in_two_folders_is_refused(tmp_path):
+    rows = [{"path": f"{d}/s.png", "x": 1, "y": k, "label": "mitosis"} for k, d in enumerate("ab")]
+    with pytest.raises(EmbedstoreError, match="have one file name"):
+        add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
+
+
+def test_a_slide_keeps_its_case_across_files(tmp_path):
+    uri = str(tmp_path / "s")
+    for n, said in ((0, None), (1, "registered in case 'c0'")):
+        rows = [
+            {"slide": "a", "x": n, "y": k, "label": "mitosis", "case": f"c{n}"} for k in range(2)
+        ]
+        file = write_csv(tmp_path / f"{n}.csv", rows)
+        if said is None:
+            add(uri, "d", file, AddOptions())
+        else:
+            with pytest.raises(EmbedstoreError, match=said):
+                add(uri, "d", file, AddOptions())
+    rows = [{"slide": "a", "x": 0, "y": k, "label": "mitosis", "case": "c9"} for k in range(2)]
+    add(uri, "d", write_csv(tmp_path / "0.csv", rows), AddOptions())  # all of it: corrected
+    assert query(uri, "select distinct case_id from annotations") == [{"case_id": "c9"}]
+
+
+def test_what_a_shorter_file_no_longer_names_stays_and_is_told(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions())
+    report = add(uri, "d", write_csv(tmp_path / "a.csv", tiny.rows[:40]), AddOptions())
+    assert "8 annotations registered before are not in this file; they stay" in report.notes
+
+
+def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(tmp_path, data):
+    import shutil
+
+    for name in ("a.tiff", "b.tiff"):
+        write_slide(tmp_path / name, np.zeros((300, 300, 3), np.uint8), mpp=None)
+    good = (tmp_path / "a.tiff").read_bytes()
+    shutil.copy(data / "wsi/broken.svs", tmp_path / "a.tiff")
+    uri = str(tmp_path / "s")
+    for name, options in (("a", {"mpp": 0.4}), ("b", {})):
+        rows = [{"slide": f"{name}.tiff", "x": 9, "y": 9, "label": "mitosis"}]
+        file = write_csv(tmp_path / f"{name}.csv", rows)
+        add(uri, "d", file, AddOptions(slides=tmp_path, **options))
+    found = {r["slide"]: (r["status"], r["mpp"]) for r in query(uri, "select * from slides")}
+    assert found == {"a.tiff": ("unreadable", 0.4), "b.tiff": ("ok", 0.4)}
+    (tmp_path / "a.tiff").write_bytes(good)
+    ingest(
+        Store.open(uri), "d", ["timm:test_resnet"], IngestOptions(weights={"test_resnet": "random"})
+    )
+    assert query(uri, "select status, mpp from slides where slide = 'a.tiff'") == [
+        {"status": "ok", "mpp": 0.4}]  # fmt: skip
+
+
+def test_the_positive_label_is_not_changed_under_recorded_results(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions())
+    with pytest.raises(EmbedstoreError, match="recorded as 'mitotic figure'"):
+        add(uri, "d", tiny.csv, AddOptions(positive="non-mitotic figure"))
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("a.csv", "slide,x,y,label\na,1,2\n"),
+    ("a.csv", "slide,x,y,label,width\na,1,2,mitosis,1e999\n"),
+    ("a.csv", "slide,x,y,label\n,1,2,mitosis\n"),
+    ("a.json", '{"images":[{"id":1,"file_name":"a","width":"abc"}],"categories":[{"id":1,"name":"mitosis"}],'
+     '"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[0,0,50,50]}]}'),
+])  # fmt: skip
+def test_malformed_rows_are_told_and_make_no_store(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(EmbedstoreError, match=name):
+        add(str(tmp_path / "s"), "d", tmp_path / name, AddOptions())
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_slide_table_in_another_encoding(tiny, tmp_path):
+    (tmp_path / "t.csv").write_bytes("slide,scanner\na0.tiff,Müller\n".encode("latin-1"))
+    with pytest.raises(EmbedstoreError, match="UTF-8"):
+        add(str(tmp_path / "s"), "d", tiny.csv, AddOptions(slide_table=tmp_path / "t.csv"))
+
+
+def test_a_new_mapping_asks_again_which_label_is_positive(tiny, tmp_path):
+    uri = str(tmp_path / "s")
+    add(uri, "d", tiny.csv, AddOptions())
+    labels = {"mitotic figure": "zebra", "non-mitotic figure": "apple"}
+    with pytest.raises(EmbedstoreError, match="which of the two labels"):
+        add(uri, "d", tiny.csv, AddOptions(labels=labels))
+    add(uri, "d", tiny.csv, AddOptions(labels=labels, positive="apple"))
+    assert query(uri, "select positive_label from datasets") == [{"positive_label": "apple"}]

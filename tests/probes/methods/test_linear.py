@@ -1,0 +1,294 @@
+"""The probes: objectives against plain minimisers, a published recipe and scikit-learn."""
+
+import math
+from unittest import SkipTest
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from probes.methods.linear import C_GRID, LogRegProbe, Task, UniProbe, fit_many
+from probes.solver.softmax import cross_entropy
+
+
+def data(n=200, d=120, k=2, seed=0, signal=3.0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, k, n)
+    X = rng.normal(size=(n, d)) + signal * np.eye(k, d)[y] + 0.5
+    return X.astype(np.float32), y
+
+
+def objective(W: np.ndarray, b: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
+    """The formula of protocol.md, row by row in plain Python floats."""
+    k, d = W.shape
+    total = 0.0
+    for x, label in zip(X.astype(float), y, strict=True):
+        z = [sum(w * v for w, v in zip(W[c], x, strict=True)) + b[c] for c in range(k)]
+        top = max(z)
+        total += math.log(sum(math.exp(v - top) for v in z)) + top - z[label]
+    C = d * k / 100
+    return total / len(X) + (1 / C) * 0.5 * math.sqrt(float((W**2).sum()))
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_the_objective_is_the_formula_and_its_minimum(k):
+    X, y = data(k=k)
+    probe = UniProbe().fit(X, y)
+    assert probe.cost_ == X.shape[1] * k / 100
+    assert probe.objective_ == pytest.approx(
+        objective(probe.coef_, probe.intercept_, X, y), rel=1e-9
+    )
+    assert probe.converged_
+
+    assert not probe.collapsed_
+
+    # A plain minimiser that shares no code: no gradient given, started elsewhere.
+    def flat(p):
+        W, b = p[: k * 120].reshape(k, 120), p[k * 120 :]
+        z = X.astype(float) @ W.T + b
+        loss = np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y])
+        return loss + (100 / (120 * k)) * 0.5 * np.sqrt((W**2).sum())
+
+    start = np.random.default_rng(1).normal(size=k * 121) * 0.02
+    found = minimize(flat, start, method="L-BFGS-B", options={"maxfun": 10**6, "ftol": 1e-12})
+    assert probe.objective_ <= found.fun + 1e-9
+    assert found.fun == pytest.approx(probe.objective_, rel=1e-5)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(40, 164, 2), (500, 164, 2), (300, 120, 4)])
+def test_unis_own_recipe_finds_the_same(n, d, k):
+    """torch LBFGS with strong Wolfe over nn.Linear from zero, as UNI's public code has it."""
+    X, y = data(n, d, k, signal=2.0)
+    linear = torch.nn.Linear(d, k).double()
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.zeros_(linear.bias)
+    optimiser = torch.optim.LBFGS(linear.parameters(), max_iter=1000, history_size=100,
+                                  line_search_fn="strong_wolfe", tolerance_grad=1e-7,
+                                  tolerance_change=1e-9)  # fmt: skip
+    inputs, targets = torch.from_numpy(X).double(), torch.from_numpy(y)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
+        loss = loss + (1 / (d * k / 100)) * 0.5 * linear.weight.norm(p=2)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    theirs = closure().item()
+    probe = UniProbe().fit(X, y)
+    assert not probe.collapsed_
+    assert probe.objective_ == pytest.approx(theirs, rel=1e-6)
+    assert probe.objective_ <= theirs * (1 + 1e-9)
+    with torch.no_grad():
+        p = linear(inputs).softmax(1).numpy()
+    np.testing.assert_allclose(probe.predict_proba(X), p, atol=2e-3)
+
+
+def test_scikit_learn_at_the_matching_c():
+    X, y = data(400, 130, signal=1.5)
+    probe = UniProbe().fit(X, y)
+    v = probe.coef_[1] - probe.coef_[0]
+    # Where the gradients of ||v|| / (2 sqrt(2) C) and of ||v||^2 / (2 n C_sk) agree.
+    c_sk = 2 * math.sqrt(2) * np.linalg.norm(v) * probe.cost_ / len(X)
+    sk = LogisticRegression(C=c_sk, tol=1e-10, max_iter=10_000).fit(X.astype(float), y)
+    np.testing.assert_allclose(v, sk.coef_[0], atol=2e-4)
+    ours, theirs = probe.predict_proba(X)[:, 1], sk.predict_proba(X.astype(float))[:, 1]
+    assert roc_auc_score(y, ours) == pytest.approx(roc_auc_score(y, theirs), abs=1e-4)
+
+
+def test_two_classes_are_antisymmetric():
+    X, y = data()
+    probe = UniProbe().fit(X, y)
+    np.testing.assert_allclose(probe.coef_[0], -probe.coef_[1], atol=1e-6)
+    logit = probe.decision_function(X)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logit)), probe.predict_proba(X)[:, 1], atol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(4, 60), d=st.integers(1, 300), k=st.integers(2, 4), seed=st.integers(0, 999),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]),
+)  # fmt: skip
+def test_at_the_minimum_no_direction_goes_down(n, d, k, seed, scale):
+    X, y = data(n, d, k, seed)
+    y[:k] = np.arange(k)
+    X = X * np.float32(scale)
+    probe = UniProbe().fit(X, y)
+    _, grad_w, grad_b = cross_entropy(probe.coef_, probe.intercept_, X, y)
+    weight = 0.5 / probe.cost_
+    if probe.collapsed_:
+        assert (probe.coef_ == 0).all()
+        assert np.linalg.norm(grad_w) <= weight * (1 + 1e-9)  # the subgradient holds zero
+    else:
+        slope = grad_w + weight * probe.coef_ / np.linalg.norm(probe.coef_)
+        assert np.abs(slope).max() < 1e-4 * max(scale, 1)
+    assert np.abs(grad_b).max() < 1e-4
+    assert probe.predict_proba(X).sum(axis=1) == pytest.approx(np.ones(n))
+
+
+def test_noise_collapses_to_the_label_frequencies():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(4000, 3)).astype(np.float32), (rng.random(4000) < 0.25).astype(int)
+    probe = UniProbe().fit(X, y)
+    assert probe.collapsed_
+    assert probe.converged_
+    assert (probe.coef_ == 0).all()
+    assert probe.predict_proba(X)[0, 1] == pytest.approx(y.mean())
+    assert roc_auc_score(y, probe.predict_proba(X)[:, 1]) == 0.5
+
+
+def test_row_order_and_label_names_do_not_matter():
+    X, y = data(k=3)
+    order = np.random.default_rng(0).permutation(len(X))
+    one = UniProbe().fit(X, y)
+    two = UniProbe().fit(X[order], np.array(["a", "b", "c"])[y[order]])
+    assert list(two.classes_) == ["a", "b", "c"]
+    assert one.objective_ == pytest.approx(two.objective_, rel=1e-9)
+    np.testing.assert_allclose(one.predict_proba(X), two.predict_proba(X), atol=1e-4)
+
+
+def test_one_label_is_refused():
+    with pytest.raises(ValueError, match="one class"):
+        UniProbe().fit(np.zeros((4, 2)), np.zeros(4))
+
+
+@pytest.mark.parametrize("cost", [1e-4, 0.1, 10.0, 1e4])
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(300, 40, 2), (60, 150, 2), (1200, 600, 2), (200, 30, 3)]
+)
+def test_logreg_is_scikit_learns(cost, n, d, k):
+    X, y = data(n, d, k, signal=1.0)
+    probe = LogRegProbe(C=cost).fit(X, y)
+    # Newton's method is exact and quick where rows do not separate.
+    how = "newton-cholesky" if n > d else "lbfgs"
+    sk = LogisticRegression(C=cost, tol=1e-10, max_iter=100_000, solver=how)
+    sk.fit(X.astype(float), y)
+    weights = np.vstack((-sk.coef_, sk.coef_)) / 2 if k == 2 else sk.coef_
+    offsets = np.append(-sk.intercept_, sk.intercept_) / 2 if k == 2 else sk.intercept_
+
+    def loss(w, b):
+        penalty = (np.square(w[1] - w[0]) if k == 2 else np.square(w)).sum() / (2 * n * cost)
+        return log_loss(y, softmax(X.astype(float) @ w.T + b, axis=1)) + penalty
+
+    theirs = loss(weights, offsets)
+    assert probe.converged_
+    assert probe.cost_ == cost
+    assert probe.choice_ == "given"
+    assert loss(probe.coef_, probe.intercept_) <= theirs * (1 + 1e-6)
+    fresh, fresh_y = data(1000, d, k, seed=5, signal=1.0)
+    sk_auroc, auroc = (
+        roc_auc_score(fresh_y, p[:, 1] if k == 2 else p, multi_class="ovr")
+        for p in (sk.predict_proba(fresh.astype(float)), probe.predict_proba(fresh))
+    )
+    assert auroc == pytest.approx(sk_auroc, abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(200, 60, 2), (60, 150, 2), (900, 600, 2), (150, 20, 3)])
+def test_c_is_chosen_on_validation(n, d, k):
+    X, y = data(n + 400, d, k, signal=1.0)
+    train, val = np.arange(n), np.arange(n, n + 400)
+    probe = LogRegProbe()
+    assert fit_many(X, [Task(probe, train, y[train], val, y[val])]) == [probe]
+    losses = [
+        log_loss(y[val], LogRegProbe(C=c).fit(X[train], y[train]).predict_proba(X[val]))
+        for c in C_GRID
+    ]
+    # Beyond C = 30 rows may separate, and the fits to choose among end where that is clear.
+    np.testing.assert_allclose(probe.val_losses_[:13], losses[:13], rtol=0.005)
+    assert min(probe.val_losses_[13:]) > min(losses)
+    assert probe.choice_ == "validation"
+    assert probe.cost_ == C_GRID[np.argmin(probe.val_losses_)]
+    assert losses[int(np.argmin(probe.val_losses_))] <= min(losses) * (1 + 1e-3)
+    alone = LogRegProbe(C=probe.cost_).fit(X[train], y[train])
+    assert probe.objective_ == pytest.approx(alone.objective_, rel=1e-6)
+    np.testing.assert_allclose(probe.predict_proba(X[val]), alone.predict_proba(X[val]), atol=5e-3)
+
+
+def test_without_a_choice_c_is_one_and_says_so():
+    X, y = data(120, 20)
+    rows = np.flatnonzero(y == 1)[:5]
+    probes = [LogRegProbe(), LogRegProbe(), LogRegProbe(C=3.0)]
+    fit_many(X, [
+        Task(probes[0], None, y), Task(probes[1], None, y, rows, y[rows]),
+        Task(probes[2], None, y, np.arange(50), y[:50]),
+    ])  # fmt: skip
+    assert [(p.cost_, p.choice_) for p in probes] == [(1, "default"), (1, "default"), (3, "given")]
+    assert all(p.val_losses_ is None for p in probes)
+
+
+def test_all_kinds_of_probe_are_fitted_together_as_alone():
+    X, y = data(500, 40, 3, signal=1.5)
+    two = np.flatnonzero(y < 2)
+    tasks = [
+        Task(UniProbe(), two, y[two]), Task(LogRegProbe(C=0.5), two[::2], y[two[::2]]),
+        Task(LogRegProbe(), two[::2], np.array(["b", "a"])[y[two[::2]]], two[1::2],
+             np.array(["b", "a"])[y[two[1::2]]]),
+        Task(UniProbe(), None, y),
+        Task(LogRegProbe(), np.arange(300), y[:300], np.arange(300, 500), y[300:]),
+    ]  # fmt: skip
+    seen = []
+    fitted = fit_many(X, tasks, on_progress=lambda done, total: seen.append((done, total)))
+    assert fitted == [t.probe for t in tasks]
+    assert seen[-1][0] == seen[-1][1]
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+    assert list(fitted[2].classes_) == ["a", "b"]
+    for task in tasks:
+        rows = slice(None) if task.rows is None else task.rows
+        again = type(task.probe)(**task.probe.get_params())
+        if isinstance(again, LogRegProbe):
+            again.set_params(C=task.probe.cost_)
+        again.fit(X[rows], task.y)
+        assert task.probe.objective_ == pytest.approx(again.objective_, rel=1e-6)
+        assert task.probe.n_features_in_ == 40
+
+
+def test_wrong_tasks_are_refused_before_anything_is_fitted():
+    X, y = data(50, 10)
+    good = UniProbe()
+
+    def fails(message, rows, labels, val_rows=None, y_val=None):
+        with pytest.raises(ValueError, match=message):
+            bad = Task(LogRegProbe(), rows, labels, val_rows, y_val)
+            fit_many(X, [Task(good, None, y), bad])
+        assert not hasattr(good, "coef_")
+
+    fails("one class", None, np.zeros(50))
+    fails("named twice", np.array([0, 1, 1, 2]), np.array([0, 1, 1, 0]))
+    fails("outside 0..49", np.array([0, 50]), np.array([0, 1]))
+    fails("2 rows, but 3 labels", np.array([0, 1]), np.array([0, 1, 0]))
+    fails("labels that y lacks", None, y, np.array([0, 1]), np.array([0, 7]))
+
+
+def test_nothing_to_fit_is_no_error():
+    assert fit_many(np.zeros((3, 2), dtype=np.float32), []) == []
+
+
+# Checks that ask for more than the objective gives: on two or three numbers a row C is so small
+# that W = 0 is UNI's optimum, so no accuracy can be asked of it there.
+BEYOND = {"check_classifiers_train"}
+# Checks of what is not installed here.
+OPTIONAL = {"check_array_api_input", "check_classifier_data_not_an_array"}
+
+
+@pytest.mark.parametrize(("probe", "beyond"), [(UniProbe(), BEYOND), (LogRegProbe(), set())])
+def test_scikit_learns_checks_pass_where_they_apply(probe, beyond):
+    failed, skipped, n = set(), set(), 0
+    for estimator, check in estimator_checks_generator(probe):
+        n += 1
+        try:
+            check(estimator)
+        except SkipTest:
+            skipped.add(check.func.__name__)
+        except AssertionError:
+            failed.add(check.func.__name__)
+    assert failed == beyond
+    assert skipped <= OPTIONAL
+    assert n > 40

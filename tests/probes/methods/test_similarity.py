@@ -1,0 +1,86 @@
+"""kNN and prototype probes against scikit-learn on the same sphere, and by definition."""
+
+import contextlib
+from unittest import SkipTest
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from probes.methods.similarity import KnnProbe, PrototypeProbe
+
+
+def sample(seed: int, n: int = 200, d: int = 12, k: int = 3):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, k, n)
+    X = rng.normal(size=(n, d)) + 5 + 1.2 * np.eye(d)[y]
+    return X, np.array(["a", "b", "c"])[y]
+
+
+def sphere(X, mean):
+    return (X - mean) / np.linalg.norm(X - mean, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 5, 20, 1000])
+def test_knn_is_scikit_learns_on_the_sphere(n_neighbors):
+    X, y = sample(0)
+    test, _ = sample(1)
+    probe = KnnProbe(n_neighbors).fit(X, y)
+    oracle = KNeighborsClassifier(min(n_neighbors, len(X)), algorithm="brute").fit(
+        sphere(X, X.mean(0)), y
+    )
+    np.testing.assert_allclose(
+        probe.predict_proba(test), oracle.predict_proba(sphere(test, X.mean(0))), atol=1e-12
+    )
+    assert (probe.predict(test) == oracle.predict(sphere(test, X.mean(0)))).all()
+
+
+def test_of_equally_near_rows_the_earlier_vote():
+    X = np.array([[1.0, 0], [1, 0], [1, 0], [-3, 0]])
+    probe = KnnProbe(2).fit(X, ["a", "b", "b", "b"])
+    assert probe.predict_proba([[2.0, 0]]).tolist() == [[0.5, 0.5]]
+
+
+def test_neighbours_that_are_all_rows_vote_alike_and_say_so():
+    X, y = sample(2)
+    probe = KnnProbe(len(X)).fit(X, y)
+    assert probe.collapsed_
+    assert len(np.unique(probe.predict_proba(sample(3)[0]), axis=0)) == 1
+    assert not KnnProbe(len(X) - 1).fit(X, y).collapsed_
+
+
+def test_prototypes_are_nearest_centroids_on_the_sphere():
+    X, y = sample(2)
+    test, _ = sample(3)
+    probe = PrototypeProbe().fit(X, y)
+    oracle = NearestCentroid().fit(sphere(X, X.mean(0)), y)
+    np.testing.assert_allclose(probe.prototypes_, oracle.centroids_, atol=1e-12)
+    assert (probe.predict(test) == oracle.predict(sphere(test, X.mean(0)))).all()
+    distances = ((sphere(test, X.mean(0))[:, None] - oracle.centroids_) ** 2).sum(2)
+    expected = np.exp(-distances) / np.exp(-distances).sum(1, keepdims=True)
+    np.testing.assert_allclose(probe.predict_proba(test), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("probe", [KnnProbe, PrototypeProbe])
+def test_blocks_types_and_one_label(probe, monkeypatch):
+    import probes.methods.similarity as similarity
+
+    X, y = sample(4)
+    whole = probe().fit(X, y).predict_proba(X)
+    monkeypatch.setattr(similarity, "BLOCK", 601)
+    np.testing.assert_allclose(probe().fit(X, y).predict_proba(X), whole, atol=1e-12)
+    half = probe().fit(X.astype(np.float32), y).predict_proba(X.astype(np.float32))
+    np.testing.assert_allclose(half, whole, atol=0.05)
+    with pytest.raises(ValueError, match="one class"):
+        probe().fit(X, ["a"] * len(X))
+
+
+@pytest.mark.parametrize("probe", [KnnProbe(), PrototypeProbe()])
+def test_scikit_learns_checks_pass(probe):
+    passed = 0
+    for instance, check in estimator_checks_generator(probe):
+        with contextlib.suppress(SkipTest):  # checks of packages that are not here
+            check(instance)
+            passed += 1
+    assert passed > 40

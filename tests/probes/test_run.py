@@ -1,0 +1,308 @@
+"""`probes run`: planted answers are found, each run is recorded once, on one test set for all."""
+
+import json
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from embedstore.add import AddOptions, add
+from embedstore.errors import EmbedstoreError
+from embedstore.store import Store
+from embedstore.store.layout import model_schema, model_table
+from embedstore.store.sql import connect, fetch_rows
+from probes.methods.linear import UniProbe
+from probes.run import RunOptions, run
+from probes.scores.metrics import METRICS
+from probes.scores.results import summarise
+from probes.slices import Matrix
+from probes.splits.manifests import ManifestSpec, candidates, ensure_splits
+
+
+def query(store, sql):
+    return fetch_rows(connect(store), sql)
+
+
+def plant(store: Store, model: str, dim: int, signal: float, weights: str = "w.pth") -> None:
+    """Store vectors whose first number tells the label with strength `signal`, the rest is noise."""
+    rng = np.random.default_rng(sum(model.encode()))
+    rows = query(store, "select * from annotations where status = 'ok'")
+    vectors = rng.normal(size=(len(rows), dim)).astype(np.float32)
+    vectors[:, 0] += [signal * (r["label"] == "mitotic figure") for r in rows]
+    columns = {
+        k: [r[k] for r in rows] for k in ("annotation_id", "dataset", "domain", "label", "slide")
+    }
+    columns |= {"model": [model] * len(rows), "embedded_at": [None] * len(rows), "resized": [None] * len(rows),
+                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)}  # fmt: skip
+    schema = model_schema(dim)
+    store.make_model_table(model, dim)
+    order = rng.permutation(len(rows))  # rows lie in no order, in several fragments
+    table = pa.table({n: columns[n] for n in schema.names}, schema=schema).take(pa.array(order))
+    for start in range(0, len(rows), 150):
+        store.merge(model_table(model), table.slice(start, 150))
+    store.merge("models", [{"model": model, "dim": dim, "weights": weights,
+                            "weights_sha256": "0" * 64}])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory) -> Store:
+    rng = np.random.default_rng(3)
+    rows = ["slide,x,y,label,domain,case"]
+    for k in range(600):
+        s = int(rng.integers(0, 20))
+        label = ("mitotic figure", "hard negative")[int(rng.random() < 0.6)]
+        rows.append(f"s{s:02d}.tiff,{k},{k % 50},{label},dom{s % 3},c{s // 2}")
+    folder = tmp_path_factory.mktemp("planted")
+    (folder / "a.csv").write_text("\n".join(rows))
+    uri = str(folder / "s")
+    add(uri, "d", folder / "a.csv", AddOptions())
+    store = Store.open(uri)
+    plant(store, "strong", 240, 4.0)
+    plant(store, "weak:net", 160, 1.5)
+    plant(store, "noise", 8, 0.0, weights="random")
+    return store
+
+
+def test_planted_signals_are_ranked_and_recorded(planted):
+    report = run(planted, ManifestSpec("d"), RunOptions(fractions=[0.1, 1.0]))
+    assert (report.n_new, report.n_recorded) == (3 * 5 * 2, 0)
+    mean = {(s.model, s.fraction): s.mean for s in summarise(report.rows)}
+    assert mean["strong", 1.0] > 0.98
+    assert 0.65 < mean["weak:net", 1.0] < 0.85
+    assert 0.4 < mean["noise", 1.0] < 0.6
+    assert mean["strong", 0.1] < mean["strong", 1.0]
+    assert {r["metric"] for r in report.rows} == set(METRICS)
+    (row,) = query(planted, "select count(*) as n, count(distinct (run_id, metric, eval_domain)) as d "
+                   "from results where scheme = 'monte-carlo' and where_sql is null")  # fmt: skip
+    assert row == {"n": 30 * len(METRICS), "d": 30 * len(METRICS)}
+
+
+def test_again_nothing_runs_and_force_replaces(planted):
+    spec, options = ManifestSpec("d", seed=5), RunOptions(models=["strong"], folds=[0, 1])
+    first = run(planted, spec, options)
+    again = run(planted, spec, options)
+    assert (again.n_new, again.n_recorded) == (0, 2)
+    assert again.rows == first.rows
+    forced = run(planted, spec, RunOptions(models=["strong"], folds=[0, 1], force=True))
+    assert (forced.n_new, forced.n_recorded) == (2, 0)
+    assert [(r["run_id"], r["value"]) for r in forced.rows] == [
+        (r["run_id"], r["value"]) for r in first.rows
+    ]
+    assert [r["created_at"] for r in forced.rows] != [r["created_at"] for r in first.rows]
+    sql = f"select count(*) as n from predictions where run_id = '{first.rows[0]['run_id']}'"
+    assert query(planted, sql) == [{"n": 120 + 96}]
+
+
+def test_stored_predictions_give_the_stored_auroc(planted):
+    report = run(planted, ManifestSpec("d"), RunOptions(models=["weak:net"], folds=[2]))
+    (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
+    rows = query(planted, "select a.label, p.label as of, p.score, p.role, m.role as planned "
+                 f"from predictions p join annotations a using (annotation_id) join manifests m "
+                 f"on m.annotation_id = p.annotation_id and m.manifest_id = '{report.manifest_id}' "
+                 f"and m.fold = 2 and m.fraction = 1 where run_id = '{auroc['run_id']}'")  # fmt: skip
+    assert {r["of"] for r in rows} == {"mitotic figure"}
+    assert all(r["role"] == r["planned"] for r in rows)
+    test = [r for r in rows if r["role"] == "test"]
+    assert len(test) == auroc["n_test"] == 120
+    y = [r["label"] == "mitotic figure" for r in test]
+    assert sum(y) == auroc["n_pos"]
+    assert roc_auc_score(y, [r["score"] for r in test]) == pytest.approx(auroc["value"], abs=1e-6)
+
+
+def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted):
+    report = run(
+        planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[1], fractions=[0.1])
+    )
+    (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
+    rows = query(planted, f"select m.role, a.label, e.vector from manifests m join embeddings e using "
+                 f"(annotation_id) join annotations a using (annotation_id) where e.model = 'strong' "
+                 f"and m.manifest_id = '{auroc['manifest_id']}' and m.fold = 1 and m.fraction = 0.1")  # fmt: skip
+    X = {r: np.array([x["vector"] for x in rows if x["role"] == r]) for r in ("train", "test")}
+    y = {
+        r: [x["label"] == "mitotic figure" for x in rows if x["role"] == r]
+        for r in ("train", "test")
+    }
+    probe = UniProbe(**json.loads(auroc["params"])).fit(X["train"], y["train"])
+    p = probe.predict_proba(X["test"])[:, 1]
+    assert roc_auc_score(y["test"], p) == pytest.approx(auroc["value"], abs=1e-6)
+    assert auroc["embeddings_version"] == planted.stats(model_table("strong"))["version"]
+    assert "scikit-learn" in json.loads(auroc["software"])
+
+
+def test_all_models_and_fractions_share_a_folds_test_set(planted):
+    run(planted, ManifestSpec("d"), RunOptions(fractions=[0.1, 0.5, 1.0]))
+    rows = query(planted, "select fold, count(distinct ids) as n from (select r.fold, r.run_id, "
+                 "list_sort(list(p.annotation_id)) as ids from (select distinct run_id, fold from results "
+                 "where scheme = 'monte-carlo' and group_by = 'annotation' and seed = 42 and where_sql is null) r "
+                 "join predictions p using (run_id) where p.role = 'test' group by all) group by fold")  # fmt: skip
+    assert rows
+    assert all(r["n"] == 1 for r in rows)
+
+
+def test_cross_domain_has_a_row_per_eval_domain(planted):
+    spec = ManifestSpec("d", scheme="cross-domain")
+    report = run(
+        planted, spec, RunOptions(models=["strong", "noise"], train_domains=["dom0", "dom2"])
+    )
+    auroc = [r for r in report.rows if r["metric"] == "auroc"]
+    assert len(auroc) == 2 * 2 * 5 * 3
+    assert {(r["train_domain"], r["eval_domain"]) for r in auroc} == {
+        (a, b) for a in ("dom0", "dom2") for b in ("dom0", "dom1", "dom2")}  # fmt: skip
+    n = {
+        r["domain"]: r["n"]
+        for r in query(planted, "select domain, count(*) as n from annotations group by 1")
+    }
+    assert all(
+        r["n_test"] == n[r["eval_domain"]] for r in auroc if r["eval_domain"] != r["train_domain"]
+    )
+    assert all(
+        r["n_test"] == n[r["eval_domain"]] // 5
+        for r in auroc
+        if r["eval_domain"] == r["train_domain"]
+    )
+    lines = {(s.model, s.where): s for s in summarise(report.rows)}
+    mine = [r for r in auroc if r["model"] == "strong" and r["eval_domain"] != r["train_domain"]]
+    by_run = [
+        np.mean([r["value"] for r in mine if r["run_id"] == i]) for i in {r["run_id"] for r in mine}
+    ]
+    assert lines["strong", "out of domain"].mean == pytest.approx(np.mean(by_run))
+    assert lines["strong", "out of domain"].sd == pytest.approx(np.std(by_run, ddof=1))
+    assert lines["strong", "in domain"].n_runs == 10
+
+
+def test_slices_are_the_manifests_rows_in_order(planted):
+    (split,), _ = ensure_splits(
+        planted, candidates(planted, ManifestSpec("d")), folds=[4], fractions=[0.3]
+    )
+    matrix = Matrix(planted, "strong", "d")
+    rows = matrix.rows(split)
+    stored = {r["annotation_id"]: r for r in query(planted, "select * from strong")}
+    for role in ("train", "val", "test"):
+        ids = getattr(split, role)
+        assert matrix.ids[rows[role]].tolist() == ids
+        expected = np.array([stored[i]["vector"] for i in ids], dtype=np.float32)
+        np.testing.assert_array_equal(matrix.vectors(rows[role]), expected)
+        assert matrix.facts["label"][rows[role]].tolist() == [stored[i]["label"] for i in ids]
+
+
+def test_a_collapsed_probe_is_recorded_as_such(planted):
+    report = run(planted, ManifestSpec("d"), RunOptions(models=["noise"]))
+    collapsed = [r for r in report.rows if r["state"] == "collapsed" and r["metric"] == "auroc"]
+    assert collapsed
+    assert all(r["value"] == 0.5 for r in collapsed)
+    assert all(r["weights"] == "random" for r in report.rows)
+    assert sum(s.n_failed for s in summarise(report.rows)) == len(collapsed)
+
+
+def test_knn_with_too_few_rows_is_recorded_as_collapsed(planted):
+    options = RunOptions(models=["strong"], methods=("knn",), fractions=(0.03, 1.0), n_resamples=5)
+    rows = [r for r in run(planted, ManifestSpec("d"), options).rows if r["metric"] == "auroc"]
+    assert {(r["n_train"] <= 20, r["state"]) for r in rows} == {(True, "collapsed"), (False, "ok")}
+    assert all(r["value"] == 0.5 for r in rows if r["state"] == "collapsed")
+
+
+def test_what_is_missing_is_named_and_nothing_recorded(planted, tmp_path):
+    for models, said in (
+        (["gpt"], "no embeddings of gpt for 'd'; there: noise, strong, weak:net"),
+    ):
+        with pytest.raises(EmbedstoreError, match=said):
+            run(planted, ManifestSpec("d"), RunOptions(models=models))
+    with pytest.raises(EmbedstoreError, match="unknown method svm; allowed: uni"):
+        run(planted, ManifestSpec("d"), RunOptions(methods=["svm"]))
+    (gone,) = query(planted, "select annotation_id from strong order by 1 limit 1")
+    plant(planted, "partial", 160, 4.0)
+    planted.delete(model_table("partial"), "annotation_id", [gone["annotation_id"]])
+    before = query(planted, "select count(*) as n from results")
+    with pytest.raises(
+        EmbedstoreError, match=r"1 of 600 annotations .*embedstore ingest d --model partial"
+    ):
+        run(planted, ManifestSpec("d"), RunOptions(models=["partial"]))
+    assert query(planted, "select count(*) as n from results") == before
+    fine = ManifestSpec("d", where=f"annotation_id != '{gone['annotation_id']}'")
+    assert run(planted, fine, RunOptions(models=["partial"])).n_new == 5
+
+
+def test_no_embeddings_at_all(planted, tmp_path):
+    (tmp_path / "a.csv").write_text("slide,x,y,label\na,1,1,mitosis\na,2,2,imposter\n")
+    add(str(tmp_path / "s"), "e", tmp_path / "a.csv", AddOptions())
+    with pytest.raises(EmbedstoreError, match="embedstore ingest e"):
+        run(Store.open(str(tmp_path / "s")), ManifestSpec("e"), RunOptions())
+
+
+def test_vectors_that_are_not_finite_are_refused(planted):
+    plant(planted, "broken", 4, 1.0)
+    rows = query(planted, "select * from broken limit 1")
+    rows[0]["vector"] = [float("inf")] * 4
+    planted.merge(model_table("broken"), rows)
+    with pytest.raises(EmbedstoreError, match="'broken' has embeddings that are not finite"):
+        run(planted, ManifestSpec("d"), RunOptions(models=["broken"]))
+
+
+def test_three_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["slide,x,y,label"] + [f"s{k % 5},{k},0,{'ABC'[k % 3]}" for k in range(240)]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    add(str(tmp_path / "s"), "e", tmp_path / "a.csv", AddOptions(labels={c: c for c in "ABC"}))
+    store = Store.open(str(tmp_path / "s"))
+    notes = query(store, "select * from annotations")
+    vectors = (
+        rng.normal(size=(240, 120)) + 3 * np.eye(120)[["ABC".index(r["label"]) for r in notes]]
+    )
+    keys = ("annotation_id", "dataset", "domain", "label", "slide")
+    store.make_model_table("m", 120)
+    store.merge(model_table("m"), [{**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
+                                   for r, v in zip(notes, vectors, strict=True)])  # fmt: skip
+    store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
+    report = run(store, ManifestSpec("e"), RunOptions(folds=[0]))
+    (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
+    assert auroc["value"] > 0.9
+    assert auroc["n_pos"] is None
+    rows = query(
+        store,
+        "select annotation_id, sum(score) as total, count(*) as n from predictions group by 1",
+    )
+    assert all(r["n"] == 3 and r["total"] == pytest.approx(1, abs=1e-5) for r in rows)
+
+
+def test_a_run_is_made_again_when_its_embeddings_were(planted):
+    """Same annotations, same model name, other vectors: the recorded score no longer stands."""
+    plant(planted, "fresh", 200, 4.0)
+    options = RunOptions(models=["fresh"], folds=[0])
+    first = run(planted, ManifestSpec("d"), options)
+    assert run(planted, ManifestSpec("d"), options).n_new == 0
+    rows = query(planted, "select * from fresh")
+    rng = np.random.default_rng(0)
+    for r in rows:
+        r["vector"] = rng.normal(size=200).tolist()
+        r["embedded_at"] = datetime(2026, 1, 1)
+    planted.merge(model_table("fresh"), rows)
+    again = run(planted, ManifestSpec("d"), options)
+    assert (again.n_new, again.n_recorded) == (1, 0)
+    value = [next(r["value"] for r in x.rows if r["metric"] == "auroc") for x in (first, again)]
+    assert value[0] > 0.95
+    assert value[1] < 0.7
+    assert [r["run_id"] for r in again.rows] == [r["run_id"] for r in first.rows]
+
+
+def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path):
+    rows = ["slide,x,y,label,domain"] + [
+        f"s{k % 5},{k},0,{'ABC'[k % (2 if k < 120 else 3)]},{'two' if k < 120 else 'three'}" for k in range(300)]  # fmt: skip
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    add(str(tmp_path / "s"), "e", tmp_path / "a.csv", AddOptions(labels={c: c for c in "ABC"}))
+    store = Store.open(str(tmp_path / "s"))
+    store.make_model_table("m", 150)
+    keys = ("annotation_id", "dataset", "domain", "label", "slide")
+    vectors = np.random.default_rng(0).normal(size=(300, 150))
+    notes = query(store, "select * from annotations")
+    vectors += 4 * np.eye(150)[["ABC".index(r["label"]) for r in notes]]
+    store.merge(model_table("m"), [{**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
+                                   for r, v in zip(notes, vectors, strict=True)])  # fmt: skip
+    store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
+    report = run(store, ManifestSpec("e", scheme="cross-domain"), RunOptions(folds=[0]))
+    assert {r["train_domain"] for r in report.rows} == {"three"}
+    assert any("train domain two" in n and "'C'" in n for n in report.notes)
+    value = {r["eval_domain"]: r["value"] for r in report.rows if r["metric"] == "auroc"}
+    assert value["three"] > 0.9
+    assert value["two"] is None  # a label is absent there: NULL, not a number for fewer labels
