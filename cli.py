@@ -33,9 +33,11 @@ from embedstore.annotations.readers import READERS
 from embedstore.errors import EmbedstoreError
 
 _SETTINGS: dict[str, Any] = {
-    "no_args_is_help": True, "pretty_exceptions_enable": False, "rich_markup_mode": "rich",
+    "no_args_is_help": True,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": "rich",
     "context_settings": {"help_option_names": ["-h", "--help"]},
-}  # fmt: skip
+}
 embedstore_app = typer.Typer(
     name="embedstore",
     help="Embeddings of annotated cells in a store that answers SQL.",
@@ -140,10 +142,16 @@ def add_command(
     from embedstore.store import Store
 
     options = AddOptions(
-        format=format, slides=slides, mpp=mpp, slide_table=slide_table, domain=domain,
-        domain_from=domain_from, case_from=case_from, labels=_pairs(label, "--label"),
+        format=format,
+        slides=slides,
+        mpp=mpp,
+        slide_table=slide_table,
+        domain=domain,
+        domain_from=domain_from,
+        case_from=case_from,
+        labels=_pairs(label, "--label"),
         positive=positive,
-    )  # fmt: skip
+    )
     with _progress("opening slides", "slides") as on_slide:
         report = add(store, dataset, annotations, options, on_slide)
     opened = Store.open(store)
@@ -152,8 +160,10 @@ def add_command(
         _print_json([{"dataset": dataset, **r} for r in rows])
     else:
         _print_table(f"{dataset}: annotations", rows)
-    said = [f"{name!r} -> {to or 'left out'} ({report.n_by_class[name]:,})"
-            for name, to in report.classes.items()]  # fmt: skip
+    said = [
+        f"{name!r} -> {to or 'left out'} ({report.n_by_class[name]:,})"
+        for name, to in report.classes.items()
+    ]
     on = "patches" if report.kind == "patch" else "slides"
     _say(
         f"read {report.n_annotations:,} annotations on {report.n_slides:,} {on} as "
@@ -218,12 +228,19 @@ def ingest_command(
     from embedstore.store import Store
 
     options = IngestOptions(
-        weights=_pairs(weights, "--weights"), name=name, views=views,
+        weights=_pairs(weights, "--weights"),
+        name=name,
+        views=views,
         variation=Variation(pooling, _rgb(mean, "--mean"), _rgb(std, "--std")),
-        patch_px=patch_px, mpp_out=mpp_out,
-        device=device, dtype=dtype, batch_size=batch_size, workers=workers, limit=limit,
+        patch_px=patch_px,
+        mpp_out=mpp_out,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
         patch_cache=patch_cache,
-    )  # fmt: skip
+    )
     opened = Store.open(store)
     models = list(dict.fromkeys(model))
     try:
@@ -234,19 +251,29 @@ def ingest_command(
         _say(f"interrupted; {done:,} embeddings stored, the same command does the rest")
         raise typer.Exit(130) from None
     rows: list[dict[str, Any]] = [
-        {"dataset": dataset, "model": r.model, "weights": r.weights, "dtype": r.dtype,
-         "parity": r.parity, "there_before": r.n_before, "embedded": r.n_embedded,
-         "not_embedded": r.n_left, **({"views": r.n_views} if views else {})}
+        {
+            "dataset": dataset,
+            "model": r.model,
+            "weights": r.weights,
+            "dtype": r.dtype,
+            "parity": r.parity,
+            "there_before": r.n_before,
+            "embedded": r.n_embedded,
+            "not_embedded": r.n_left,
+            **({"views": r.n_views} if views else {}),
+        }
         for r in report.models
-    ]  # fmt: skip
+    ]
     if as_json:
         _print_json(rows)
     else:
         _print_table(f"{dataset}: embeddings", rows)
     for r in report.models:
         if r.parity is not None and r.parity < 0.999:
-            _say(f"{r.model}: the lowest cosine of {r.dtype} to float32 in a sample is "
-                 f"{r.parity:.4f}; --dtype float32 --as NAME is exact")  # fmt: skip
+            _say(
+                f"{r.model}: the lowest cosine of {r.dtype} to float32 in a sample is "
+                f"{r.parity:.4f}; --dtype float32 --as NAME is exact"
+            )
     embedded = sum(r.n_embedded + r.n_views for r in report.models)
     if embedded:
         rate = embedded / max(report.seconds, 1e-9)
@@ -276,14 +303,24 @@ def status_command(
         _print_json(rows)
         return
     shown = [
-        {"dataset": r["dataset"], "annotations": r["n_annotations"], "model": r["model"],
-         "done": r["done"], "missing": r["missing"], "set aside": r["set_aside"],
-         "views": r.get("views"),
-         "dim": r.get("dim"), "dtype": r.get("dtype"), "weights": r.get("weights"),
-         "sha256": (r.get("weights_sha256") or "")[:12], "version": r.get("version"),
-         "fragments": r.get("n_fragments"), "MB": (r.get("n_bytes") or 0) / 1e6}
+        {
+            "dataset": r["dataset"],
+            "annotations": r["n_annotations"],
+            "model": r["model"],
+            "done": r["done"],
+            "missing": r["missing"],
+            "set aside": r["set_aside"],
+            "views": r.get("views"),
+            "dim": r.get("dim"),
+            "dtype": r.get("dtype"),
+            "weights": r.get("weights"),
+            "sha256": (r.get("weights_sha256") or "")[:12],
+            "version": r.get("version"),
+            "fragments": r.get("n_fragments"),
+            "MB": (r.get("n_bytes") or 0) / 1e6,
+        }
         for r in rows
-    ]  # fmt: skip
+    ]
     _print_table(f"store {store}", shown)
     n, n_bytes = status.patches(opened)
     if n:
@@ -320,15 +357,25 @@ def models_command(
             _say("a local file always serves: --weights MODEL=PATH")
         return
     rows = [
-        {"model": name, "arch": e.arch, "n_params": e.n_params, "dim": e.dim, "pooling": e.pooling,
-         "licence": e.licence, "gated": e.gated, "verified": e.verified,
-         "expected um/px": e.expected_mpp, "default weights": e.default_weights,
-         "hub": e.hub}
+        {
+            "model": name,
+            "arch": e.arch,
+            "n_params": e.n_params,
+            "dim": e.dim,
+            "pooling": e.pooling,
+            "licence": e.licence,
+            "gated": e.gated,
+            "verified": e.verified,
+            "expected um/px": e.expected_mpp,
+            "default weights": e.default_weights,
+            "hub": e.hub,
+        }
         for name, e in REGISTRY.items()
-    ]  # fmt: skip
+    ]
     if as_json:
-        _print_json([{k.replace(" ", "_").replace("um/px", "mpp"): v for k, v in r.items()}
-                     for r in rows])  # fmt: skip
+        _print_json(
+            [{k.replace(" ", "_").replace("um/px", "mpp"): v for k, v in r.items()} for r in rows]
+        )
     else:
         _print_table("models", rows)
 
@@ -391,8 +438,16 @@ def export_command(
 
     with _progress("writing", "embeddings") as on_progress:
         r = export(Store.open(store), dataset, model, output, on_progress)
-    rows = [{"dataset": dataset, "model": model, "exported": r.n_rows, "not_embedded": r.n_without,
-             "dim": r.dim, "file": str(output)}]  # fmt: skip
+    rows = [
+        {
+            "dataset": dataset,
+            "model": model,
+            "exported": r.n_rows,
+            "not_embedded": r.n_without,
+            "dim": r.dim,
+            "file": str(output),
+        }
+    ]
     if as_json:
         _print_json(rows)
     else:
@@ -435,9 +490,18 @@ def import_command(
     options = TileOptions(within_px=within, tile_px_l0=tile_px_l0)
     with _progress("importing", "") as on_progress:
         r = import_embeddings(Store.open(store), dataset, model, file, options, on_progress)
-    rows = [{"dataset": dataset, "model": model, "weights": r.weights, "dim": r.dim,
-             "imported": r.n_imported, "there_before": r.n_before, "left_out": r.n_left_out,
-             "not_in_file": r.n_lacking}]  # fmt: skip
+    rows = [
+        {
+            "dataset": dataset,
+            "model": model,
+            "weights": r.weights,
+            "dim": r.dim,
+            "imported": r.n_imported,
+            "there_before": r.n_before,
+            "left_out": r.n_left_out,
+            "not_in_file": r.n_lacking,
+        }
+    ]
     if as_json:
         _print_json(rows)
     else:
@@ -446,12 +510,16 @@ def import_command(
     if r.dtype != "float32":
         _say(f"note: the file holds {r.dtype}, stored as float32")
     if r.n_left_out:
-        _say(f"note: {r.n_left_out:,} annotations have a problem and are left out (`embedstore "
-             f"status {dataset}` tells which)")  # fmt: skip
+        _say(
+            f"note: {r.n_left_out:,} annotations have a problem and are left out (`embedstore "
+            f"status {dataset}` tells which)"
+        )
     if r.n_lacking:
         only = f"annotation_id in (select annotation_id from {identifier(model)})"
-        _say(f"note: {r.n_lacking:,} annotations of {dataset} are not in the file; probes go on "
-             f"without them with --where '{only}'")  # fmt: skip
+        _say(
+            f"note: {r.n_lacking:,} annotations of {dataset} are not in the file; probes go on "
+            f"without them with --where '{only}'"
+        )
 
 
 @embedstore_app.command("neighbors")
@@ -597,10 +665,17 @@ def run_command(
     scheme = _scheme(scheme, size_matched)
     spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
     options = RunOptions(
-        models=model, methods=tuple(dict.fromkeys(method or ("uni",))), fractions=fraction,
-        folds=fold, train_domains=train_domain, target=target, views=views,
-        eval_dataset=eval_dataset, manifest=manifest, force=force,
-    )  # fmt: skip
+        models=model,
+        methods=tuple(dict.fromkeys(method or ("uni",))),
+        fractions=fraction,
+        folds=fold,
+        train_domains=train_domain,
+        target=target,
+        views=views,
+        eval_dataset=eval_dataset,
+        manifest=manifest,
+        force=force,
+    )
     with _progress("fitting", "fits") as on_progress:
         report = run(Store.open(store), spec, options, on_progress)
     _print_runs(report, f"{dataset}, {scheme}, by {group_by}", "fits done", as_json)
@@ -644,9 +719,14 @@ def compare_command(
     from probes.compare import CompareOptions, Side, compare
 
     options = CompareOptions(
-        scheme=_scheme(scheme, size_matched), group_by=group_by, stratify=stratify, where=where,
-        seed=seed, fractions=fraction, metric=metric,
-    )  # fmt: skip
+        scheme=_scheme(scheme, size_matched),
+        group_by=group_by,
+        stratify=stratify,
+        where=where,
+        seed=seed,
+        fractions=fraction,
+        metric=metric,
+    )
     first = None if a is None else Side.parse(a)
     sides = [Side.parse(text) for text in dict.fromkeys(b or ())]
     with _progress("comparing", "pairs") as on_progress:
@@ -762,11 +842,18 @@ def paper_command(
         return
     with _bars() as add_bar:
         listener = Listener(
-            reading=add_bar("reading patches", "patches"), step=add_bar("training", "steps"),
+            reading=add_bar("reading patches", "patches"),
+            step=add_bar("training", "steps"),
             line=_say,
-        )  # fmt: skip
-        n_new = fill(opened, planned.steps, options, add_bar("fitting", "fits"), listener,
-                     add_bar("comparing", "pairs"))  # fmt: skip
+        )
+        n_new = fill(
+            opened,
+            planned.steps,
+            options,
+            add_bar("fitting", "fits"),
+            listener,
+            add_bar("comparing", "pairs"),
+        )
     _say(f"{n_new} runs done")
     with _progress("reporting", "sections") as on_progress:
         written = report(opened, dataset, output, on_progress)
@@ -881,22 +968,44 @@ def e2e_run_command(
     from probes.splits.manifests import ManifestSpec
 
     recipe = Recipe(
-        adapt=adapt, epochs=epochs, min_steps=min_steps, batch_size=batch_size, max_lr=max_lr,
-        weight_decay=weight_decay, patience=patience, lora_rank=lora_rank, jitter=jitter, hue=hue,
-        blur=blur, rotate=rotate, flip=flip, patch_px=patch_px, mpp_out=mpp_out,
-    )  # fmt: skip
+        adapt=adapt,
+        epochs=epochs,
+        min_steps=min_steps,
+        batch_size=batch_size,
+        max_lr=max_lr,
+        weight_decay=weight_decay,
+        patience=patience,
+        lora_rank=lora_rank,
+        jitter=jitter,
+        hue=hue,
+        blur=blur,
+        rotate=rotate,
+        flip=flip,
+        patch_px=patch_px,
+        mpp_out=mpp_out,
+    )
     scheme = _scheme(scheme, size_matched)
     spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
     options = TrainOptions(
-        backbone=backbone, weights=weights, recipe=recipe, fractions=fraction, folds=fold,
-        train_domains=train_domain, manifest=manifest, device=device, dtype=dtype, workers=workers,
-        patch_cache=patch_cache, force=force,
-    )  # fmt: skip
+        backbone=backbone,
+        weights=weights,
+        recipe=recipe,
+        fractions=fraction,
+        folds=fold,
+        train_domains=train_domain,
+        manifest=manifest,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+        patch_cache=patch_cache,
+        force=force,
+    )
     with _bars() as add_bar:
         listener = Listener(
-            reading=add_bar("reading patches", "patches"), step=add_bar("training", "steps"),
+            reading=add_bar("reading patches", "patches"),
+            step=add_bar("training", "steps"),
             line=_say,
-        )  # fmt: skip
+        )
         report = run(Store.open(store), spec, options, listener)
     _print_runs(report, f"{dataset}, {scheme}, by {group_by}", "runs trained", as_json)
 
@@ -926,9 +1035,16 @@ def e2e_predict_command(
 
     with _progress("scoring", "patches") as on_progress:
         table = predict(
-            Store.open(store), run_id, dataset, weights=weights, device=device, dtype=dtype,
-            workers=workers, patch_cache=patch_cache, on_progress=on_progress,
-        )  # fmt: skip
+            Store.open(store),
+            run_id,
+            dataset,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            workers=workers,
+            patch_cache=patch_cache,
+            on_progress=on_progress,
+        )
     _print_rows(table, format, output, as_json)
 
 
@@ -955,8 +1071,10 @@ def _say_problems(problems: Sequence[Mapping[str, Any]], dataset: str | None = N
     broken = [p for p in problems if p.get("status") != "missing"]
     if absent:
         names = ", ".join(str(p["slide"]) for p in absent[:3])
-        _say(f"{len(absent)} slides{where} have no file yet (add --slides DIR): {names}"
-             + ", ..." * (len(absent) > 3))  # fmt: skip
+        _say(
+            f"{len(absent)} slides{where} have no file yet (add --slides DIR): {names}"
+            + ", ..." * (len(absent) > 3)
+        )
     if broken:
         _say(f"{len(broken)} slides{where} set aside, tried again at the next ingest:")
     for p in broken[:20]:
@@ -991,8 +1109,10 @@ def _print_splits(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for (domain, fraction), mine in lines.items():
         line: dict[str, Any] = {"train domain": domain} if domain is not None else {}
         line |= {"fraction": fraction, "folds": len(mine)}
-        line |= {k.removeprefix("n_"): _span([r[k] for r in mine])
-                 for k in ("n_train", "n_val", "n_test")}  # fmt: skip
+        line |= {
+            k.removeprefix("n_"): _span([r[k] for r in mine])
+            for k in ("n_train", "n_val", "n_test")
+        }
         shown.append(line | {"val by": ", ".join(sorted({r["val_by"] for r in mine}))})
     _print_table(title, shown)
 
@@ -1019,14 +1139,22 @@ def _print_runs(report: Any, what: str, done: str, as_json: bool) -> None:
 def _print_summary(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
     shown = []
     for s in lines:
-        line = {"model": s["model"], "weights": s["weights"], "method": s["method"],
-                "fraction": s["fraction"], "n_train": s["n_train"]}  # fmt: skip
+        line = {
+            "model": s["model"],
+            "weights": s["weights"],
+            "method": s["method"],
+            "fraction": s["fraction"],
+            "n_train": s["n_train"],
+        }
         if s["where"] != "all":
             line["test"] = s["where"]
         known = not math.isnan(s["low"])
-        line |= {"mean": f"{s['mean']:.3f}", "SD": f"{s['sd']:.3f}" if s["n_runs"] > 1 else "",
-                 "a run's 95% CI": f"{s['low']:.3f} - {s['high']:.3f}" if known else "",
-                 "runs": s["n_runs"]}  # fmt: skip
+        line |= {
+            "mean": f"{s['mean']:.3f}",
+            "SD": f"{s['sd']:.3f}" if s["n_runs"] > 1 else "",
+            "a run's 95% CI": f"{s['low']:.3f} - {s['high']:.3f}" if known else "",
+            "runs": s["n_runs"],
+        }
         if any(x["n_failed"] for x in lines):
             line["collapsed or unconverged"] = s["n_failed"]
         shown.append(line)

@@ -75,11 +75,14 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
     kept = fetch_rows(connect(store), "select sum(n_bytes) / count(*) as n from patches")[0]["n"]
     ids = list(np.random.default_rng(0).permutation(list(rows)))
     part = Part(ids, np.arange(len(ids)) % 2)
-    sources = {"cache": StoredPatches(rows, recipe.geometry, cache),
-               "slides": StoredPatches(rows, recipe.geometry, None)}  # fmt: skip
+    sources = {
+        "cache": StoredPatches(rows, recipe.geometry, cache),
+        "slides": StoredPatches(rows, recipe.geometry, None),
+    }
     name = backbone_name(args.backbone)
-    embedder = load_embedder(name, resolve(name), Weights("random", None, None), dtype="float32",
-                             device=device)  # fmt: skip
+    embedder = load_embedder(
+        name, resolve(name), Weights("random", None, None), dtype="float32", device=device
+    )
     model = Classifier(embedder, 2).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
     one_cycle = torch.optim.lr_scheduler.ConstantLR(optimizer)
@@ -95,8 +98,17 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
 
     def loop(source: str) -> None:
         steps = range(n_steps)
-        one_epoch(model, sources[source], part, recipe, machine, (optimizer, one_cycle), steps, 0,
-                   lambda step: None)  # fmt: skip
+        one_epoch(
+            model,
+            sources[source],
+            part,
+            recipe,
+            machine,
+            (optimizer, one_cycle),
+            steps,
+            0,
+            lambda step: None,
+        )
 
     def read(source: str) -> None:
         for k in range(0, 10 * 32, 32):
@@ -107,21 +119,24 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
     n_images = n_steps * args.batch_size
     for _ in range(args.rounds):
         for what, n, work in (
-            ("synthetic", n_images, synthetic), ("loop_cache", n_images, lambda: loop("cache")),
+            ("synthetic", n_images, synthetic),
+            ("loop_cache", n_images, lambda: loop("cache")),
             ("loop_slides", n_images, lambda: loop("slides")),
             ("read_cache", 320, lambda: read("cache")),
             ("read_slides", 320, lambda: read("slides")),
-        ):  # fmt: skip
+        ):
             seen.setdefault(what, []).append(n / seconds(work, device))
     median = {k: statistics.median(v) for k, v in seen.items()}
     return {
-        "backbone": name, "device": device.type, "dtype": machine.dtype,
+        "backbone": name,
+        "device": device.type,
+        "dtype": machine.dtype,
         **{f"{k}_images_per_second": v for k, v in median.items()},
         "loop_to_synthetic": median["loop_cache"] / median["synthetic"],
         "loop_from_slides_to_synthetic": median["loop_slides"] / median["synthetic"],
         "cache_to_slides": median["read_cache"] / median["read_slides"],
         "cached_bytes_to_raw": float(kept) / (recipe.geometry.wide().size_px ** 2 * 3),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -87,8 +87,9 @@ def where_time_goes(data: list[Data], n_threads: int | None) -> dict[str, float]
     parts = [
         (solver, "fit_newton", "tiny fits (summed over threads)"),
         (solver, "Moments", "covariance"),
-        (curvature.Shape, "_factor", "factoring"), (lockstep, "sweep", "reads of the matrix"),
-    ]  # fmt: skip
+        (curvature.Shape, "_factor", "factoring"),
+        (lockstep, "sweep", "reads of the matrix"),
+    ]
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
     for owner, name, label in parts:
 
@@ -163,13 +164,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "ratio_path": path["ratio"],
         "peak_memory_ratio": max(memory.values()),
         "details": {
-            "seconds": seconds, "total_seconds": total, "excess": excess, "auroc": auroc,
-            "path": path, "memory": memory,
+            "seconds": seconds,
+            "total_seconds": total,
+            "excess": excess,
+            "auroc": auroc,
+            "path": path,
+            "memory": memory,
             "where": where_time_goes(list(data.values()), args.threads),
-            "load": loads, "threads": args.threads or len(os.sched_getaffinity(0)),
+            "load": loads,
+            "threads": args.threads or len(os.sched_getaffinity(0)),
             "sklearn_tol": args.tol,
         },
-    }  # fmt: skip
+    }
 
 
 def check(
@@ -195,8 +201,15 @@ def report(result: dict[str, Any]) -> None:
     details = result["details"]
     print(f"{details['threads']} threads, load {' '.join(f'{v:.1f}' for v in details['load'])}\n")
     print(f"{'':22}{'fits':>6}{'ours':>10}{'UNI':>10}{'sklearn':>10}{'x UNI':>8}{'x sklearn':>11}")
-    rows = [(k, len(s["uni"]), statistics.median(s["ours"]), *(sum(s[m].values()) for m in
-             ("uni", "sklearn"))) for k, s in details["seconds"].items()]  # fmt: skip
+    rows = [
+        (
+            k,
+            len(s["uni"]),
+            statistics.median(s["ours"]),
+            *(sum(s[m].values()) for m in ("uni", "sklearn")),
+        )
+        for k, s in details["seconds"].items()
+    ]
     total = details["total_seconds"]
     rows.append(("all", sum(r[1] for r in rows), total["ours"], total["uni"], total["sklearn"]))
     for name, n, a, b, c in rows:
@@ -207,8 +220,10 @@ def report(result: dict[str, Any]) -> None:
     for m, values in details["excess"].items():
         print(f"  {m:10}{statistics.median(values.values()):10.1e}{max(values.values()):10.1e}")
     path = details["path"]
-    print(f"\nlogreg, 20 values of C, {path['n_train']} rows: {path['logreg']:.2f}s; "
-          f"one uni fit {path['uni']:.2f}s: {path['ratio']:.1f}x")  # fmt: skip
+    print(
+        f"\nlogreg, 20 values of C, {path['n_train']} rows: {path['logreg']:.2f}s; "
+        f"one uni fit {path['uni']:.2f}s: {path['ratio']:.1f}x"
+    )
     print(
         "peak memory, in matrices:", " ".join(f"{k} {v:.3f}" for k, v in details["memory"].items())
     )

@@ -40,17 +40,37 @@ def fill(uri: str, n: int, n_models: int) -> Store:
     positive = rng.random(n) < 0.45
     slides = [f"s{k:03d}.svs" for k in range(N_SLIDES)]
     store.merge("datasets", [{"dataset": "cells", "positive_label": "mitotic figure"}])
-    store.merge("slides", [
-        {"slide_id": f"cells/{s}", "dataset": "cells", "slide": s, "kind": "slide", "case_id": s,
-         "mpp": 0.25, "status": "ok", "width": 10**5, "height": 10**5}
-        for s in slides])  # fmt: skip
+    store.merge(
+        "slides",
+        [
+            {
+                "slide_id": f"cells/{s}",
+                "dataset": "cells",
+                "slide": s,
+                "kind": "slide",
+                "case_id": s,
+                "mpp": 0.25,
+                "status": "ok",
+                "width": 10**5,
+                "height": 10**5,
+            }
+            for s in slides
+        ],
+    )
     rows = [
-        {"annotation_id": f"cells/{slides[k % N_SLIDES]}/{k}", "dataset": "cells",
-         "slide": slides[k % N_SLIDES], "case_id": slides[k % N_SLIDES],
-         "domain": f"domain {k % N_SLIDES % DOMAINS}", "source_id": str(k),
-         "label": "mitotic figure" if positive[k] else "non-mitotic figure",
-         "x_l0": float(1000 + k), "y_l0": 500.0} for k in range(n)
-    ]  # fmt: skip
+        {
+            "annotation_id": f"cells/{slides[k % N_SLIDES]}/{k}",
+            "dataset": "cells",
+            "slide": slides[k % N_SLIDES],
+            "case_id": slides[k % N_SLIDES],
+            "domain": f"domain {k % N_SLIDES % DOMAINS}",
+            "source_id": str(k),
+            "label": "mitotic figure" if positive[k] else "non-mitotic figure",
+            "x_l0": float(1000 + k),
+            "y_l0": 500.0,
+        }
+        for k in range(n)
+    ]
     store.merge("annotations", rows)
     keys = ("annotation_id", "dataset", "domain", "label", "slide")
     for m in range(n_models):
@@ -62,8 +82,12 @@ def fill(uri: str, n: int, n_models: int) -> Store:
         schema = model_schema(DIM)
         columns: dict[str, Any] = {c: [r[c] for r in rows] for c in keys}
         flat = pa.array(vectors.ravel())
-        columns |= {"model": [name] * n, "embedded_at": [None] * n, "resized": [None] * n,
-                    "vector": pa.FixedSizeListArray.from_arrays(flat, DIM)}  # fmt: skip
+        columns |= {
+            "model": [name] * n,
+            "embedded_at": [None] * n,
+            "resized": [None] * n,
+            "vector": pa.FixedSizeListArray.from_arrays(flat, DIM),
+        }
         store.merge(
             model_table(name), pa.table({c: columns[c] for c in schema.names}, schema=schema)
         )
@@ -89,8 +113,10 @@ def main() -> None:
         for spec, options in SPECS:
             run(store, spec, options)
         counts = fetch_rows(
-            connect(store), "select (select count(distinct run_id) from results) as runs, "
-            "(select sum(len(score)) from _predictions) as predictions")[0]  # fmt: skip
+            connect(store),
+            "select (select count(distinct run_id) from results) as runs, "
+            "(select sum(len(score)) from _predictions) as predictions",
+        )[0]
         sides = Side("uni", f"model-{n_models - 1:02d}"), Side("uni", "model-00")
         pair = CompareOptions(fractions=[1.0])
 
@@ -104,9 +130,12 @@ def main() -> None:
         }
         size = (Path(folder) / "r" / "index.html").stat().st_size
     found = {
-        **{k: int(v) for k, v in counts.items()}, "seconds": times, "page_bytes": size,
-        "ratio_report": times["report"] / times["read"], "cores": len(os.sched_getaffinity(0)),
-    }  # fmt: skip
+        **{k: int(v) for k, v in counts.items()},
+        "seconds": times,
+        "page_bytes": size,
+        "ratio_report": times["report"] / times["read"],
+        "cores": len(os.sched_getaffinity(0)),
+    }
     print(f"{found['runs']:,} runs, {found['predictions']:,} predictions, {n_models} models")
     for name, value in times.items():
         print(f"  {name:<8}{value:8.2f} s")

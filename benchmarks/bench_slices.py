@@ -30,15 +30,34 @@ def fill(uri: str, n: int, dim: int) -> Store:
     store = Store.open(uri, create=True)
     rng = np.random.default_rng(0)
     names = [f"s{k:02d}.svs" for k in range(32)]
-    slides = [{"slide_id": f"d/{s}", "dataset": "d", "slide": s, "kind": "slide", "case_id": s,
-               "case_source": "slide", "mpp": 0.25, "status": "ok"} for s in names]  # fmt: skip
+    slides = [
+        {
+            "slide_id": f"d/{s}",
+            "dataset": "d",
+            "slide": s,
+            "kind": "slide",
+            "case_id": s,
+            "case_source": "slide",
+            "mpp": 0.25,
+            "status": "ok",
+        }
+        for s in names
+    ]
     labels = np.where(rng.random(n) < 0.6, "mitotic figure", "non-mitotic figure")
     annotations = [
-        {"annotation_id": f"d/{names[k % 32]}/{k}", "dataset": "d", "slide": names[k % 32],
-         "case_id": names[k % 32], "domain": "d", "label": str(labels[k]),
-         "x_l0": float(k % 5000), "y_l0": float(k // 5000), "source_id": str(k)}
+        {
+            "annotation_id": f"d/{names[k % 32]}/{k}",
+            "dataset": "d",
+            "slide": names[k % 32],
+            "case_id": names[k % 32],
+            "domain": "d",
+            "label": str(labels[k]),
+            "x_l0": float(k % 5000),
+            "y_l0": float(k // 5000),
+            "source_id": str(k),
+        }
         for k in range(n)
-    ]  # fmt: skip
+    ]
     store.merge("slides", slides)
     store.merge("annotations", annotations)
     store.merge("datasets", [{"dataset": "d", "positive_label": "mitotic figure"}])
@@ -50,9 +69,12 @@ def fill(uri: str, n: int, dim: int) -> Store:
         flat = rng.standard_normal(len(part) * dim, dtype=np.float32)
         keys = ("annotation_id", "dataset", "domain", "label", "slide")
         columns: dict[str, Any] = {c: [r[c] for r in part] for c in keys}
-        columns |= {"model": ["m"] * len(part), "embedded_at": [None] * len(part),
-                    "resized": [None] * len(part),
-                    "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)}  # fmt: skip
+        columns |= {
+            "model": ["m"] * len(part),
+            "embedded_at": [None] * len(part),
+            "resized": [None] * len(part),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat), dim),
+        }
         table = pa.table({c: columns[c] for c in schema.names}, schema=schema)
         store.merge(model_table("m"), table)
     store.compact(model_table("m"))
@@ -105,11 +127,15 @@ def main() -> None:
                 times[name].append(seconds(what))
     median = {name: statistics.median(t) for name, t in times.items()}
     report = {
-        "n": n, "dim": dim, "n_slice": len(rows), "repeats": args.repeats,
-        "cores": len(os.sched_getaffinity(0)), "seconds": median,
+        "n": n,
+        "dim": dim,
+        "n_slice": len(rows),
+        "repeats": args.repeats,
+        "cores": len(os.sched_getaffinity(0)),
+        "seconds": median,
         "ratio_warm": median["warm"] / median["floor"],
         "ratio_cold": median["cold"] / median["floor"],
-    }  # fmt: skip
+    }
     print(f"{len(rows):,} of {n:,} rows x {dim}, median of {args.repeats}")
     for name, value in median.items():
         print(f"  {name:<6}{1000 * value:9.1f} ms   x floor {value / median['floor']:6.2f}")

@@ -99,9 +99,13 @@ def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
     optimiser = torch.optim.LBFGS(
-        linear.parameters(), max_iter=1000, history_size=100, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-7, tolerance_change=1e-9,
-    )  # fmt: skip
+        linear.parameters(),
+        max_iter=1000,
+        history_size=100,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-7,
+        tolerance_change=1e-9,
+    )
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
     cost = x.shape[1] * 2 / 100
 

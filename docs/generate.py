@@ -55,8 +55,14 @@ def models() -> str:
     rows = [head, "|" + "---|" * 6]
     for name, e in REGISTRY.items():
         where = e.hub if e.default_weights == "hub" else e.default_weights
-        cells = [f"`{name}`", f"`{where}`", f"`{e.hub_file}`" if e.hub_file else "", e.licence,
-                 "yes" if e.gated else "", e.expected_mpp]  # fmt: skip
+        cells = [
+            f"`{name}`",
+            f"`{where}`",
+            f"`{e.hub_file}`" if e.hub_file else "",
+            e.licence,
+            "yes" if e.gated else "",
+            e.expected_mpp,
+        ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

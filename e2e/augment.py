@@ -91,13 +91,19 @@ def _hue_matrix(hue: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
 
     In the basis YIQ, whose chroma plane hue turns (ITU-R BT.601 / NTSC).
     """
-    to_yiq = torch.stack((
-        grey, torch.tensor((0.596, -0.274, -0.322), device=grey.device),
-        torch.tensor((0.211, -0.523, 0.312), device=grey.device),
-    ))  # fmt: skip
+    to_yiq = torch.stack(
+        (
+            grey,
+            torch.tensor((0.596, -0.274, -0.322), device=grey.device),
+            torch.tensor((0.211, -0.523, 0.312), device=grey.device),
+        )
+    )
     zero, one, cos, sin = (
-        torch.zeros_like(hue), torch.ones_like(hue), torch.cos(hue), torch.sin(hue)
-    )  # fmt: skip
+        torch.zeros_like(hue),
+        torch.ones_like(hue),
+        torch.cos(hue),
+        torch.sin(hue),
+    )
     rows = ((one, zero, zero), (zero, cos, -sin), (zero, sin, cos))
     turn = torch.cat([torch.cat(r, dim=2) for r in rows], dim=1)
     matrix: torch.Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
@@ -118,8 +124,9 @@ def _blurred(x: torch.Tensor, blur: float, generator: torch.Generator) -> torch.
     mine = x[rows].flatten(0, 1)[None]
     n = mine.shape[1]
     for pad, weight in (
-        ((radius, radius, 0, 0), kernels), ((0, 0, radius, radius), kernels.transpose(2, 3))
-    ):  # fmt: skip
+        ((radius, radius, 0, 0), kernels),
+        ((0, 0, radius, radius), kernels.transpose(2, 3)),
+    ):
         padded = functional.pad(mine, pad, mode="reflect")
         mine = functional.conv2d(padded, weight, groups=n)
     x[rows] = mine[0].reshape(-1, *x.shape[1:])

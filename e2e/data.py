@@ -31,9 +31,11 @@ class StoredPatches:
     """
 
     def __init__(
-        self, rows: Mapping[str, Mapping[str, Any]], geometry: PatchGeometry,
+        self,
+        rows: Mapping[str, Mapping[str, Any]],
+        geometry: PatchGeometry,
         cache: PatchCache | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Hold where to read; nothing is read yet."""
         self._rows, self._geometry, self._cache = rows, geometry, cache
 

@@ -11,9 +11,21 @@ from embedstore.errors import EmbedstoreError
 from embedstore.models.embedder import Embedder, pool
 
 PROJECTIONS = (
-    "qkv", "q_proj", "k_proj", "v_proj", "q", "k", "v", "kv", "proj", "out_proj", "fc1", "fc2",
-    "fc1_g", "fc1_x",
-)  # fmt: skip
+    "qkv",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "q",
+    "k",
+    "v",
+    "kv",
+    "proj",
+    "out_proj",
+    "fc1",
+    "fc2",
+    "fc1_g",
+    "fc1_x",
+)
 """What timm calls the linear layers of attention and MLP: LoRA adds to these."""
 
 
@@ -24,9 +36,14 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, embedder: Embedder, n_labels: int, *, adapt: str = "full", lora_rank: int = 16,
+        self,
+        embedder: Embedder,
+        n_labels: int,
+        *,
+        adapt: str = "full",
+        lora_rank: int = 16,
         seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take an embedder's network; the new parameters are drawn from the seed."""
         super().__init__()
         self.mean: torch.Tensor
@@ -87,9 +104,10 @@ def _with_lora(name: str, network: nn.Module, rank: int) -> nn.Module:
             "--adapt lora needs the package peft: pip install 'mitosis-embedstore[lora]'"
         ) from e
     targets = [
-        n for n, m in network.named_modules()
+        n
+        for n, m in network.named_modules()
         if isinstance(m, nn.Linear) and n.rpartition(".")[2] in PROJECTIONS
-    ]  # fmt: skip
+    ]
     if not targets:
         raise EmbedstoreError(
             f"{name} has no attention or MLP projections for LoRA to add to; --adapt full or head"
@@ -124,6 +142,7 @@ def describe(model: Classifier, labels: Sequence[str]) -> dict[str, Any]:
     """Return the counts that a run's config tells of its model."""
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
-        "labels": list(labels), "n_params": sum(p.numel() for p in model.parameters()),
+        "labels": list(labels),
+        "n_params": sum(p.numel() for p in model.parameters()),
         "n_trained": n_trained,
-    }  # fmt: skip
+    }

@@ -56,12 +56,16 @@ class Step:
     def row(self) -> dict[str, Any]:
         """Return it as a line of the plan."""
         return {
-            "dataset": self.spec.dataset, "for": EXPERIMENTS[self.spec.scheme],
-            "scheme": self.spec.scheme, "method": self.method, "models": ", ".join(self.models),
+            "dataset": self.spec.dataset,
+            "for": EXPERIMENTS[self.spec.scheme],
+            "scheme": self.spec.scheme,
+            "method": self.method,
+            "models": ", ".join(self.models),
             "fractions": ", ".join(f"{f:g}" for f in self.fractions),
-            "runs": len(self.splits) * len(self.models), "missing": self.n_missing,
+            "runs": len(self.splits) * len(self.models),
+            "missing": self.n_missing,
             "minutes": None if self.seconds is None else round(self.seconds / 60, 1),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -114,19 +118,24 @@ def _models(store: Store, dataset: str, options: PaperOptions) -> list[str]:
 
 
 def _step(
-    store: Store, spec: ManifestSpec, method: str, models: Sequence[str],
+    store: Store,
+    spec: ManifestSpec,
+    method: str,
+    models: Sequence[str],
     splits: Sequence[StoredSplit],
-) -> Step:  # fmt: skip
+) -> Step:
     names = ", ".join(literal(m) for m in models)
     done = fetch_rows(
-        connect(store), "select model, fold, fraction, train_domain, max(seconds) as seconds from "
+        connect(store),
+        "select model, fold, fraction, train_domain, max(seconds) as seconds from "
         f"results where manifest_id = {literal(splits[0].row['manifest_id'])} and method = "
         f"{literal(method)} and target = 'label' and eval_dataset is null and model in ({names}) "
         "and json_extract_string(params, '$.views') is null group by all",
-    )  # fmt: skip
+    )
     there = {(r["model"], r["fold"], r["fraction"], r["train_domain"]) for r in done}
-    wanted = {(m, s.row["fold"], s.row["fraction"], s.row["train_domain"])
-              for m in models for s in splits}  # fmt: skip
+    wanted = {
+        (m, s.row["fold"], s.row["fraction"], s.row["train_domain"]) for m in models for s in splits
+    }
     known = [r["seconds"] for r in done if r["seconds"] is not None]
     missing = len(wanted - there)
     guess = missing * sum(known) / len(known) if known else None
@@ -164,9 +173,13 @@ def _compare(
     for spec in dict.fromkeys(s.spec for s in steps):
         mine = [s for s in steps if s.spec == spec]
         asked = CompareOptions(
-            spec.scheme, spec.group_by, spec.stratify, spec.where, spec.seed,
+            spec.scheme,
+            spec.group_by,
+            spec.stratify,
+            spec.where,
+            spec.seed,
             fractions=[max(f for s in mine for f in s.fractions)],
-        )  # fmt: skip
+        )
         if sum(len(s.models) for s in mine) < 2 or is_compared(store, spec.dataset, asked):
             continue
         try:

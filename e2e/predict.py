@@ -45,8 +45,9 @@ def predict(
     config = _config(store, run_id)
     recipe, labels = Recipe(**config["recipe"]), config["labels"]
     chosen = choose_device(device)
-    machine = Machine(chosen, choose_dtype(dtype, chosen, "bfloat16"),
-                      workers or min(os.cpu_count() or 1, 16))  # fmt: skip
+    machine = Machine(
+        chosen, choose_dtype(dtype, chosen, "bfloat16"), workers or min(os.cpu_count() or 1, 16)
+    )
     model = _model(store, config, recipe, weights, machine)
     rows = {i: r for i, r in located(store, dataset).items() if r["slide_status"] == "ok"}
     if not rows:
@@ -59,11 +60,13 @@ def predict(
     p = probabilities(score(model, patches, ids, recipe, machine, on_progress)).numpy()
     order = np.argsort(np.array(ids), kind="stable")
     shown = [1] if len(labels) == 2 else range(len(labels))
-    return pa.table({
-        "annotation_id": [ids[k] for _ in shown for k in order],
-        "label": [labels[k] for k in shown for _ in order],
-        "score": np.concatenate([p[order, k] for k in shown]),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "annotation_id": [ids[k] for _ in shown for k in order],
+            "label": [labels[k] for k in shown for _ in order],
+            "score": np.concatenate([p[order, k] for k in shown]),
+        }
+    )
 
 
 def _config(store: Store, run_id: str) -> dict[str, Any]:
@@ -93,12 +96,14 @@ def _model(
     base = Weights("random", None, None)
     if recipe.adapt != "full" and config["weights"] != "random":
         base = _base(config, entry, spec)
-    embedder = load_embedder(config["backbone"], entry, base, dtype="float32",
-                             device=machine.device)  # fmt: skip
+    embedder = load_embedder(
+        config["backbone"], entry, base, dtype="float32", device=machine.device
+    )
     if base.path is None and recipe.adapt != "full":
         _check_sha256(config, embedder.weights.sha256)
-    model = Classifier(embedder, len(config["labels"]), adapt=recipe.adapt,
-                       lora_rank=recipe.lora_rank)  # fmt: skip
+    model = Classifier(
+        embedder, len(config["labels"]), adapt=recipe.adapt, lora_rank=recipe.lora_rank
+    )
     model.load_learnt(RunFolder(store.uri, config["run_id"]).model())
     return model
 

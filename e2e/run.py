@@ -129,20 +129,24 @@ def _recorded(store: Store, run_ids: Sequence[str]) -> dict[str, str]:
 
 
 def _patches(
-    store: Store, dataset: str, rows: Mapping[str, Mapping[str, Any]], runs: Sequence[Run],
-    options: TrainOptions, listener: Listener,
-) -> Any:  # fmt: skip
+    store: Store,
+    dataset: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    runs: Sequence[Run],
+    options: TrainOptions,
+    listener: Listener,
+) -> Any:
     """Return where the runs' patches are read, after each of them was read once for the cache."""
     from e2e.data import StoredPatches
 
-    wanted = {i for r in runs for role in ROLES
-              for i in r.split.ids(role).to_pylist()}  # fmt: skip
+    wanted = {i for r in runs for role in ROLES for i in r.split.ids(role).to_pylist()}
     mine = [r for i, r in rows.items() if i in wanted]
     geometry = options.recipe.geometry
     cache = PatchCache(store, dataset, geometry) if options.patch_cache else None
     kept = cache if cache is not None else ()
-    absent = {r["slide"] for r in mine
-              if r["slide_status"] != "ok" and r["annotation_id"] not in kept}  # fmt: skip
+    absent = {
+        r["slide"] for r in mine if r["slide_status"] != "ok" and r["annotation_id"] not in kept
+    }
     if len(mine) < len(wanted) or absent:
         named = ", ".join(sorted(absent)[:3]) or "see `embedstore status`"
         raise EmbedstoreError(
@@ -159,10 +163,16 @@ def _workers(options: TrainOptions) -> int:
 
 
 def _train_one(
-    store: Store, run: Run, rows: Mapping[str, Mapping[str, Any]], order: Sequence[str],
-    made_of: tuple[ModelEntry, Weights], patches: Any, seen: str, options: TrainOptions,
+    store: Store,
+    run: Run,
+    rows: Mapping[str, Mapping[str, Any]],
+    order: Sequence[str],
+    made_of: tuple[ModelEntry, Weights],
+    patches: Any,
+    seen: str,
+    options: TrainOptions,
     listener: Listener,
-) -> None:  # fmt: skip
+) -> None:
     """Train one run in its folder, score its validation and test rows, and record it."""
     # torch comes in only where something is trained
     from e2e.folder import LAST, RunFolder
@@ -181,29 +191,55 @@ def _train_one(
     if over or (folder.has("config.json") and folder.config()["pixels"] != seen):
         folder.clear()
     embedder = load_embedder(run.model, entry, weights, dtype="float32", device=device)
-    model = Classifier(embedder, len(order), adapt=recipe.adapt, lora_rank=recipe.lora_rank,
-                       seed=seed)  # fmt: skip
+    model = Classifier(
+        embedder, len(order), adapt=recipe.adapt, lora_rank=recipe.lora_rank, seed=seed
+    )
     if not folder.has("config.json"):
         path = None if weights.path is None else str(weights.path)
-        folder.write_config({
-            "run_id": run.run_id, "backbone": run.model, "weights": weights.label,
-            "weights_sha256": weights.sha256, "weights_path": path, "entry": asdict(entry),
-            "recipe": asdict(recipe), "dataset": split.row["dataset"], "pixels": seen,
-            **{k: split.row[k] for k in ("manifest_id", "fold", "fraction", "train_domain")},
-            **describe(model, order),
-        })  # fmt: skip
+        folder.write_config(
+            {
+                "run_id": run.run_id,
+                "backbone": run.model,
+                "weights": weights.label,
+                "weights_sha256": weights.sha256,
+                "weights_path": path,
+                "entry": asdict(entry),
+                "recipe": asdict(recipe),
+                "dataset": split.row["dataset"],
+                "pixels": seen,
+                **{k: split.row[k] for k in ("manifest_id", "fold", "fraction", "train_domain")},
+                **describe(model, order),
+            }
+        )
     parts = {r: _part(split.ids(r).to_pylist(), rows, order) for r in ROLES}
     if len(set(parts["val"].codes.tolist())) < 2:
         listener.line("  note: validation has no two labels; its loss still chooses the epoch")
     curve = train(
-        model, patches, parts["train"], parts["val"], recipe, machine, folder, seed=seed,
-        on_epoch=lambda e: listener.line(_line(e, recipe.epochs)), on_step=listener.step,
-    )  # fmt: skip
-    p = {r: probabilities(score(model, patches, parts[r].ids, recipe, machine)).numpy()
-         for r in ("val", "test") if len(parts[r].ids)}  # fmt: skip
+        model,
+        patches,
+        parts["train"],
+        parts["val"],
+        recipe,
+        machine,
+        folder,
+        seed=seed,
+        on_epoch=lambda e: listener.line(_line(e, recipe.epochs)),
+        on_step=listener.step,
+    )
+    p = {
+        r: probabilities(score(model, patches, parts[r].ids, recipe, machine)).numpy()
+        for r in ("val", "test")
+        if len(parts[r].ids)
+    }
     best = best_epoch(curve)
-    chosen = {"epoch": best.epoch, "epochs": len(curve), "val_loss": best.val_loss,
-              "device": machine.device.type, "dtype": machine.dtype, "pixels": seen}  # fmt: skip
+    chosen = {
+        "epoch": best.epoch,
+        "epochs": len(curve),
+        "val_loss": best.val_loss,
+        "device": machine.device.type,
+        "dtype": machine.dtype,
+        "pixels": seen,
+    }
     facts = {"state": "ok", "seconds": time.monotonic() - started, "chosen": json.dumps(chosen)}
     record(store, [_outcome(run, parts, p, rows, order, facts, options.n_resamples)])
     folder.remove(LAST)
@@ -216,18 +252,28 @@ def _part(ids: Sequence[str], rows: Mapping[str, Mapping[str, Any]], order: Sequ
 
 
 def _outcome(
-    run: Run, parts: Mapping[str, Any], p: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]],
-    order: Sequence[str], facts: Mapping[str, Any], n_resamples: int,
-) -> Outcome:  # fmt: skip
+    run: Run,
+    parts: Mapping[str, Any],
+    p: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    order: Sequence[str],
+    facts: Mapping[str, Any],
+    n_resamples: int,
+) -> Outcome:
     """Return what is recorded of a run, evaluated as a probe's is."""
     test, row = parts["test"], run.split.row
     cut = best_cut(parts["val"].codes.astype(np.intp), p.get("val", np.empty((0, len(order)))))
     by = "case_id" if row["group_by"] == "case" else "slide"
     column = {k: np.array([rows[i][k] for i in test.ids], dtype=object) for k in ("domain", by)}
     evaluated = evaluate_split(
-        row, test.codes.astype(np.intp), p["test"], column["domain"], column[by],
-        cut=cut, n_resamples=n_resamples,
-    )  # fmt: skip
+        row,
+        test.codes.astype(np.intp),
+        p["test"],
+        column["domain"],
+        column[by],
+        cut=cut,
+        n_resamples=n_resamples,
+    )
     more = {"ci_by": by.removesuffix("_id"), "threshold": cut if len(order) == 2 else None}
     scores = {r: Scored(parts[r].ids, p[r], order) for r in p}
     return Outcome(run, evaluated, scores, {**facts, **more})
@@ -237,8 +283,10 @@ def _title(run: Run) -> str:
     row = run.split.row
     domain = f"{row['train_domain']}, " if row["train_domain"] is not None else ""
     marked = f" ({run.weights} weights)" if run.weights == "random" else ""
-    return (f"{run.model}{marked}, {domain}fold {row['fold']}, fraction {row['fraction']:g}, "
-            f"n_train {row['n_train']:,}")  # fmt: skip
+    return (
+        f"{run.model}{marked}, {domain}fold {row['fold']}, fraction {row['fraction']:g}, "
+        f"n_train {row['n_train']:,}"
+    )
 
 
 def _line(e: Any, n_epochs: int) -> str:

@@ -66,11 +66,18 @@ def schedule_of(n_train: int, recipe: Recipe) -> tuple[int, int]:
 
 
 def train(
-    model: Classifier, patches: Patches, train_on: Part, val: Part, recipe: Recipe,
-    machine: Machine, folder: RunFolder, *, seed: int,
+    model: Classifier,
+    patches: Patches,
+    train_on: Part,
+    val: Part,
+    recipe: Recipe,
+    machine: Machine,
+    folder: RunFolder,
+    *,
+    seed: int,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Epoch]:  # fmt: skip
+) -> list[Epoch]:
     """Train, and leave the model of the lowest validation loss in the folder and in `model`.
 
     It goes on after the last epoch that the folder knows. Without validation rows the last epoch is
@@ -94,9 +101,16 @@ def train(
         started = time.perf_counter()
         on_step(first, n_epochs * n_steps)
         loss, n_seen = one_epoch(
-            model, patches, train_on, recipe, machine, (optimizer, one_cycle), steps, seed,
+            model,
+            patches,
+            train_on,
+            recipe,
+            machine,
+            (optimizer, one_cycle),
+            steps,
+            seed,
             lambda step: on_step(step, n_epochs * n_steps),
-        )  # fmt: skip
+        )
         rate = n_seen / (time.perf_counter() - started)
         if not math.isfinite(loss):
             kept = f"the model of epoch {_best(curve)} stays in {folder.name}"
@@ -105,27 +119,45 @@ def train(
                 f"{kept if curve else 'no model is kept'}: try a lower --max-lr, or --dtype float32"
             )
         val_loss, val_auroc = _validate(model, patches, val, recipe, machine)
-        curve.append(Epoch(
-            len(curve) + 1, first + n_steps, float(one_cycle.get_last_lr()[0]), loss, val_loss,
-            val_auroc, rate, time.perf_counter() - started,
-        ))  # fmt: skip
+        curve.append(
+            Epoch(
+                len(curve) + 1,
+                first + n_steps,
+                float(one_cycle.get_last_lr()[0]),
+                loss,
+                val_loss,
+                val_auroc,
+                rate,
+                time.perf_counter() - started,
+            )
+        )
         if _best(curve) == len(curve):
             folder.write_model(model.learnt())
         folder.write_curve([asdict(e) for e in curve])
-        folder.write_last({
-            "model": model.learnt(), "optimizer": optimizer.state_dict(),
-            "schedule": one_cycle.state_dict(), "curve": [asdict(e) for e in curve],
-        })  # fmt: skip
+        folder.write_last(
+            {
+                "model": model.learnt(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": one_cycle.state_dict(),
+                "curve": [asdict(e) for e in curve],
+            }
+        )
         on_epoch(curve[-1])
     model.load_learnt(folder.model())
     return curve
 
 
 def one_epoch(
-    model: Classifier, patches: Patches, part: Part, recipe: Recipe, machine: Machine,
-    optimizers: tuple[torch.optim.Optimizer, Any], steps: range, seed: int,
+    model: Classifier,
+    patches: Patches,
+    part: Part,
+    recipe: Recipe,
+    machine: Machine,
+    optimizers: tuple[torch.optim.Optimizer, Any],
+    steps: range,
+    seed: int,
     on_step: Callable[[int], None],
-) -> tuple[float, int]:  # fmt: skip
+) -> tuple[float, int]:
     """Return the mean loss of the steps and how many images they took."""
     optimizer, one_cycle = optimizers
     n, device = len(part.ids), machine.device
@@ -176,9 +208,13 @@ def _memory_for(n: int) -> Iterator[None]:
 
 
 def score(
-    model: Classifier, patches: Patches, ids: Sequence[str], recipe: Recipe, machine: Machine,
+    model: Classifier,
+    patches: Patches,
+    ids: Sequence[str],
+    recipe: Recipe,
+    machine: Machine,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Return the logits, float32 (n, 1 or K), of patches as they are; no row changes another."""
     model.eval()
     found = []

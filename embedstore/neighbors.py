@@ -55,8 +55,9 @@ def neighbors(
     if not n_searched:
         raise EmbedstoreError(
             f"no other embedding of model '{model}' meets --where '{where}'"
-            if where else f"'{annotation_id}' has the only embedding of model '{model}'"
-        )  # fmt: skip
+            if where
+            else f"'{annotation_id}' has the only embedding of model '{model}'"
+        )
     # One more, since the annotation itself is found, too: a filter by id would double the time.
     found = store.nearest(model, vector, k + includes_it, metric=metric, where=condition)
     ids, distances = found["annotation_id"].to_pylist(), found["_distance"].to_pylist()
@@ -101,21 +102,24 @@ def _condition(
         n = fetch_rows(con, f"select count(*) as n from {table}")[0]["n"]
         return None, n - 1, True
     rows = fetch(
-        con, "select e.annotation_id, e.dataset, e.domain, e.label, e.slide, "
+        con,
+        "select e.annotation_id, e.dataset, e.domain, e.label, e.slide, "
         f"w.annotation_id is not null as met from {table} e left join (select annotation_id from "
         f"annotations where {where_clause(where)}) w using (annotation_id)",
-    )  # fmt: skip
+    )
     con.register("_met", rows)
     met = fetch_rows(
-        con, "select count(*) filter (met) as n, coalesce(bool_or(met and annotation_id = "
+        con,
+        "select count(*) filter (met) as n, coalesce(bool_or(met and annotation_id = "
         f"{literal(annotation_id)}), false) as it from _met",
-    )[0]  # fmt: skip
+    )[0]
     n_searched = met["n"] - met["it"]
     for keys in _GROUPS:
         groups = fetch_rows(
-            con, f"select {', '.join(keys)}, bool_and(met) as met, bool_or(met) as some from _met "
+            con,
+            f"select {', '.join(keys)}, bool_and(met) as met, bool_or(met) as some from _met "
             "group by all",
-        )  # fmt: skip
+        )
         if all(g["met"] == g["some"] for g in groups) and len(groups) <= 1000:
             chosen = [g for g in groups if g["met"]]
             if all(g[k] is not None for g in chosen for k in keys):
@@ -132,9 +136,14 @@ def _rows(con: Any, pairs: list[tuple[float, str]], metric: str) -> list[dict[st
             f"another --metric ({', '.join(METRICS)})"
         )
     ids = ", ".join(literal(i) for _, i in pairs) or "''"
-    about = {r["annotation_id"]: r for r in fetch_rows(
-        con, "select annotation_id, label, domain, dataset, slide, case_id from annotations where "
-        f"annotation_id in ({ids})")}  # fmt: skip
+    about = {
+        r["annotation_id"]: r
+        for r in fetch_rows(
+            con,
+            "select annotation_id, label, domain, dataset, slide, case_id from annotations where "
+            f"annotation_id in ({ids})",
+        )
+    }
     rows = []
     for rank, (distance, i) in enumerate(pairs, start=1):
         length = math.sqrt(max(distance, 0.0)) if metric == "l2" else max(distance, 0.0)

@@ -62,12 +62,27 @@ def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[s
             f"where dataset = {literal(d['dataset'])}"
         )
         views = fetch_rows(con, sql)[0]["n"]
-    keep = ("model", "arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights",
-            "weights_sha256", "parity", "timm_version")  # fmt: skip
+    keep = (
+        "model",
+        "arch",
+        "dim",
+        "pooling",
+        "dtype",
+        "patch_px",
+        "mpp_out",
+        "weights",
+        "weights_sha256",
+        "parity",
+        "timm_version",
+    )
     return {
-        **d, "done": counts["done"], "missing": _usable(d) - counts["usable"], "views": views,
-        **{k: m[k] for k in keep}, **store.stats(model_table(m["model"])),
-    }  # fmt: skip
+        **d,
+        "done": counts["done"],
+        "missing": _usable(d) - counts["usable"],
+        "views": views,
+        **{k: m[k] for k in keep},
+        **store.stats(model_table(m["model"])),
+    }
 
 
 def how_to_embed(store: Store, dataset: str, model: str, views: str | None = None) -> str:

@@ -69,9 +69,10 @@ class Writer:
     ) -> None:
         # A patch that both tables want is embedded once, as the view that is the patch itself.
         plain = [
-            k for k, (i, view) in enumerate(zip(ids, views, strict=True))
+            k
+            for k, (i, view) in enumerate(zip(ids, views, strict=True))
             if view == PLAIN or (view == SAME and PLAIN in self._rows[i]["wants"][model])
-        ]  # fmt: skip
+        ]
         turned = [k for k, view in enumerate(views) if view != PLAIN]
         dim = vectors.shape[1]
         if turned:  # first, so that a patch whose own row is there has all views or wants them

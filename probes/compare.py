@@ -71,9 +71,13 @@ Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 def compare(
-    store: Store, dataset: str, a: Side | None, others: Sequence[Side], options: CompareOptions,
+    store: Store,
+    dataset: str,
+    a: Side | None,
+    others: Sequence[Side],
+    options: CompareOptions,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a row per other side, fraction, train domain, eval domain and fold; and notes.
 
     The row of fold None is over all folds: the mean difference with slides (or cases, where the
@@ -127,10 +131,11 @@ def is_compared(store: Store, dataset: str, options: CompareOptions) -> bool:
     if options.fractions is not None:
         mine += f" and fraction in ({', '.join(map(repr, options.fractions))})"
     (row,) = fetch_rows(
-        con, f"select (select max(created_at) from results where {mine}) as ran, (select "
+        con,
+        f"select (select max(created_at) from results where {mine}) as ran, (select "
         f"max(created_at) from comparisons where metric = {literal(options.metric)} and {mine}) "
         "as compared",
-    )  # fmt: skip
+    )
     return None not in row.values() and bool(row["compared"] > row["ran"])
 
 
@@ -177,10 +182,13 @@ def _best(
     ids = ", ".join(literal(r["run_id"]) for r in runs)
     cells: dict[Side, dict[tuple[Any, ...], float]] = defaultdict(dict)
     for r in fetch_rows(
-        con, "select run_id, method, model, params, fraction, eval_domain, value from results "
+        con,
+        "select run_id, method, model, params, fraction, eval_domain, value from results "
         f"where metric = {literal(options.metric)} and eval_dataset is null and value is not null "
-        f"and run_id in ({ids})" if ids else "select 1 where false",
-    ):  # fmt: skip
+        f"and run_id in ({ids})"
+        if ids
+        else "select 1 where false",
+    ):
         value = -r["value"] if options.metric in LOWER else r["value"]
         cells[Side.of(r)][r["fraction"], r["run_id"], r["eval_domain"]] = value
     if not cells:
@@ -211,14 +219,21 @@ def _record(
 ) -> None:
     """Write the rows over all folds, each in the place of an earlier one of the same sides."""
     same = {
-        "dataset": dataset, "scheme": o.scheme, "group_by": o.group_by, "stratify": o.stratify,
-        "where_sql": o.where and o.where.strip(), "seed": o.seed, "n_resamples": o.n_resamples,
+        "dataset": dataset,
+        "scheme": o.scheme,
+        "group_by": o.group_by,
+        "stratify": o.stratify,
+        "where_sql": o.where and o.where.strip(),
+        "seed": o.seed,
+        "n_resamples": o.n_resamples,
         "created_at": started,
-    }  # fmt: skip
+    }
     made = []
     for r in rows:
-        key = [r[k] for k in ("manifest_id", "metric", "fraction", "train_domain", "eval_domain",
-                              "a", "b")]  # fmt: skip
+        key = [
+            r[k]
+            for k in ("manifest_id", "metric", "fraction", "train_domain", "eval_domain", "a", "b")
+        ]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         columns = {k: v for k, v in r.items() if k not in ("fold", "p_holm")}
         made.append({"comparison_id": name, **same, **columns})
@@ -267,9 +282,16 @@ def _pairs(
     rows = []
     for key, folds in sorted(cells.items(), key=lambda item: item[0][3] in (IN, OUT)):
         manifest, fraction, domain, name = key
-        same = {"a": str(a), "b": str(b), "metric": options.metric, "manifest_id": manifest,
-                "fraction": fraction, "train_domain": domain, "eval_domain": name,
-                "run_ids": sorted(ids[key])}  # fmt: skip
+        same = {
+            "a": str(a),
+            "b": str(b),
+            "metric": options.metric,
+            "manifest_id": manifest,
+            "fraction": fraction,
+            "train_domain": domain,
+            "eval_domain": name,
+            "run_ids": sorted(ids[key]),
+        }
         seed = seed_of(manifest, domain, name)
         tests = [t for _, t in folds]
         if name not in (IN, OUT):
@@ -283,9 +305,12 @@ def _pairs(
 
 
 def _folds(
-    con: Any, one: Mapping[str, Any], two: Mapping[str, Any], by_domain: bool,
+    con: Any,
+    one: Mapping[str, Any],
+    two: Mapping[str, Any],
+    by_domain: bool,
     options: CompareOptions,
-) -> dict[str, Fold]:  # fmt: skip
+) -> dict[str, Fold]:
     """Return the shared test set of two runs, whole or by eval domain."""
     ids = [literal(r["run_id"]) for r in (one, two)]
     table = fetch(
@@ -326,10 +351,13 @@ def _row(folds: Sequence[Fold], seed: int, options: CompareOptions) -> dict[str,
     row = {
         "n_test": round(float(np.mean([len(f.y) for f in folds]))),
         "n_groups": len({g for f in folds for g in f.groups}),
-        "difference": known(found.difference), "ci_low": known(found.low),
-        "ci_high": known(found.high), "p_value": known(found.p_value),
-        "p_delong": None, "p_holm": None,
-    }  # fmt: skip
+        "difference": known(found.difference),
+        "ci_low": known(found.low),
+        "ci_high": known(found.high),
+        "p_value": known(found.p_value),
+        "p_delong": None,
+        "p_holm": None,
+    }
     if len(folds) == 1 and options.metric == "auroc" and folds[0].a.shape[1] == 2:
         (fold,) = folds
         row["p_delong"] = known(delong(fold.y, fold.a[:, 1], fold.b[:, 1]).p_value)

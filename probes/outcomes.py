@@ -45,14 +45,19 @@ class Scorer:
         row, rows = run.split.row, task.rows
         p = {r: fit.probabilities(matrix, rows[r]) for r in ("val", "test")}
         cut = best_cut(task.codes[rows["val"]], p["val"])
-        scores = {r: Scored(matrix.ids[rows[r]], p[r], self.order)
-                  for r in p if len(rows[r])}  # fmt: skip
+        scores = {r: Scored(matrix.ids[rows[r]], p[r], self.order) for r in p if len(rows[r])}
         test = rows["test"]
         groups, ci_by = _groups(run, matrix, test)
         evaluated = evaluate_split(
-            row, task.codes[test], p["test"], matrix.facts["domain"][test], groups,
-            cut=cut, n_resamples=self.n_resamples, partial=self._partial,
-        )  # fmt: skip
+            row,
+            task.codes[test],
+            p["test"],
+            matrix.facts["domain"][test],
+            groups,
+            cut=cut,
+            n_resamples=self.n_resamples,
+            partial=self._partial,
+        )
         facts = self._facts(fit, cut, ci_by, None)
         return Outcome(run, evaluated, scores, facts, self._learnt(run, fit, cut, matrix.dataset))
 
@@ -68,12 +73,28 @@ class Scorer:
         groups, ci_by = _groups(run, other, known)
         seed, n = seed_of(other.dataset), self.n_resamples
         everything = np.full(len(known), ALL)
-        evaluated = evaluate_by(everything, codes[known], p, groups, cut=cut, seed=seed,
-                                n_resamples=n, partial=self._partial)  # fmt: skip
+        evaluated = evaluate_by(
+            everything,
+            codes[known],
+            p,
+            groups,
+            cut=cut,
+            seed=seed,
+            n_resamples=n,
+            partial=self._partial,
+        )
         domains = other.facts["domain"][known]
         if len(set(domains.tolist())) > 1:
-            evaluated |= evaluate_by(domains, codes[known], p, groups, cut=cut, seed=seed,
-                                     n_resamples=n, partial=self._partial)  # fmt: skip
+            evaluated |= evaluate_by(
+                domains,
+                codes[known],
+                p,
+                groups,
+                cut=cut,
+                seed=seed,
+                n_resamples=n,
+                partial=self._partial,
+            )
         scores = {f"test:{other.dataset}": Scored(other.ids[known], p, self.order)}
         return Outcome(run, evaluated, scores, self._facts(fit, cut, ci_by, other.dataset))
 
@@ -84,11 +105,15 @@ class Scorer:
 
     def _facts(self, fit: Fit, cut: float, ci_by: str, eval_dataset: str | None) -> dict[str, Any]:
         return {
-            "state": fit.state, "embeddings_version": fit.version,
-            "embedded_at": self.embedded_at, "seconds": fit.seconds, "ci_by": ci_by,
-            "threshold": cut if len(self.order) == 2 else None, "eval_dataset": eval_dataset,
+            "state": fit.state,
+            "embeddings_version": fit.version,
+            "embedded_at": self.embedded_at,
+            "seconds": fit.seconds,
+            "ci_by": ci_by,
+            "threshold": cut if len(self.order) == 2 else None,
+            "eval_dataset": eval_dataset,
             "chosen": json.dumps(fit.chosen) if fit.chosen else None,
-        }  # fmt: skip
+        }
 
     def _learnt(self, run: Run, fit: Fit, cut: float, dataset: str) -> dict[str, Any] | None:
         probe = fit.probe
@@ -96,10 +121,15 @@ class Scorer:
             return None
         coef = np.atleast_2d(probe.coef_)
         return {
-            "dataset": dataset, "model": run.model, "views": self.views, "labels": self.order,
-            "coef": coef.ravel(), "intercept": np.ravel(probe.intercept_), "threshold": cut,
+            "dataset": dataset,
+            "model": run.model,
+            "views": self.views,
+            "labels": self.order,
+            "coef": coef.ravel(),
+            "intercept": np.ravel(probe.intercept_),
+            "threshold": cut,
             "created_at": now(),
-        }  # fmt: skip
+        }
 
 
 def _groups(run: Run, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:

@@ -35,11 +35,13 @@ def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
     p = each.mean(axis=1)
     shown = [1] if len(labels) == 2 else range(len(labels))
     order = np.argsort(matrix.ids.astype(str), kind="stable")
-    return pa.table({
-        "annotation_id": np.concatenate([matrix.ids[order] for _ in shown]),
-        "label": [labels[k] for k in shown for _ in order],
-        "score": np.concatenate([p[order, k] for k in shown]),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "annotation_id": np.concatenate([matrix.ids[order] for _ in shown]),
+            "label": [labels[k] for k in shown for _ in order],
+            "score": np.concatenate([p[order, k] for k in shown]),
+        }
+    )
 
 
 def _probe(con: Any, run_id: str, dataset: str) -> dict[str, Any]:
@@ -65,10 +67,16 @@ def _instead(run: Mapping[str, Any], dataset: str) -> str:
     """Return the command that scores a dataset with a run whose method keeps no coefficients."""
     if run["method"] not in METHODS:
         return shlex.join(["e2e", "predict", run["run_id"], dataset])
-    options = {"manifest": run["manifest_id"], "model": run["model"], "method": run["method"],
-               "fold": run["fold"], "fraction": run["fraction"],
-               "train-domain": run["train_domain"], "target": run["target"],
-               "views": json.loads(run["params"]).get("views"),
-               "eval-dataset": dataset}  # fmt: skip
+    options = {
+        "manifest": run["manifest_id"],
+        "model": run["model"],
+        "method": run["method"],
+        "fold": run["fold"],
+        "fraction": run["fraction"],
+        "train-domain": run["train_domain"],
+        "target": run["target"],
+        "views": json.loads(run["params"]).get("views"),
+        "eval-dataset": dataset,
+    }
     words = [w for k, v in options.items() if v is not None for w in (f"--{k}", str(v))]
     return shlex.join(["probes", "run", run["dataset"], *words])

@@ -74,10 +74,19 @@ def run(
     models = _models(store, spec.dataset, options.models)
     found, splits, notes = splits_for(store, spec, options)
     runs = [
-        Run(s, name, _params(name, options), m["model"], m["weights"], m["weights_sha256"],
-            options.target)
-        for m in models for s in splits for name in options.methods
-    ]  # fmt: skip
+        Run(
+            s,
+            name,
+            _params(name, options),
+            m["model"],
+            m["weights"],
+            m["weights_sha256"],
+            options.target,
+        )
+        for m in models
+        for s in splits
+        for name in options.methods
+    ]
     ids = [r.run_id for r in runs]
     known = {} if options.force else recorded_runs(store, ids, options.eval_dataset)
     # A recorded run stands as long as the embeddings it was made of do.
@@ -128,13 +137,19 @@ def splits_for(
     if options.manifest is None:
         found = candidates(store, spec)
         splits, notes = ensure_splits(
-            store, found, folds=options.folds if options.folds is not None else range(5),
-            fractions=options.fractions or (1.0,), domains=options.train_domains,
-        )  # fmt: skip
+            store,
+            found,
+            folds=options.folds if options.folds is not None else range(5),
+            fractions=options.fractions or (1.0,),
+            domains=options.train_domains,
+        )
         return found, splits, notes
     found, every = recorded_manifest(store, spec.dataset, options.manifest)
-    asked = {"fold": options.folds, "fraction": options.fractions,
-             "train_domain": options.train_domains}  # fmt: skip
+    asked = {
+        "fold": options.folds,
+        "fraction": options.fractions,
+        "train_domain": options.train_domains,
+    }
     splits = [s for s in every if all(v is None or s.row[k] in v for k, v in asked.items())]
     if not splits:
         raise EmbedstoreError(
@@ -184,9 +199,10 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
     """Return the models' rows: those asked for, or all that have embeddings of the dataset."""
     con = connect(store)
     have: list[dict[str, Any]] = fetch_rows(
-        con, "select * from models where model in (select distinct model from embeddings where "
+        con,
+        "select * from models where model in (select distinct model from embeddings where "
         f"dataset = {literal(dataset)}) order by model",
-    )  # fmt: skip
+    )
     if not have:
         raise EmbedstoreError(
             f"dataset '{dataset}' has no embeddings; make them with "

@@ -58,12 +58,19 @@ def write_slide(
     with tifffile.TiffWriter(path) as tif:
         for level in range(levels):
             step = 2**level
-            resolution = {} if mpp is None else {
-                "resolution": (1e4 / (mpp * step),) * 2, "resolutionunit": "CENTIMETER"}  # fmt: skip
+            resolution = (
+                {}
+                if mpp is None
+                else {"resolution": (1e4 / (mpp * step),) * 2, "resolutionunit": "CENTIMETER"}
+            )
             tif.write(
-                pixels[::step, ::step], tile=(tile, tile), photometric="rgb", metadata=None,
-                subfiletype=int(level > 0), **resolution,
-            )  # fmt: skip
+                pixels[::step, ::step],
+                tile=(tile, tile),
+                photometric="rgb",
+                metadata=None,
+                subfiletype=int(level > 0),
+                **resolution,
+            )
     return path
 
 
@@ -101,8 +108,16 @@ def make_tiny(
                 x, y = int(rng.integers(60, 840)), int(rng.integers(60, 640))
                 label = ("mitotic figure", "non-mitotic figure")[k % 2]
                 pixels[y - 9 : y + 9, x - 9 : x + 9] = 30 if k % 2 == 0 else 120
-                rows.append({"slide": name, "x": f"{x}.5", "y": f"{y}", "label": label,
-                             "domain": domain, "case": f"case-{domain}"})  # fmt: skip
+                rows.append(
+                    {
+                        "slide": name,
+                        "x": f"{x}.5",
+                        "y": f"{y}",
+                        "label": label,
+                        "domain": domain,
+                        "case": f"case-{domain}",
+                    }
+                )
             write_slide(slides / name, pixels)
     return TinyDataset(slides, write_csv(folder / "tiny.csv", rows), rows)
 
@@ -187,13 +202,37 @@ def bare_store(uri: str, dataset: str, cells: Sequence[dict]) -> "Store":
     store = Store.open(uri, create=True)
     store.merge("datasets", [{"dataset": dataset, "positive_label": "mitotic figure"}])
     slides = dict.fromkeys(c["slide"] for c in cells)
-    store.merge("slides", [
-        {"slide_id": f"{dataset}/{s}", "dataset": dataset, "slide": s, "case_id": s,
-         "status": "missing", "width": 10_000, "height": 10_000} for s in slides])  # fmt: skip
-    store.merge("annotations", [
-        {"annotation_id": f"{dataset}/{c['slide']}/{c['source_id']}", "dataset": dataset,
-         "case_id": c["slide"], "domain": "a", "label": ("mitotic figure", "other")[n % 2],
-         "x_l0": 100.0 + n, "y_l0": 200.0, **c} for n, c in enumerate(cells)])  # fmt: skip
+    store.merge(
+        "slides",
+        [
+            {
+                "slide_id": f"{dataset}/{s}",
+                "dataset": dataset,
+                "slide": s,
+                "case_id": s,
+                "status": "missing",
+                "width": 10_000,
+                "height": 10_000,
+            }
+            for s in slides
+        ],
+    )
+    store.merge(
+        "annotations",
+        [
+            {
+                "annotation_id": f"{dataset}/{c['slide']}/{c['source_id']}",
+                "dataset": dataset,
+                "case_id": c["slide"],
+                "domain": "a",
+                "label": ("mitotic figure", "other")[n % 2],
+                "x_l0": 100.0 + n,
+                "y_l0": 200.0,
+                **c,
+            }
+            for n, c in enumerate(cells)
+        ],
+    )
     return store
 
 
@@ -214,8 +253,25 @@ def put_embeddings(store: "Store", model: str, ids: Sequence[str], vectors: np.n
         for i, v in zip(ids, vectors, strict=True)
     ]
     store.make_model_table(model, dim)
-    store.merge("models", [{
-        "model": model, "arch": "a", "dim": dim, "pooling": "token", "dtype": "float16",
-        "patch_px": 224, "mpp_out": 0.25, "n_params": 7, "weights": "w@1", "weights_sha256": "ab", "created_at": now(),
-        "mean": [0.1, 0.2, 0.3], "std": [0.7, 0.8, 0.9]}], replace=False)  # fmt: skip
+    store.merge(
+        "models",
+        [
+            {
+                "model": model,
+                "arch": "a",
+                "dim": dim,
+                "pooling": "token",
+                "dtype": "float16",
+                "patch_px": 224,
+                "mpp_out": 0.25,
+                "n_params": 7,
+                "weights": "w@1",
+                "weights_sha256": "ab",
+                "created_at": now(),
+                "mean": [0.1, 0.2, 0.3],
+                "std": [0.7, 0.8, 0.9],
+            }
+        ],
+        replace=False,
+    )
     store.merge(model_table(model), pa.Table.from_pylist(rows, schema=model_schema(dim)))

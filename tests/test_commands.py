@@ -20,14 +20,33 @@ MODEL = "dinov2-vits14"
 def real(data, vits14_file, tmp_path_factory) -> str:
     """A store filled by the commands from all real frames with the real checkpoint."""
     uri = str(tmp_path_factory.mktemp("real") / "S")
-    added = run_command("embedstore", "add", "atypia", "--annotations", data / "atypia/atypia.json",
-                        "--slides", data / "atypia/images", "--store", uri)  # fmt: skip
+    added = run_command(
+        "embedstore",
+        "add",
+        "atypia",
+        "--annotations",
+        data / "atypia/atypia.json",
+        "--slides",
+        data / "atypia/images",
+        "--store",
+        uri,
+    )
     assert added.code == 0, added.err
     for text in ("485", "729", "human breast cancer"):
         assert text in added.out
     assert "1,214 annotations on 227 slides" in added.err
-    ingested = run_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
-                           f"{MODEL}={vits14_file}", "--json", "--store", uri)  # fmt: skip
+    ingested = run_command(
+        "embedstore",
+        "ingest",
+        "atypia",
+        "--model",
+        MODEL,
+        "--weights",
+        f"{MODEL}={vits14_file}",
+        "--json",
+        "--store",
+        uri,
+    )
     (row,) = ingested.json()
     assert (row["embedded"], row["not_embedded"]) == (1214, 0)
     return uri
@@ -44,13 +63,35 @@ def test_the_main_job_on_real_slides(real):
     assert "left out fraction 0.001" in split.err
     assert "left out fraction 0.01" in split.err
     assert "leakage" in split.err
-    ran = run_command("probes", "run", "atypia", "--model", MODEL, "--fraction", 0.1, "--fraction", 1,
-                      "--store", real)  # fmt: skip
+    ran = run_command(
+        "probes",
+        "run",
+        "atypia",
+        "--model",
+        MODEL,
+        "--fraction",
+        0.1,
+        "--fraction",
+        1,
+        "--store",
+        real,
+    )
     assert ran.code == 0
     assert "10 fits done" in ran.err
     assert "777" in ran.out
-    grouped = run_command("probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--group-by",
-                          "case", "--store", real)  # fmt: skip
+    grouped = run_command(
+        "probes",
+        "run",
+        "atypia",
+        "--model",
+        MODEL,
+        "--fraction",
+        1,
+        "--group-by",
+        "case",
+        "--store",
+        real,
+    )
     assert grouped.code == 0
     # An independent pipeline (bicubic, float32, class token) found 0.80, 0.71 and about 0.62.
     assert mean_auroc(real, "group_by = 'annotation' and fraction = 1") == pytest.approx(
@@ -73,8 +114,18 @@ def test_doing_it_again_does_nothing(real):
 
 
 def test_any_subset_and_any_fraction(real):
-    cut = call_command("probes", "run", "atypia", "--where", "slide like 'H03%'", "--fraction", 0.73,
-                      "--json", "--store", real)  # fmt: skip
+    cut = call_command(
+        "probes",
+        "run",
+        "atypia",
+        "--where",
+        "slide like 'H03%'",
+        "--fraction",
+        0.73,
+        "--json",
+        "--store",
+        real,
+    )
     rows = cut.json()
     assert {(r["where_sql"], r["fraction"]) for r in rows} == {("slide like 'H03%'", 0.73)}
     columns = ["run_id", "manifest_id", "metric", "value", "eval_domain", "n_pos"]
@@ -92,42 +143,81 @@ def test_status_and_models(real):
     assert {"dinov2-vits14", "efficientnet-lite0"} <= {m["model"] for m in models}
 
 
-@pytest.mark.parametrize(("words", "code", "said"), [
-    (["embedstore", "add", "x", "--annotations", "none.json"], 1, "no annotation file at none.json"),
-    (["embedstore", "add", "x"], 2, "--annotations"),
-    (["embedstore", "add", "x", "--annotations", "{csv}", "--label", "mitosis"], 2, "NAME=VALUE"),
-    (["embedstore", "add", "x", "--annotations", "{csv}", "--mpp", "250"], 1, "um/px"),
-    (["embedstore", "add", "x", "--annotations", "{csv}", "--positive", "yes"], 1, "labels: "),
-    (["embedstore", "ingest", "tiny", "--model", "univ"], 1, "unknown model 'univ'; known: "),
-    (["embedstore", "ingest", "none", "--model", "dinov2-vits14"], 1, "there: tiny"),
-    (["embedstore", "ingest", "tiny"], 2, "--model"),
-    (["embedstore", "ingest", "tiny", "--model", "dinov2-vits14"], 1, "--weights dinov2-vits14=PATH"),
-    (["embedstore", "sql", "selec 1"], 1, "syntax error"),
-    (["embedstore", "sql", "drop view results"], 1, "read only"),
-    (["embedstore", "sql", "select 1", "--format", "xml"], 2, "xml"),
-    (["embedstore", "sql", "select 1", "--output", "x.doc"], 1, ".parquet"),
-    (["embedstore", "sql", "select 1", "--output", "/nowhere/x.csv"], 1, "cannot be written"),
-    (["embedstore", "status", "none"], 1, "no dataset 'none'"),
-    (["embedstore", "status", "--store", "/nowhere"], 1, "no store at /nowhere"),
-    (["embedstore", "export", "tiny", "--model", "uni", "--output", "x.npz"], 1, "there: timm:test_r"),
-    (["embedstore", "export", "tiny", "--model", "timm:test_vit", "--output", "x.csv"], 1, ".npz"),
-    (["embedstore", "export", "tiny", "--model", "timm:test_vit"], 2, "--output"),
-    (["embedstore", "import", "tiny", "none.npz", "--model", "mine"], 1, "embeddings at none.npz"),
-    (["embedstore", "import", "tiny", "{csv}", "--model", "mine"], 1, ".h5"),
-    (["embedstore", "import", "tiny", "x.npz"], 2, "--model"),
-    (["embedstore", "import", "tiny", "x.h5", "--model", "m", "--within", "far"], 2, "--within"),
-    (["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit"], 1, "an id looks like tiny/a0"),
-    (["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit", "-k", "0"], 2, "-k"),
-    (["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit", "--metric", "x"], 2, "l2"),
-    (["probes", "split", "tiny", "--fractions", "0.5,10"], 1, "percent? give 0.1"),
-    (["probes", "split", "tiny", "--fractions", "half"], 2, "list of numbers"),
-    (["probes", "split", "tiny", "--scheme", "kfold"], 1, "allowed: monte-carlo, cross-domain"),
-    (["probes", "run", "tiny", "--fraction", "0.001"], 1, "fraction 0.001: too small"),
-    (["probes", "run", "tiny", "--model", "uni"], 1, "there: timm:test_resnet, timm:test_vit"),
-    (["probes", "run", "tiny", "--where", "x = ="], 1, "no SQL condition"),
-    (["probes", "run", "tiny", "--method", "svm"], 1, "allowed: uni"),
-    (["probes", "run", "tiny", "--method"], 2, "--method"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            ["embedstore", "add", "x", "--annotations", "none.json"],
+            1,
+            "no annotation file at none.json",
+        ),
+        (["embedstore", "add", "x"], 2, "--annotations"),
+        (
+            ["embedstore", "add", "x", "--annotations", "{csv}", "--label", "mitosis"],
+            2,
+            "NAME=VALUE",
+        ),
+        (["embedstore", "add", "x", "--annotations", "{csv}", "--mpp", "250"], 1, "um/px"),
+        (["embedstore", "add", "x", "--annotations", "{csv}", "--positive", "yes"], 1, "labels: "),
+        (["embedstore", "ingest", "tiny", "--model", "univ"], 1, "unknown model 'univ'; known: "),
+        (["embedstore", "ingest", "none", "--model", "dinov2-vits14"], 1, "there: tiny"),
+        (["embedstore", "ingest", "tiny"], 2, "--model"),
+        (
+            ["embedstore", "ingest", "tiny", "--model", "dinov2-vits14"],
+            1,
+            "--weights dinov2-vits14=PATH",
+        ),
+        (["embedstore", "sql", "selec 1"], 1, "syntax error"),
+        (["embedstore", "sql", "drop view results"], 1, "read only"),
+        (["embedstore", "sql", "select 1", "--format", "xml"], 2, "xml"),
+        (["embedstore", "sql", "select 1", "--output", "x.doc"], 1, ".parquet"),
+        (["embedstore", "sql", "select 1", "--output", "/nowhere/x.csv"], 1, "cannot be written"),
+        (["embedstore", "status", "none"], 1, "no dataset 'none'"),
+        (["embedstore", "status", "--store", "/nowhere"], 1, "no store at /nowhere"),
+        (
+            ["embedstore", "export", "tiny", "--model", "uni", "--output", "x.npz"],
+            1,
+            "there: timm:test_r",
+        ),
+        (
+            ["embedstore", "export", "tiny", "--model", "timm:test_vit", "--output", "x.csv"],
+            1,
+            ".npz",
+        ),
+        (["embedstore", "export", "tiny", "--model", "timm:test_vit"], 2, "--output"),
+        (
+            ["embedstore", "import", "tiny", "none.npz", "--model", "mine"],
+            1,
+            "embeddings at none.npz",
+        ),
+        (["embedstore", "import", "tiny", "{csv}", "--model", "mine"], 1, ".h5"),
+        (["embedstore", "import", "tiny", "x.npz"], 2, "--model"),
+        (
+            ["embedstore", "import", "tiny", "x.h5", "--model", "m", "--within", "far"],
+            2,
+            "--within",
+        ),
+        (
+            ["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit"],
+            1,
+            "an id looks like tiny/a0",
+        ),
+        (["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit", "-k", "0"], 2, "-k"),
+        (
+            ["embedstore", "neighbors", "tiny/x", "--model", "timm:test_vit", "--metric", "x"],
+            2,
+            "l2",
+        ),
+        (["probes", "split", "tiny", "--fractions", "0.5,10"], 1, "percent? give 0.1"),
+        (["probes", "split", "tiny", "--fractions", "half"], 2, "list of numbers"),
+        (["probes", "split", "tiny", "--scheme", "kfold"], 1, "allowed: monte-carlo, cross-domain"),
+        (["probes", "run", "tiny", "--fraction", "0.001"], 1, "fraction 0.001: too small"),
+        (["probes", "run", "tiny", "--model", "uni"], 1, "there: timm:test_resnet, timm:test_vit"),
+        (["probes", "run", "tiny", "--where", "x = ="], 1, "no SQL condition"),
+        (["probes", "run", "tiny", "--method", "svm"], 1, "allowed: uni"),
+        (["probes", "run", "tiny", "--method"], 2, "--method"),
+    ],
+)
 def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, code, said):
     words = [w.format(csv=tiny.csv) if "{csv}" in w else w for w in words]
     done = call_command(*words, env={"EMBEDSTORE_URI": embedded})
@@ -140,13 +230,16 @@ def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, cod
         assert done.err.startswith("error: ")
 
 
-@pytest.mark.parametrize("words", [
-    ["probes", "split", "tiny", "--fractions", "1", "--json"],
-    ["embedstore", "status"],
-    ["embedstore", "sql", "select * from annotations order by 1", "--format", "csv"],
-    ["embedstore", "sql", "selec 1"],
-    ["probes", "run", "tiny", "--method"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["probes", "split", "tiny", "--fractions", "1", "--json"],
+        ["embedstore", "status"],
+        ["embedstore", "sql", "select * from annotations order by 1", "--format", "csv"],
+        ["embedstore", "sql", "selec 1"],
+        ["probes", "run", "tiny", "--method"],
+    ],
+)
 def test_a_call_shows_what_a_process_shows(embedded, words):
     env = {"EMBEDSTORE_URI": embedded, "COLUMNS": "80"}
     call_command(*words, env=env)  # from here on nothing is new
@@ -154,8 +247,17 @@ def test_a_call_shows_what_a_process_shows(embedded, words):
 
 
 def test_a_checkpoint_of_another_architecture(embedded, vits14_file):
-    done = call_command("embedstore", "ingest", "tiny", "--model", "timm:resnet18", "--weights",
-                       f"timm:resnet18={vits14_file}", "--store", embedded)  # fmt: skip
+    done = call_command(
+        "embedstore",
+        "ingest",
+        "tiny",
+        "--model",
+        "timm:resnet18",
+        "--weights",
+        f"timm:resnet18={vits14_file}",
+        "--store",
+        embedded,
+    )
     assert done.code == 1
     assert "is not a resnet18 checkpoint" in done.err
     models = call_command(
@@ -182,15 +284,37 @@ def test_sql_says_when_it_shows_a_part(embedded):
 def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(data, tmp_path):
     """Under a real terminal: a bar with rate and time left, and Ctrl-C keeps what is done."""
     uri = str(tmp_path / "s")
-    added = run_command("embedstore", "add", "atypia", "--annotations", data / "atypia/atypia.json",
-                        "--slides", data / "atypia/images", "--store", uri)  # fmt: skip
+    added = run_command(
+        "embedstore",
+        "add",
+        "atypia",
+        "--annotations",
+        data / "atypia/atypia.json",
+        "--slides",
+        data / "atypia/images",
+        "--store",
+        uri,
+    )
     assert added.code == 0
     main, side = pty.openpty()
     process = subprocess.Popen(
-        [BIN / "embedstore", "ingest", "atypia", "--model", "timm:test_resnet", "--weights",
-         "timm:test_resnet=random", "--batch-size", "1", "--store", uri],
-        stdout=side, stderr=side, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
-    )  # fmt: skip
+        [
+            BIN / "embedstore",
+            "ingest",
+            "atypia",
+            "--model",
+            "timm:test_resnet",
+            "--weights",
+            "timm:test_resnet=random",
+            "--batch-size",
+            "1",
+            "--store",
+            uri,
+        ],
+        stdout=side,
+        stderr=side,
+        env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
+    )
     os.close(side)
     seen = b""
     deadline = time.monotonic() + 120
@@ -271,26 +395,53 @@ def test_demo_command_writes_what_add_reads(tmp_path, monkeypatch):
 
 def test_bfloat16_keeps_to_float32_on_all_real_frames(real, vits14_file):
     """Parity row by row, and in AUROC on the very same splits."""
-    (model,) = call_command("embedstore", "sql", f"select dtype from models where model = '{MODEL}'",
-                           "--json", "--store", real).json()  # fmt: skip
+    (model,) = call_command(
+        "embedstore",
+        "sql",
+        f"select dtype from models where model = '{MODEL}'",
+        "--json",
+        "--store",
+        real,
+    ).json()
     (other,) = {"bfloat16", "float32"} - {model["dtype"]}
-    (row,) = run_command("embedstore", "ingest", "atypia", "--model", MODEL, "--weights",
-                         f"{MODEL}={vits14_file}", "--dtype", other, "--as", "other", "--json",
-                         "--store", real).json()  # fmt: skip
+    (row,) = run_command(
+        "embedstore",
+        "ingest",
+        "atypia",
+        "--model",
+        MODEL,
+        "--weights",
+        f"{MODEL}={vits14_file}",
+        "--dtype",
+        other,
+        "--as",
+        "other",
+        "--json",
+        "--store",
+        real,
+    ).json()
     assert (row["embedded"], row["dtype"]) == (1214, other)
     assert call_command("probes", "run", "atypia", "--model", "other", "--store", real).code == 0
     (row,) = call_command(
-        "embedstore", "sql", "select min(list_cosine_similarity(a.vector, b.vector)) as lowest, "
-        f'count(*) as n from "{MODEL}" a join "other" b using (annotation_id)', "--json", "--store",
+        "embedstore",
+        "sql",
+        "select min(list_cosine_similarity(a.vector, b.vector)) as lowest, "
+        f'count(*) as n from "{MODEL}" a join "other" b using (annotation_id)',
+        "--json",
+        "--store",
         real,
-    ).json()  # fmt: skip
+    ).json()
     assert row["n"] == 1214
     assert row["lowest"] >= 0.999
     (row,) = call_command(
-        "embedstore", "sql", "select avg(a.value) as a, avg(b.value) as b, count(*) as n from results a "
+        "embedstore",
+        "sql",
+        "select avg(a.value) as a, avg(b.value) as b, count(*) as n from results a "
         "join results b using (manifest_id, fold, fraction, method, params, target, eval_domain, metric) "
-        f"where a.model = '{MODEL}' and b.model = 'other' and metric = 'auroc'", "--json", "--store",
+        f"where a.model = '{MODEL}' and b.model = 'other' and metric = 'auroc'",
+        "--json",
+        "--store",
         real,
-    ).json()  # fmt: skip
+    ).json()
     assert row["n"] == 5
     assert row["a"] == pytest.approx(row["b"], abs=0.005)

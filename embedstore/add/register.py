@@ -84,17 +84,26 @@ def add(
         note_sizes(slides, notes)
     sources = [*(before.entry.get("source") or "").split(", "), annotations.resolve().name]
     entry = {
-        "dataset": dataset, "positive_label": positive, "notes": notes,
+        "dataset": dataset,
+        "positive_label": positive,
+        "notes": notes,
         "source": ", ".join(dict.fromkeys(s for s in sources if s)),
         "mpp": options.mpp or before.entry.get("mpp"),
         "classes": json.dumps(classes, ensure_ascii=False),
         "created_at": before.entry.get("created_at") or now(),
-    }  # fmt: skip
+    }
     n_new = _write(there or Store.open(store_uri, create=True), entry, rows, slides, before)
     return AddReport(
-        dataset, content.format, len(rows), n_new, len(slides), classes, n_by_class, notes,
+        dataset,
+        content.format,
+        len(rows),
+        n_new,
+        len(slides),
+        classes,
+        n_by_class,
+        notes,
         content.kind,
-    )  # fmt: skip
+    )
 
 
 def _check_options(dataset: str, options: AddOptions) -> None:
@@ -177,15 +186,21 @@ def _annotation_rows(
             )
     rows = [
         {
-            "annotation_id": f"{dataset}/{a.slide}/{a.source_id}", "dataset": dataset,
-            "slide": a.slide, "case_id": of[case_key] if case_key else a.slide,
+            "annotation_id": f"{dataset}/{a.slide}/{a.source_id}",
+            "dataset": dataset,
+            "slide": a.slide,
+            "case_id": of[case_key] if case_key else a.slide,
             "domain": of[domain_key] if domain_key else options.domain or dataset,
-            "label": label, "x_l0": a.x_l0, "y_l0": a.y_l0,
-            "source_id": a.source_id, "category": a.category, "votes": list(a.votes),
+            "label": label,
+            "x_l0": a.x_l0,
+            "y_l0": a.y_l0,
+            "source_id": a.source_id,
+            "category": a.category,
+            "votes": list(a.votes),
             "split": a.split,
         }
         for (a, label), of in zip(kept, known, strict=True)
-    ]  # fmt: skip
+    ]
     if domain_key is None and options.domain is None:
         notes.append(
             f"the file names no domain: all are domain '{dataset}' (--domain-from, --domain)"

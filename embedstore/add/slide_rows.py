@@ -80,12 +80,16 @@ def slide_row(
     if path is None and old.get("path"):
         path = Path(old["path"])  # an earlier add was told where it is, this one was not
     row = {
-        "slide_id": f"{dataset}/{slide.slide}", "dataset": dataset, "slide": slide.slide,
-        "kind": kind, "path": str(path) if path else None,
-        "width": slide.width, "height": slide.height,
+        "slide_id": f"{dataset}/{slide.slide}",
+        "dataset": dataset,
+        "slide": slide.slide,
+        "kind": kind,
+        "path": str(path) if path else None,
+        "width": slide.width,
+        "height": slide.height,
         "scanner": attributes.get("scanner") or attributes.get("Scanner"),
         "attributes": json.dumps(dict(sorted(attributes.items())), ensure_ascii=False),
-    }  # fmt: skip
+    }
     if kind == "patch":
         return row | probe_patch(path)
     given: tuple[float | None, str | None]

@@ -10,18 +10,50 @@ MITOTIC, NON_MITOTIC = "mitotic figure", "non-mitotic figure"
 
 KNOWN_CLASSES: dict[str, str] = {
     **dict.fromkeys(
-        ("mitotic figure", "mitotic figures", "mitotic cell", "mitotic cells", "mitosis", "mitose",
-         "mitosen", "mitoses", "mitotic"), MITOTIC,
+        (
+            "mitotic figure",
+            "mitotic figures",
+            "mitotic cell",
+            "mitotic cells",
+            "mitosis",
+            "mitose",
+            "mitosen",
+            "mitoses",
+            "mitotic",
+        ),
+        MITOTIC,
     ),
     **dict.fromkeys(
-        ("non-mitotic figure", "not mitotic figure", "non mitotic figure", "non-mitotic figures",
-         "non-mitotic cell", "non-mitotic cells", "non-mitosis", "nonmitosis", "non_mitosis",
-         "no mitosis", "non-mitotic", "nonmitotic", "non_mitotic", "hard negative",
-         "hard negatives", "hard negative look-alike", "hard negative imposter", "mitotic-like",
-         "mitosis-like", "mitotic figure look-alike", "mitotic figure lookalike",
-         "look-alike", "lookalike", "imposter", "impostor"), NON_MITOTIC,
+        (
+            "non-mitotic figure",
+            "not mitotic figure",
+            "non mitotic figure",
+            "non-mitotic figures",
+            "non-mitotic cell",
+            "non-mitotic cells",
+            "non-mitosis",
+            "nonmitosis",
+            "non_mitosis",
+            "no mitosis",
+            "non-mitotic",
+            "nonmitotic",
+            "non_mitotic",
+            "hard negative",
+            "hard negatives",
+            "hard negative look-alike",
+            "hard negative imposter",
+            "mitotic-like",
+            "mitosis-like",
+            "mitotic figure look-alike",
+            "mitotic figure lookalike",
+            "look-alike",
+            "lookalike",
+            "imposter",
+            "impostor",
+        ),
+        NON_MITOTIC,
     ),
-}  # fmt: skip
+}
 """Class names seen in public files (lower case) and the label each one means."""
 
 

@@ -86,6 +86,11 @@ def _annotation(where: str, row: Mapping[str, Any], slide_key: str) -> SourceAnn
         raise EmbedstoreError(f"{where}: slide or label is empty; fill or drop the row")
     slide, attributes = file_name(row[slide_key]), attributes_of(row)
     return SourceAnnotation(
-        slide, attributes.get("id") or content_id(slide, x, y), x, y, row["label"], attributes,
+        slide,
+        attributes.get("id") or content_id(slide, x, y),
+        x,
+        y,
+        row["label"],
+        attributes,
         split=split_of(attributes.get("split")),
-    )  # fmt: skip
+    )

@@ -60,9 +60,12 @@ class SlideTable:
         return found, notes
 
     def _pairs(
-        self, rows: list[str], slides: list[str],
-        of_row: Callable[[str], str], of_slide: Callable[[str], str],
-    ) -> list[tuple[str, str]]:  # fmt: skip
+        self,
+        rows: list[str],
+        slides: list[str],
+        of_row: Callable[[str], str],
+        of_slide: Callable[[str], str],
+    ) -> list[tuple[str, str]]:
         rows_by, slides_by = _grouped(rows, of_row), _grouped(slides, of_slide)
         both = [(rows_by[key], slides_by[key]) for key in rows_by if key in slides_by]
         if several := [p for p in both if len(p[0]) > 1 or len(p[1]) > 1]:

@@ -46,10 +46,14 @@ def read_sliderunner(path: Path) -> AnnotationFile:
                 slide = slides[row["slide"]]
                 annotations.append(
                     SourceAnnotation(
-                        slide.slide, str(row["uid"]), row["x"], row["y"],
-                        classes[row["class"]], slide.attributes,
+                        slide.slide,
+                        str(row["uid"]),
+                        row["x"],
+                        row["y"],
+                        classes[row["class"]],
+                        slide.attributes,
                     )
-                )  # fmt: skip
+                )
     notes: list[str] = []
     note_count(notes, n_deleted, "annotations marked deleted were")
     note_count(notes, n_unclassed, "annotations without an agreed class were")

@@ -115,19 +115,26 @@ def write_midog(plans: list[SlidePlan], info: dict[str, Any], path: Path) -> Non
     """Write MIDOG's JSON: 50 x 50 px boxes [x1, y1, x2, y2] and three votes an annotation."""
     images = [
         {
-            "id": p.image_id, "file_name": p.file_name, "width": p.size_px[0],
-            "height": p.size_px[1], "tumor_type": p.domain.name, "slide": p.case,
+            "id": p.image_id,
+            "file_name": p.file_name,
+            "width": p.size_px[0],
+            "height": p.size_px[1],
+            "tumor_type": p.domain.name,
+            "slide": p.case,
         }
         for p in plans
-    ]  # fmt: skip
+    ]
     points = [(plan.image_id, point) for plan in plans for point in plan.points]
     annotations = [
         {
-            "id": number, "image_id": image_id, "category_id": p.category,
-            "bbox": [p.x_l0 - 25, p.y_l0 - 25, p.x_l0 + 25, p.y_l0 + 25], "labels": list(p.votes),
+            "id": number,
+            "image_id": image_id,
+            "category_id": p.category,
+            "bbox": [p.x_l0 - 25, p.y_l0 - 25, p.x_l0 + 25, p.y_l0 + 25],
+            "labels": list(p.votes),
         }
         for number, (image_id, p) in enumerate(points, start=1)
-    ]  # fmt: skip
+    ]
     categories = [
         {"id": FIGURE, "name": "mitotic figure"},
         {"id": LOOK_ALIKE, "name": "not mitotic figure"},

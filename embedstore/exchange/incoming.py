@@ -99,10 +99,11 @@ def export(
     keys = lance.to_table(columns=[ID])
     con.register("_keys", keys.append_column("place", pa.array(np.arange(len(keys)))))
     rows = fetch(
-        con, f"select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, "
+        con,
+        f"select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, "
         "a.y_l0, k.place from annotations a left join _keys k using (annotation_id) "
         f"where a.dataset = {literal(dataset)} order by a.annotation_id",
-    )  # fmt: skip
+    )
     n_annotations = len(rows)
     rows = rows.filter(pc.is_valid(rows["place"]))
     if not len(rows):
@@ -186,9 +187,17 @@ def import_embeddings(
         columns = {k: [identity[k]] for k in ("model", "weights")}
         store.update_columns("models", pa.table(columns))
     return ImportReport(
-        dataset, model, identity["weights"], file.vectors.shape[1], file.dtype, len(new),
-        len(places) - len(new), len(ids) - len(places), len(usable.difference(ids)), file.notes,
-    )  # fmt: skip
+        dataset,
+        model,
+        identity["weights"],
+        file.vectors.shape[1],
+        file.dtype,
+        len(new),
+        len(places) - len(new),
+        len(ids) - len(places),
+        len(usable.difference(ids)),
+        file.notes,
+    )
 
 
 def _read(
@@ -231,9 +240,11 @@ def _write(
         flat = pa.array(vectors[places[start : start + WRITE_ROWS]].ravel())
         columns = {
             **{k: [r[k] for r in part] for k in (ID, "dataset", "domain", "label", "slide")},
-            "model": [model] * len(part), "embedded_at": [now()] * len(part),
-            "resized": [None] * len(part), "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
-        }  # fmt: skip
+            "model": [model] * len(part),
+            "embedded_at": [now()] * len(part),
+            "resized": [None] * len(part),
+            "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
+        }
         schema = model_schema(dim)
         batch = pa.table({n: columns[n] for n in schema.names}, schema=schema)
         store.merge(model_table(model), batch, replace=False)

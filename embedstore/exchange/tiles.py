@@ -29,8 +29,10 @@ class TileOptions:
 
     def check(self, *, is_h5: bool) -> None:
         """Raise EmbedstoreError for a distance or width that is none, or without h5 files."""
-        for option, value, least in (("--within", self.within_px, 0.0),
-                                     ("--tile-px-l0", self.tile_px_l0, 1.0)):  # fmt: skip
+        for option, value, least in (
+            ("--within", self.within_px, 0.0),
+            ("--tile-px-l0", self.tile_px_l0, 1.0),
+        ):
             if value is None:
                 continue
             if not is_h5:

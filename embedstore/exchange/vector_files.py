@@ -153,8 +153,10 @@ def _where_not(good: pa.Array, lengths: pa.Array) -> tuple[list[int], list[int |
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return any(is_a(kind) for is_a in (
-        pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))  # fmt: skip
+    return any(
+        is_a(kind)
+        for is_a in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    )
 
 
 def _plain_text(kind: pa.DataType) -> pa.DataType:

@@ -10,9 +10,16 @@ from typing import Any
 from embedstore.errors import EmbedstoreError
 
 MALFORMED = (
-    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, OSError,
-    sqlite3.Error, csv.Error,
-)  # fmt: skip
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    OSError,
+    sqlite3.Error,
+    csv.Error,
+)
 """What readers raise on a file that is not what it should be (pyarrow's errors among them)."""
 
 

@@ -110,9 +110,12 @@ def ingest(
     retry_slides(store, dataset)
     todo = plan(store, dataset, list(names.values()), VIEW_SETS.get(options.views or "", ()))
     report = IngestReport(
-        dataset, [ModelReport(n, todo.n_done[n]) for n in names.values()],
-        todo.n_annotations, todo.n_off_slide, dict(todo.set_aside),
-    )  # fmt: skip
+        dataset,
+        [ModelReport(n, todo.n_done[n]) for n in names.values()],
+        todo.n_annotations,
+        todo.n_off_slide,
+        dict(todo.set_aside),
+    )
     wanted = todo.missing[: options.limit]
     open_models = [m for m, n in names.items() if any(n in r["wants"] for r in wanted)]
     weights = {
@@ -185,12 +188,17 @@ def _spec(model: str, options: IngestOptions) -> str | None:
 
 def _asked(model: str, options: IngestOptions) -> dict[str, Any]:
     asked: dict[str, Any] = {
-        "registry_name": model, "patch_px": options.patch_px, "mpp_out": options.mpp_out,
-    }  # fmt: skip
+        "registry_name": model,
+        "patch_px": options.patch_px,
+        "mpp_out": options.mpp_out,
+    }
     varied = options.variation
-    decided = {"dtype": None if options.dtype == "auto" else options.dtype,
-               "pooling": varied.pooling, "mean": varied.mean and list(varied.mean),
-               "std": varied.std and list(varied.std)}  # fmt: skip
+    decided = {
+        "dtype": None if options.dtype == "auto" else options.dtype,
+        "pooling": varied.pooling,
+        "mean": varied.mean and list(varied.mean),
+        "std": varied.std and list(varied.std),
+    }
     return asked | {k: v for k, v in decided.items() if v is not None}
 
 
@@ -220,10 +228,13 @@ def _embed_missing(
     cache = PatchCache(store, dataset, geometry) if options.patch_cache else None
     total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
     stream = embed_slides(
-        jobs, embedders, geometry,
+        jobs,
+        embedders,
+        geometry,
         batch_size=options.batch_size or (32 if on_cpu else 256),
-        workers=options.workers or min(os.cpu_count() or 1, 16), crops=cache,
-    )  # fmt: skip
+        workers=options.workers or min(os.cpu_count() or 1, 16),
+        crops=cache,
+    )
     on_progress(0, total)
     try:
         for event in stream:
@@ -258,8 +269,10 @@ def _count(report: ModelReport, event: Any, rows: Mapping[str, Mapping[str, Any]
 
 def _once(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose patch is read once, also if wanted both by itself and as a view."""
-    wants = {m: [v for v in views if v != PLAIN or SAME not in views]
-             for m, views in row["wants"].items()}  # fmt: skip
+    wants = {
+        m: [v for v in views if v != PLAIN or SAME not in views]
+        for m, views in row["wants"].items()
+    }
     return row | {"wants": wants}
 
 
@@ -282,13 +295,17 @@ def _open_model(
     if record is not None:  # a resumed ingest goes on as it began, on any machine
         dtype = record["dtype"] if dtype == "auto" else dtype
         variation = Variation(
-            variation.pooling or record["pooling"], variation.mean or tuple(record["mean"]),
+            variation.pooling or record["pooling"],
+            variation.mean or tuple(record["mean"]),
             variation.std or tuple(record["std"]),
-        )  # fmt: skip
+        )
     embedder = load_embedder(
-        name, entry_of(model, variation, _spec(model, options)), weights,
-        dtype=dtype, device=choose_device(options.device),
-    )  # fmt: skip
+        name,
+        entry_of(model, variation, _spec(model, options)),
+        weights,
+        dtype=dtype,
+        device=choose_device(options.device),
+    )
     embedder.check(options.patch_px)
     if record is None:
         embedder.settle_dtype(sample, may_change=dtype == "auto")

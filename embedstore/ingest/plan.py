@@ -15,8 +15,17 @@ from embedstore.store import Store
 from embedstore.store.layout import model_schema, views_schema
 from embedstore.store.sql import connect, connect_to, fetch_rows, identifier, literal, views_name
 
-IDENTITY = ("arch", "dim", "pooling", "dtype", "patch_px", "mpp_out", "weights_sha256", "mean",
-            "std")  # fmt: skip
+IDENTITY = (
+    "arch",
+    "dim",
+    "pooling",
+    "dtype",
+    "patch_px",
+    "mpp_out",
+    "weights_sha256",
+    "mean",
+    "std",
+)
 """What a model's name stands for."""
 
 
@@ -60,8 +69,9 @@ def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] 
         n_done[name] = _count_once(con, dataset, name, source)
         lacks[name, "plain"] = f"annotation_id not in (select annotation_id from {source})"
         if views:
-            source = _source(con, views_name(name), map(views_name, store.viewed_models()),
-                             views_schema(1))  # fmt: skip
+            source = _source(
+                con, views_name(name), map(views_name, store.viewed_models()), views_schema(1)
+            )
             lacks[name, "views"] = (
                 f"annotation_id not in (select annotation_id from {source} where view in "
                 f"({', '.join(map(literal, views))}) group by 1 "
@@ -82,14 +92,17 @@ def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] 
                 wants[name] = (*wants.get(name, ()), *((PLAIN,) if what == "plain" else views))
         row["wants"] = wants
     aside = fetch_rows(
-        con, f"select slide, problem from slides where dataset = {literal(dataset)} "
+        con,
+        f"select slide, problem from slides where dataset = {literal(dataset)} "
         "and status != 'ok' order by slide",
-    )  # fmt: skip
+    )
     return Plan(
         [r for r in rows if r["wants"] and r["status"] == "ok" and r["slide_status"] == "ok"],
-        len(rows), sum(r["status"] == "off-slide" for r in rows), n_done,
+        len(rows),
+        sum(r["status"] == "off-slide" for r in rows),
+        n_done,
         {r["slide"]: r["problem"] for r in aside},
-    )  # fmt: skip
+    )
 
 
 def _source(con: Any, table: str, there: Iterable[str], schema: Any) -> str:
@@ -101,9 +114,10 @@ def _source(con: Any, table: str, there: Iterable[str], schema: Any) -> str:
 
 def _count_once(con: Any, dataset: str, name: str, source: str) -> int:
     counts = fetch_rows(
-        con, f"select count(*) as n, count(distinct annotation_id) as d from {source} "
+        con,
+        f"select count(*) as n, count(distinct annotation_id) as d from {source} "
         f"where dataset = {literal(dataset)}",
-    )[0]  # fmt: skip
+    )[0]
     if counts["n"] != counts["d"]:
         raise EmbedstoreError(
             f"the table of model {name} holds {counts['n'] - counts['d']} annotations twice; "

@@ -67,12 +67,16 @@ def resolve(
         raise EmbedstoreError(f"timm {timm.__version__} cannot build '{arch}': {why}") from e
     facts = {**model.pretrained_cfg, **facts}
     return ModelEntry(
-        arch=arch, pooling=cast(Pooling, variation.pooling or "timm"),
+        arch=arch,
+        pooling=cast(Pooling, variation.pooling or "timm"),
         norm=(variation.mean or tuple(facts["mean"]), variation.std or tuple(facts["std"])),
-        dim=_width(name, model, variation.pooling), n_params=_count(model), kwargs=kwargs,
+        dim=_width(name, model, variation.pooling),
+        n_params=_count(model),
+        kwargs=kwargs,
         n_prefix=int(getattr(model, "num_prefix_tokens", 0)),
-        licence=str(facts.get("license") or ""), hub=hub or str(facts.get("hf_hub_id") or ""),
-    )  # fmt: skip
+        licence=str(facts.get("license") or ""),
+        hub=hub or str(facts.get("hf_hub_id") or ""),
+    )
 
 
 def _width(name: str, model: Any, pooling: str | None) -> int:
@@ -150,9 +154,17 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
         # weights_only: a pickle that would run code is refused, not run.
         state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
     except (
-        pickle.UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError,
-        SafetensorError, IndexError, AttributeError, TypeError,
-    ) as e:  # fmt: skip
+        pickle.UnpicklingError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        EOFError,
+        SafetensorError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as e:
         if "weights_only" in str(e):
             why = "it is no plain checkpoint of tensors, and reading it could run code: refused"
         else:
@@ -177,8 +189,11 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
     shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     if missing or extra or shapes:
         found = {"missing": missing, "unknown": extra, "of another shape": shapes}
-        said = [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
-                for what, keys in found.items() if keys]  # fmt: skip
+        said = [
+            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
+            for what, keys in found.items()
+            if keys
+        ]
         raise EmbedstoreError(f"{path} is not a {entry.arch} checkpoint: keys {'; '.join(said)}")
     network.load_state_dict(state, strict=False)
     return network
@@ -203,10 +218,17 @@ def record_of(embedder: Embedder) -> dict[str, Any]:
     """Return what the models table says of an embedder, patch geometry and names aside."""
     mean, std = embedder.entry.norm
     return {
-        "model": embedder.name, "arch": embedder.entry.arch, "dim": embedder.entry.dim,
-        "pooling": embedder.entry.pooling, "dtype": embedder.dtype,
-        "n_params": embedder.entry.n_params, "weights": embedder.weights.label,
-        "weights_sha256": embedder.weights.sha256, "mean": list(mean), "std": list(std),
-        "parity": embedder.parity, "timm_version": timm.__version__,
+        "model": embedder.name,
+        "arch": embedder.entry.arch,
+        "dim": embedder.entry.dim,
+        "pooling": embedder.entry.pooling,
+        "dtype": embedder.dtype,
+        "n_params": embedder.entry.n_params,
+        "weights": embedder.weights.label,
+        "weights_sha256": embedder.weights.sha256,
+        "mean": list(mean),
+        "std": list(std),
+        "parity": embedder.parity,
+        "timm_version": timm.__version__,
         "torch_version": torch.__version__,
-    }  # fmt: skip
+    }

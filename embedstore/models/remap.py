@@ -18,18 +18,29 @@ def remap_keys(
 
 
 _HF_TOP = {
-    "embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "pos_embed",
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
     "embeddings.register_tokens": "reg_token",
     "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
     "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
-    "layernorm.weight": "norm.weight", "layernorm.bias": "norm.bias",
-}  # fmt: skip
+    "layernorm.weight": "norm.weight",
+    "layernorm.bias": "norm.bias",
+}
 _HF_BLOCK = {
-    "attention.output.dense": "attn.proj", "layernorm_before": "norm1", "layernorm_after": "norm2",
-    "norm1": "norm1", "norm2": "norm2", "intermediate.dense": "mlp.fc1", "mlp.fc1": "mlp.fc1",
-    "mlp.weights_in": "mlp.fc1", "output.dense": "mlp.fc2", "mlp.fc2": "mlp.fc2",
-    "mlp.weights_out": "mlp.fc2", "layer_scale1": "ls1", "layer_scale2": "ls2",
-}  # fmt: skip
+    "attention.output.dense": "attn.proj",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "intermediate.dense": "mlp.fc1",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.weights_in": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "mlp.fc2": "mlp.fc2",
+    "mlp.weights_out": "mlp.fc2",
+    "layer_scale1": "ls1",
+    "layer_scale2": "ls2",
+}
 _HF_UNUSED = ("pooler.", "embeddings.mask_token", "classifier.")
 
 
@@ -89,12 +100,27 @@ def _remap_efficientnet(state: Mapping[str, Any], wanted: Iterable[str]) -> dict
     places = list(
         dict.fromkeys(tuple(k.split(".")[1:3]) for k in wanted if k.startswith("blocks."))
     )
-    stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
-            "_fc": "classifier"}  # fmt: skip
-    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw",
-                 "_bn2": "bn2"}  # fmt: skip
-    inverted = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
-                "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+    stem = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
+    separable = {
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn1",
+        "_project_conv": "conv_pw",
+        "_bn2": "bn2",
+    }
+    inverted = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
     renamed = {}
     for key, value in state.items():
         parts = key.split(".")

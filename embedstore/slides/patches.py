@@ -45,9 +45,15 @@ PLAIN = ""
 """The view of a patch as it lies on the slide, which the model's own table holds."""
 
 D4: dict[str, tuple[bool, int]] = {
-    "r0": (False, 0), "r90": (False, 1), "r180": (False, 2), "r270": (False, 3),
-    "m0": (True, 0), "m90": (True, 1), "m180": (True, 2), "m270": (True, 3),
-}  # fmt: skip
+    "r0": (False, 0),
+    "r90": (False, 1),
+    "r180": (False, 2),
+    "r270": (False, 3),
+    "m0": (True, 0),
+    "m90": (True, 1),
+    "m180": (True, 2),
+    "m270": (True, 3),
+}
 """The eight symmetries of a square: whether mirrored left to right, then turned counter-clockwise
 by how many quarters. r0 is the patch itself."""
 

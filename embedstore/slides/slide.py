@@ -15,14 +15,33 @@ MPP_MIN, MPP_MAX = 0.05, 2.0
 
 
 SLIDE_SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".dcm",
-    ".czi", ".png", ".jpg", ".jpeg", ".bmp", ".webp",
-)  # fmt: skip
+    ".svs",
+    ".tif",
+    ".tiff",
+    ".ndpi",
+    ".vms",
+    ".vmu",
+    ".scn",
+    ".mrxs",
+    ".bif",
+    ".svslide",
+    ".dcm",
+    ".czi",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".webp",
+)
 """Endings of files that may be a slide, lower case: OpenSlide's formats and plain images."""
 
 UNREADABLE = (
-    OpenSlideError, OSError, SyntaxError, ValueError, Image.DecompressionBombError,
-)  # fmt: skip
+    OpenSlideError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+)
 """What OpenSlide and Pillow raise on files that are damaged, too large or no images."""
 
 

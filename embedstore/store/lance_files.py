@@ -29,14 +29,18 @@ CHUNK_BYTES = 2 * 2**20
 MIN_RUN = 32
 """Rows that must lie together on average; below that the scan is as fast."""
 
-_PLAIN = re.sub(r"\s", "", """
+_PLAIN = re.sub(
+    r"\s",
+    "",
+    """
 PageLayout { layout: Some( FullZipLayout( FullZipLayout { bits_rep: 0, bits_def: 0, num_items: ROWS,
 num_visible_items: ROWS, value_compression: Some( CompressiveEncoding { compression: Some(
 FixedSizeList( FixedSizeList { items_per_value: DIM, has_validity: false, values: Some(
 CompressiveEncoding { compression: Some( Flat( Flat { bits_per_value: 32, data: None, }, ), ), },
 ), }, ), ), }, ), layers: [ RepdefAllValidItem, ], details: Some( BitsPerValue( BITS, ),
 ), }, ), ), }
-""")  # fmt: skip
+""",
+)
 """How Lance describes such a page: no nulls, no compression, nothing between the rows."""
 
 

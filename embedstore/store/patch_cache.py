@@ -100,11 +100,16 @@ class PatchCache:
         """Take a crop, uint8 (wide, wide, 3), to be written with others."""
         data = encode(crop)
         row = {
-            "patch_id": f"{annotation_id}@{self._mpp_out!r}", "annotation_id": annotation_id,
-            "dataset": self._dataset, "slide": slide,
-            "size_px": crop.shape[0], "mpp_out": self._mpp_out, "n_bytes": len(data),
-            "created_at": now(), "pixels": data,
-        }  # fmt: skip
+            "patch_id": f"{annotation_id}@{self._mpp_out!r}",
+            "annotation_id": annotation_id,
+            "dataset": self._dataset,
+            "slide": slide,
+            "size_px": crop.shape[0],
+            "mpp_out": self._mpp_out,
+            "n_bytes": len(data),
+            "created_at": now(),
+            "pixels": data,
+        }
         with self._lock:
             self._waiting.append(row)
             self._n_waiting += len(data)
@@ -132,11 +137,13 @@ def slide_jobs(rows: Sequence[Mapping[str, Any]]) -> list[SlideJob]:
         by_slide.setdefault(row["slide"], []).append(row)
     return [
         SlideJob(
-            slide, mine[0]["path"], None if mine[0]["kind"] == "patch" else mine[0]["mpp"],
+            slide,
+            mine[0]["path"],
+            None if mine[0]["kind"] == "patch" else mine[0]["mpp"],
             [Point(r["annotation_id"], r["x_l0"], r["y_l0"], r.get("wants", {})) for r in mine],
         )
         for slide, mine in by_slide.items()
-    ]  # fmt: skip
+    ]
 
 
 def located(store: Store, dataset: str) -> dict[str, dict[str, Any]]:

@@ -238,6 +238,8 @@ class Store:
         table = self._open(name)
         stats = table.stats()
         return {
-            "n_rows": stats["num_rows"], "n_bytes": stats["total_bytes"],
-            "n_fragments": stats["fragment_stats"]["num_fragments"], "version": table.version,
-        }  # fmt: skip
+            "n_rows": stats["num_rows"],
+            "n_bytes": stats["total_bytes"],
+            "n_fragments": stats["fragment_stats"]["num_fragments"],
+            "version": table.version,
+        }

@@ -101,8 +101,9 @@ def fit_tasks(
     fits: dict[int, Fit] = {}
     together = [k for k, t in enumerate(tasks) if t.method in linear_methods()]
     if together:
-        fits |= dict(zip(together, _linear(matrix, [tasks[k] for k in together], on_progress),
-                         strict=True))  # fmt: skip
+        fits |= dict(
+            zip(together, _linear(matrix, [tasks[k] for k in together], on_progress), strict=True)
+        )
     for k, task in enumerate(tasks):
         if k not in fits:
             started = time.perf_counter()
@@ -164,13 +165,16 @@ def _linear(
         matrix.X,
         [
             linear.Task(
-                METHODS[t.method](), places[t.rows["train"]].ravel(), _codes(matrix, t, "train"),
-                places[t.rows["val"]].ravel(), _codes(matrix, t, "val"),
+                METHODS[t.method](),
+                places[t.rows["train"]].ravel(),
+                _codes(matrix, t, "train"),
+                places[t.rows["val"]].ravel(),
+                _codes(matrix, t, "val"),
             )
             for t in tasks
         ],
         on_progress=tell,
-    )  # fmt: skip
+    )
     seconds = (time.perf_counter() - started) / len(tasks)
     fits = [Fit(p, _state(p), seconds, matrix.version, _chosen(p)) for p in probes]
     for start in range(0, len(fits), SCORED_TOGETHER):

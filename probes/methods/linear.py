@@ -201,9 +201,11 @@ def fit_many(
         best = _choose(X, f, [_both(s) for s in mine])
         again.append((f, f.costs[best], _problem(f, f.costs[best], start=mine[best])))
     final = solver.fit_many(
-        X, [p for _, _, p in again], n_threads=n_threads,
+        X,
+        [p for _, _, p in again],
+        n_threads=n_threads,
         on_progress=lambda done, total: on_progress(len(todo) + done, n_all),
-    )  # fmt: skip
+    )
     for (f, cost, _), solution in zip(again, final, strict=True):
         _store(f.task.probe, cost, _both(solution))
     for k, f in enumerate(f for f in fits if len(f.task.probe.classes_) > 2):
@@ -243,12 +245,15 @@ def _problem(
 ) -> Problem:
     probe = f.task.probe
     return Problem(
-        f.task.rows, f.codes == 1, f.strength(cost), probe.squared,
+        f.task.rows,
+        f.codes == 1,
+        f.strength(cost),
+        probe.squared,
         tol=max(COARSE, probe.tol) if coarse else probe.tol,
         floor=COARSE_FLOOR if coarse else FLOOR,
         max_iter=min(COARSE_ITER, probe.max_iter) if coarse else probe.max_iter,
         start=None if start is None else (start.v, start.b),
-    )  # fmt: skip
+    )
 
 
 def _both(s: Solution) -> Softmax:
@@ -272,8 +277,16 @@ def _fit_softmax(x: Matrix, f: _Fit) -> None:
     found: list[Softmax] = []
     for cost in f.costs:
         start = found[-1] if found else None
-        found.append(fit_softmax(data, f.codes, f.strength(cost), squared=probe.squared,
-                                 max_iter=probe.max_iter, start=start))  # fmt: skip
+        found.append(
+            fit_softmax(
+                data,
+                f.codes,
+                f.strength(cost),
+                squared=probe.squared,
+                max_iter=probe.max_iter,
+                start=start,
+            )
+        )
     best = _choose(x, f, found) if len(found) > 1 else 0
     _store(probe, f.costs[best], found[best])
 

@@ -59,8 +59,12 @@ def report(
                 put(f"{block.name}.{ending}", content, "figure", block.title)
         elif isinstance(block, TableBlock):
             for ending, form in FORMS.items():
-                put(f"{block.table.name}.{ending}", form(block.table).encode(), "table",
-                    block.table.title)  # fmt: skip
+                put(
+                    f"{block.table.name}.{ending}",
+                    form(block.table).encode(),
+                    "table",
+                    block.table.title,
+                )
     # The page comes last: what it links to is there.
     put(INDEX, render(page).encode(), "page", page.title)
     on_progress(N_STEPS, N_STEPS)
@@ -89,19 +93,29 @@ def build(facts: Facts, on_step: Callable[[int], None] = lambda done: None) -> P
     for n, make in enumerate(makers):
         sections.append(make() if len(facts.datasets) > 1 else _of_one(make()))
         on_step(n + 1)
-    return Page(_title(facts), _subtitle(facts), _warnings(facts), _numbers(facts), sections, [
-        "Every number on this page is a query over the store\u2019s views; intervals were computed "
-        "when a run was recorded. Nothing here was fitted or resampled anew.",
-    ])  # fmt: skip
+    return Page(
+        _title(facts),
+        _subtitle(facts),
+        _warnings(facts),
+        _numbers(facts),
+        sections,
+        [
+            "Every number on this page is a query over the store\u2019s views; intervals were computed "
+            "when a run was recorded. Nothing here was fitted or resampled anew.",
+        ],
+    )
 
 
 def _of_one(section: Section) -> Section:
     """Return a section whose tables do not show the name of the one dataset; CSV files do."""
     blocks = [
-        replace(b, table=replace(b.table, columns=[c for c in b.table.columns
-                                                   if c.key != "dataset"]))
-        if isinstance(b, TableBlock) else b for b in section.blocks
-    ]  # fmt: skip
+        replace(
+            b, table=replace(b.table, columns=[c for c in b.table.columns if c.key != "dataset"])
+        )
+        if isinstance(b, TableBlock)
+        else b
+        for b in section.blocks
+    ]
     return replace(section, blocks=blocks)
 
 
@@ -121,16 +135,24 @@ def _subtitle(facts: Facts) -> str:
     parts = [f"Probes ({', '.join(methods)}) on frozen embeddings"] if methods else []
     parts += ["networks trained end to end"] if trained else []
     return (" and ".join(parts) or "Nothing is recorded yet") + (
-        ", on the same split manifests." if len(parts) > 1 else ".")  # fmt: skip
+        ", on the same split manifests." if len(parts) > 1 else "."
+    )
 
 
 def _warnings(facts: Facts) -> list[str]:
     demo = [d["dataset"] for d in facts.datasets if facts.is_demo(d["dataset"])]
     chance = sorted({e.model for e in facts.entries if e.is_random})
-    said = [f"Demonstration data: {', '.join(demo)} is generated, not tissue. Its numbers "
-            "show that the parts work and say nothing of tissue."] if demo else []  # fmt: skip
-    return said + ([f"Random weights: {', '.join(chance)}: nothing of it is "
-                    "pretrained."] if chance else [])  # fmt: skip
+    said = (
+        [
+            f"Demonstration data: {', '.join(demo)} is generated, not tissue. Its numbers "
+            "show that the parts work and say nothing of tissue."
+        ]
+        if demo
+        else []
+    )
+    return said + (
+        [f"Random weights: {', '.join(chance)}: nothing of it is pretrained."] if chance else []
+    )
 
 
 def _numbers(facts: Facts) -> list[tuple[str, str]]:
@@ -138,7 +160,9 @@ def _numbers(facts: Facts) -> list[tuple[str, str]]:
     models = {e.model for e in facts.entries}
     runs = {r["run_id"] for r in facts.results}
     return [
-        ("annotations", f"{n:,}"), ("domains", f"{sum(map(len, facts.domains.values())):,}"),
-        ("models", f"{len(models):,}"), ("runs", f"{len(runs):,}"),
+        ("annotations", f"{n:,}"),
+        ("domains", f"{sum(map(len, facts.domains.values())):,}"),
+        ("models", f"{len(models):,}"),
+        ("runs", f"{len(runs):,}"),
         ("made", datetime.now(UTC).strftime("%Y-%m-%d")),
-    ]  # fmt: skip
+    ]

@@ -54,11 +54,20 @@ class Condition:
     def options(self) -> list[tuple[str, str]]:
         """Return the options of `probes split` and `run` that ask for it; usual ones left out."""
         matched = self.scheme.endswith("-size-matched")
-        asked = {"--scheme": self.scheme.removesuffix("-size-matched"), "--group-by": self.group_by,
-                 "--stratify": self.stratify, "--where": self.where_sql or "",
-                 "--seed": str(self.seed)}  # fmt: skip
-        usual = {"--scheme": "monte-carlo", "--group-by": "annotation", "--stratify": "none",
-                 "--where": "", "--seed": "42"}  # fmt: skip
+        asked = {
+            "--scheme": self.scheme.removesuffix("-size-matched"),
+            "--group-by": self.group_by,
+            "--stratify": self.stratify,
+            "--where": self.where_sql or "",
+            "--seed": str(self.seed),
+        }
+        usual = {
+            "--scheme": "monte-carlo",
+            "--group-by": "annotation",
+            "--stratify": "none",
+            "--where": "",
+            "--seed": "42",
+        }
         given = [(k, v) for k, v in asked.items() if v != usual[k]]
         return given + [("--size-matched", "")] * matched
 
@@ -76,8 +85,13 @@ class Entry:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Entry":
         """Return the entry of a row of results."""
-        return cls(row["model"], row["weights"] or "", row["weights_sha256"] or "", row["method"],
-                   row["params"])  # fmt: skip
+        return cls(
+            row["model"],
+            row["weights"] or "",
+            row["weights_sha256"] or "",
+            row["method"],
+            row["params"],
+        )
 
     @property
     def views(self) -> str | None:
@@ -134,8 +148,10 @@ class Facts:
         same: dict[str, list[Entry]] = defaultdict(list)
         for e, name in short.items():
             same[name].append(e)
-        return {e: name + ("" if len(same[name]) == 1 else f" [{_distinct(e, same[name])}]")
-                for e, name in short.items()}  # fmt: skip
+        return {
+            e: name + ("" if len(same[name]) == 1 else f" [{_distinct(e, same[name])}]")
+            for e, name in short.items()
+        }
 
     def is_demo(self, dataset: str) -> bool:
         """Return whether a dataset is the generated one of `embedstore demo`."""
@@ -161,19 +177,31 @@ class Facts:
     ) -> list[Condition]:
         """Return the conditions of a dataset that have results, those as in the paper first."""
         found = [
-            c for (c, of, elsewhere), rows in self._by_condition.items()
-            if c.dataset == dataset and of == target and elsewhere is None
+            c
+            for (c, of, elsewhere), rows in self._by_condition.items()
+            if c.dataset == dataset
+            and of == target
+            and elsewhere is None
             and (rows[0]["train_domain"] is not None) == by_domain
-        ]  # fmt: skip
-        return sorted(found, key=lambda c: (c.group_by != "annotation", c.stratify != "none",
-                                            c.where_sql or "", c.seed != 42, str(c)))  # fmt: skip
+        ]
+        return sorted(
+            found,
+            key=lambda c: (
+                c.group_by != "annotation",
+                c.stratify != "none",
+                c.where_sql or "",
+                c.seed != 42,
+                str(c),
+            ),
+        )
 
     def elsewhere(self, dataset: str) -> list[tuple[Condition, str, list[dict[str, Any]]]]:
         """Return the rows of runs of a dataset that score another one, by condition and dataset."""
         return [
-            (c, other, rows) for (c, target, other), rows in self._by_condition.items()
+            (c, other, rows)
+            for (c, target, other), rows in self._by_condition.items()
             if c.dataset == dataset and target == "label" and other is not None
-        ]  # fmt: skip
+        ]
 
     @functools.cached_property
     def _compared(self) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -222,36 +250,54 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
         raise EmbedstoreError(f"{store.uri} holds no dataset; `embedstore add` registers one")
     mine = [d for d in known if not datasets or d["dataset"] in datasets]
     names = ", ".join(literal(d["dataset"]) for d in mine)
-    counts = fetch_rows(con, "select dataset, domain, label, count(*) as n from annotations where "
-                        f"dataset in ({names}) group by all order by all")  # fmt: skip
+    counts = fetch_rows(
+        con,
+        "select dataset, domain, label, count(*) as n from annotations where "
+        f"dataset in ({names}) group by all order by all",
+    )
     splits = fetch_rows(
-        con, f"select * from splits where dataset in ({names}) "
+        con,
+        f"select * from splits where dataset in ({names}) "
         "order by dataset, scheme, group_by, fraction, train_domain, fold",
-    )  # fmt: skip
+    )
     ids = fetch(con, "select distinct manifest_id from results")["manifest_id"].to_pylist()
     newest, older = _newest(splits, set(ids))
     con.register("_shown", fetch(con, f"select unnest({_sql_list(newest)}) as manifest_id"))
     results = fetch_rows(
-        con, f"select {_COLUMNS} from results join _shown using (manifest_id) "
+        con,
+        f"select {_COLUMNS} from results join _shown using (manifest_id) "
         "order by model, method, params, fraction, fold, train_domain, eval_domain, metric",
-    )  # fmt: skip
+    )
     models = fetch_rows(
-        con, "select *, model in (select distinct model from embeddings) as is_embedded from models"
+        con,
+        "select *, model in (select distinct model from embeddings) as is_embedded from models"
         " order by model",
-    )  # fmt: skip
+    )
     return Facts(
-        store, con, mine,
-        {d["dataset"]: list(dict.fromkeys(c["domain"] for c in counts
-                                          if c["dataset"] == d["dataset"])) for d in mine},
-        {d["dataset"]: sorted({c["label"] for c in counts if c["dataset"] == d["dataset"]})
-         for d in mine},
-        {m["model"]: m for m in models}, results,
+        store,
+        con,
+        mine,
+        {
+            d["dataset"]: list(
+                dict.fromkeys(c["domain"] for c in counts if c["dataset"] == d["dataset"])
+            )
+            for d in mine
+        },
+        {
+            d["dataset"]: sorted({c["label"] for c in counts if c["dataset"] == d["dataset"]})
+            for d in mine
+        },
+        {m["model"]: m for m in models},
+        results,
         [s for s in splits if s["manifest_id"] in newest],
-        fetch_rows(con, "select a, b, eval_domain, ci_low, ci_high, p_value, run_ids, created_at "
-                        "from comparisons join _shown using (manifest_id) where metric = 'auroc' "
-                        "and train_domain is null"),
+        fetch_rows(
+            con,
+            "select a, b, eval_domain, ci_low, ci_high, p_value, run_ids, created_at "
+            "from comparisons join _shown using (manifest_id) where metric = 'auroc' "
+            "and train_domain is null",
+        ),
         older,
-    )  # fmt: skip
+    )
 
 
 def _sql_list(names: Sequence[str]) -> str:

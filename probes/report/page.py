@@ -17,9 +17,12 @@ TEMPLATES = Path(__file__).parent / "template"
 def render(page: Page) -> str:
     """Return the page as HTML; links to the files beside it are relative."""
     engine = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     style, script = (Markup((TEMPLATES / f).read_text("utf-8")) for f in ("page.css", "page.js"))
     template = engine.get_template("page.html")
     return template.render(

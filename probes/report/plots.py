@@ -30,14 +30,29 @@ SEQUENTIAL = LinearSegmentedColormap.from_list("blues", ("#f4f3ee", "#8fb8d6", "
 DIVERGING = LinearSegmentedColormap.from_list("both", ("#b4540a", "#f4f3ee", "#0b5c94"))
 
 _SETTINGS: dict[str, Any] = {
-    "text.parse_math": False, "svg.fonttype": "path", "font.family": "DejaVu Sans",
-    "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left", "axes.labelsize": 9,
-    "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "axes.linewidth": 0.7,
-    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "axes.spines.top": False, "axes.spines.right": False, "grid.color": RULE,
-    "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8,
+    "text.parse_math": False,
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "axes.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
     "path.simplify_threshold": 0.1,
-}  # fmt: skip
+}
 
 _ON_PAGE = {"svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none"}
 
@@ -96,8 +111,12 @@ def _room(panel: Panel | MatrixPanel | Points) -> _Room:
         names = max((len(_short(r, 18)) for r in panel.rows), default=1)
         below = max((len(_short(c, 18)) for c in panel.columns), default=1)
         left, bottom = 0.4 + 0.07 * names, 0.45 + 0.045 * below
-        return _Room(left + max(1.6, 0.52 * len(panel.columns)) + 0.12,
-                     bottom + 0.4 * len(panel.rows) + 0.44, left, bottom)  # fmt: skip
+        return _Room(
+            left + max(1.6, 0.52 * len(panel.columns)) + 0.12,
+            bottom + 0.4 * len(panel.rows) + 0.44,
+            left,
+            bottom,
+        )
     if isinstance(panel, Points):
         n_lines = -(-len(panel.classes) // 2)
         return _Room(3.0, 2.75 + 0.16 * n_lines, 0.1, 0.14 + 0.16 * n_lines)
@@ -111,10 +130,14 @@ def _axes(canvas: Canvas, room: _Room, at: tuple[float, float], size: tuple[floa
     (x, y), (width, height) = at, size
     tall = min(room.height, height) - room.bottom - room.top
     tall -= room.title if height >= room.height else 0
-    return canvas.add_axes((
-        (x + room.left) / width, (y + room.bottom) / height,
-        (room.width - room.left - room.right) / width, tall / height,
-    ))  # fmt: skip
+    return canvas.add_axes(
+        (
+            (x + room.left) / width,
+            (y + room.bottom) / height,
+            (room.width - room.left - room.right) / width,
+            tall / height,
+        )
+    )
 
 
 def _together(figure: Figure) -> Canvas:
@@ -134,10 +157,16 @@ def _together(figure: Figure) -> Canvas:
         _draw(_axes(canvas, room, corner, size), panel, _wrapped(panel.title, room.width - 0.3))
     if figure.legend:
         # A label that begins with an underscore is no label to matplotlib.
-        names = [f" {s}" if (s := _short(name, 40)).startswith("_") else s
-                 for name, _ in figure.legend]  # fmt: skip
-        canvas.legend([_handle(style) for _, style in figure.legend], names, loc="lower left",
-                      ncols=per_row, borderaxespad=0.4)  # fmt: skip
+        names = [
+            f" {s}" if (s := _short(name, 40)).startswith("_") else s for name, _ in figure.legend
+        ]
+        canvas.legend(
+            [_handle(style) for _, style in figure.legend],
+            names,
+            loc="lower left",
+            ncols=per_row,
+            borderaxespad=0.4,
+        )
     return canvas
 
 
@@ -158,9 +187,15 @@ def _wrapped(text: str, width: float) -> str:
 
 
 def _handle(style: Style) -> Line2D:
-    return Line2D([], [], color=colour(style), linestyle=DASHES[style.dash],
-                  marker=MARKERS[style.marker], markersize=4,
-                  linewidth=2.2 if style.colour is None else 1.4)  # fmt: skip
+    return Line2D(
+        [],
+        [],
+        color=colour(style),
+        linestyle=DASHES[style.dash],
+        marker=MARKERS[style.marker],
+        markersize=4,
+        linewidth=2.2 if style.colour is None else 1.4,
+    )
 
 
 def _draw(axes: Axes, panel: Panel | MatrixPanel | Points, title: str) -> None:
@@ -190,10 +225,16 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
         if all_bands or line.bold or len(panel.lines) <= MAX_BANDS:
             _band(axes, line, at, k)
         axes.plot(
-            at, line.y, color=colour(line.style), linestyle=DASHES[line.style.dash],
-            marker=MARKERS[line.style.marker], markersize=5 if line.bold else 3.6,
-            linewidth=2.4 if line.bold else 1.3, gid=f"line-{k}", zorder=4 if line.bold else 3,
-        )  # fmt: skip
+            at,
+            line.y,
+            color=colour(line.style),
+            linestyle=DASHES[line.style.dash],
+            marker=MARKERS[line.style.marker],
+            markersize=5 if line.bold else 3.6,
+            linewidth=2.4 if line.bold else 1.3,
+            gid=f"line-{k}",
+            zorder=4 if line.bold else 3,
+        )
     ticks: list[float] = []
     for x in reversed(every):  # of sizes too near to each other the larger has the tick
         if not ticks or x < ticks[-1] / 1.6:
@@ -209,26 +250,33 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
 
 
 def _band(axes: Axes, line: Line, at: Sequence[float], k: int) -> None:
-    known = [i for i in range(len(line.low)) if np.isfinite(line.low[i])
-             and np.isfinite(line.high[i])]  # fmt: skip
+    known = [
+        i for i in range(len(line.low)) if np.isfinite(line.low[i]) and np.isfinite(line.high[i])
+    ]
     if not known:
         return
     gid = f"keptband-{k}" if line.bold else f"band-{k}"
     x, low, high = ([float(v[i]) for i in known] for v in (at, line.low, line.high))
     if len(known) == 1:  # one size has no area; a bar says it
-        axes.vlines(x, low, high, color=colour(line.style), alpha=0.35, linewidth=3,
-                    gid=gid)  # fmt: skip
+        axes.vlines(x, low, high, color=colour(line.style), alpha=0.35, linewidth=3, gid=gid)
     else:
-        axes.fill_between(x, low, high, color=colour(line.style), alpha=0.13, linewidth=0,
-                          gid=gid)  # fmt: skip
+        axes.fill_between(x, low, high, color=colour(line.style), alpha=0.13, linewidth=0, gid=gid)
 
 
 def _reliability(axes: Axes, panel: Panel) -> None:
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     for k, line in enumerate(panel.lines):
-        axes.plot(line.x, line.y, color=colour(line.style), linestyle=DASHES[line.style.dash],
-                  marker=MARKERS[line.style.marker], markersize=3, linewidth=1.4,
-                  gid=f"line-{k}", clip_on=False)  # fmt: skip
+        axes.plot(
+            line.x,
+            line.y,
+            color=colour(line.style),
+            linestyle=DASHES[line.style.dash],
+            marker=MARKERS[line.style.marker],
+            markersize=3,
+            linewidth=1.4,
+            gid=f"line-{k}",
+            clip_on=False,
+        )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
@@ -248,10 +296,22 @@ def _matrix(axes: Axes, panel: MatrixPanel) -> None:
         v = values[i, j]
         text = "" if np.isnan(v) else (f"{v:+.2f}" if panel.diverging else f"{v:.2f}")
         deep = not np.isnan(v) and (abs(v) > 0.6 * reach if panel.diverging else v > 0.82)
-        axes.text(j, i, text.replace("-", "\u2212"), ha="center", va="center", fontsize=8,
-                  color="#ffffff" if deep else INK)  # fmt: skip
-    axes.set_xticks(range(len(panel.columns)), [_short(c, 18) for c in panel.columns], rotation=30,
-                    ha="right", rotation_mode="anchor")  # fmt: skip
+        axes.text(
+            j,
+            i,
+            text.replace("-", "\u2212"),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="#ffffff" if deep else INK,
+        )
+    axes.set_xticks(
+        range(len(panel.columns)),
+        [_short(c, 18) for c in panel.columns],
+        rotation=30,
+        ha="right",
+        rotation_mode="anchor",
+    )
     axes.set_yticks(range(len(panel.rows)), [_short(r, 18) for r in panel.rows])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -264,25 +324,47 @@ def _points(axes: Axes, panel: Points) -> None:
     for k, name in enumerate(panel.classes):
         mine = of == k
         label = _short(name, 28)
-        axes.scatter(x[mine], y[mine], s=5, c=COLOURS[k % len(COLOURS)], alpha=0.65, linewidths=0,
-                     marker=CLASS_MARKERS[k % len(CLASS_MARKERS)], rasterized=True,
-                     label=f" {label}" if label.startswith("_") else label)  # fmt: skip
+        axes.scatter(
+            x[mine],
+            y[mine],
+            s=5,
+            c=COLOURS[k % len(COLOURS)],
+            alpha=0.65,
+            linewidths=0,
+            marker=CLASS_MARKERS[k % len(CLASS_MARKERS)],
+            rasterized=True,
+            label=f" {label}" if label.startswith("_") else label,
+        )
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=7, ncols=2,
-                handletextpad=0.1, columnspacing=0.8, markerscale=1.8)  # fmt: skip
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        fontsize=7,
+        ncols=2,
+        handletextpad=0.1,
+        columnspacing=0.8,
+        markerscale=1.8,
+    )
 
 
 def _saved(canvas: Canvas, form: str) -> bytes:
     out = io.BytesIO()
-    metadata = {"Date": None, "Creator": "probes report"} if form == "svg" else {
-        "Software": "probes report"}  # fmt: skip
+    metadata = (
+        {"Date": None, "Creator": "probes report"}
+        if form == "svg"
+        else {"Software": "probes report"}
+    )
     canvas.savefig(out, format=form, dpi=200, metadata=metadata)
     return out.getvalue()
 
 
-_THEME = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)",
-          **{c: f"var(--c{n})" for n, c in enumerate(COLOURS)}}  # fmt: skip
+_THEME = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    **{c: f"var(--c{n})" for n, c in enumerate(COLOURS)},
+}
 
 
 def _inline(svg: str, name: str, label: str) -> str:

@@ -37,9 +37,14 @@ class Scores:
         The bins of metrics.calibration_error: beyond two labels of the most probable label, and the
         share is that of the right ones.
         """
-        each = self.table if self.positive is not None else (
-            "(select entry, max(score) as score, arg_max(is_positive, score) as is_positive from "
-            f"{self.table} group by run_id, entry, annotation_id)")  # fmt: skip
+        each = (
+            self.table
+            if self.positive is not None
+            else (
+                "(select entry, max(score) as score, arg_max(is_positive, score) as is_positive from "
+                f"{self.table} group by run_id, entry, annotation_id)"
+            )
+        )
         rows = fetch_rows(
             self.facts.con,
             f"select entry, least(floor(score * {N_BINS}), {N_BINS - 1})::int as bin, "
@@ -63,10 +68,15 @@ class Scores:
             "select entry, annotation_id, label, is_positive, avg(score) as score, "
             f"count(*) as n_folds from {self.table} group by all"
         )
-        both = by_label if self.positive is not None else (
-            "select entry, annotation_id, max(score) filter (is_positive) as score, max(n_folds) "
-            "as n_folds, arg_max(label, score) as said, max(score) as said_score, "
-            f"arg_max(is_positive, score) as is_right from ({by_label}) group by 1, 2")  # fmt: skip
+        both = (
+            by_label
+            if self.positive is not None
+            else (
+                "select entry, annotation_id, max(score) filter (is_positive) as score, max(n_folds) "
+                "as n_folds, arg_max(label, score) as said, max(score) as said_score, "
+                f"arg_max(is_positive, score) as is_right from ({by_label}) group by 1, 2"
+            )
+        )
         self.facts.con.execute(f"create temp table {name} as {both}")
         return name
 
@@ -85,11 +95,15 @@ class Scores:
                 f"annotation_id) as rank from {self._means} where not is_right) m join annotations "
                 f"a using (annotation_id) where rank <= {n} order by entry, rank",
             )
-            return {e: {"wrong": [r for r in rows if r["entry"] == k]}
-                    for k, e in enumerate(self.entries)}  # fmt: skip
+            return {
+                e: {"wrong": [r for r in rows if r["entry"] == k]}
+                for k, e in enumerate(self.entries)
+            }
         found: dict[Entry, dict[str, list[dict[str, Any]]]] = {e: {} for e in self.entries}
-        for kind, positive, order in (("false_positive", "false", "desc"),
-                                      ("false_negative", "true", "asc")):  # fmt: skip
+        for kind, positive, order in (
+            ("false_positive", "false", "desc"),
+            ("false_negative", "true", "asc"),
+        ):
             rows = fetch_rows(
                 self.facts.con,
                 f"select m.entry, m.annotation_id, m.score, m.n_folds, {_ABOUT} from (select *, "
@@ -99,8 +113,11 @@ class Scores:
                 f"where rank <= {n} order by entry, rank",
             )
             for k, e in enumerate(self.entries):
-                found[e][kind] = [r for r in rows if r["entry"] == k and
-                                  (r["score"] >= 0.5) == (kind == "false_positive")]  # fmt: skip
+                found[e][kind] = [
+                    r
+                    for r in rows
+                    if r["entry"] == k and (r["score"] >= 0.5) == (kind == "false_positive")
+                ]
         return found
 
     def disagreements(self, entries: Sequence[Entry], n: int) -> list[dict[str, Any]]:
@@ -164,15 +181,21 @@ def _load(facts: Facts, c: Condition, fraction: float, table: str) -> Scores:
     rows = [r for r in facts.rows(c, "auroc") if r["fraction"] == fraction]
     entries = [e for e in facts.entries if e in {Entry.of(r) for r in rows}]
     runs = {r["run_id"]: entries.index(Entry.of(r)) for r in rows}
-    facts.con.register(f"{table}_runs", pa.table({
-        "run_id": pa.array(list(runs), pa.string()), "entry": pa.array(list(runs.values()),
-                                                                       pa.int32())}))  # fmt: skip
+    facts.con.register(
+        f"{table}_runs",
+        pa.table(
+            {
+                "run_id": pa.array(list(runs), pa.string()),
+                "entry": pa.array(list(runs.values()), pa.int32()),
+            }
+        ),
+    )
     wanted = ", ".join(literal(r) for r in runs)
     # Of two labels the positive one alone is recorded.
     labels = fetch_rows(
-        facts.con, "select distinct label from _predictions where role = 'test' and run_id in "
-        f"({wanted})",
-    )  # fmt: skip
+        facts.con,
+        f"select distinct label from _predictions where role = 'test' and run_id in ({wanted})",
+    )
     positive = labels[0]["label"] if len(labels) == 1 else None
     more = "" if positive is not None else "r.run_id, "
     facts.con.execute(

@@ -32,9 +32,12 @@ class Published:
 
 
 def _table_2(
-    shown: str, model: str, inside: tuple[float, float], outside: tuple[float, float],
+    shown: str,
+    model: str,
+    inside: tuple[float, float],
+    outside: tuple[float, float],
     method: str = "uni",
-) -> tuple[Published, Published]:  # fmt: skip
+) -> tuple[Published, Published]:
     one, two = (
         Published("MIDOG", shown, model, method, "cross-domain", where, *number, "Table 2")
         for where, number in ((IN, inside), (OUT, outside))
@@ -44,10 +47,28 @@ def _table_2(
 
 E2E = "End-to-end ResNet50"
 PUBLISHED: tuple[Published, ...] = (
-    Published("MIDOG", E2E, "resnet50-imagenet", "e2e", "monte-carlo", ALL_DOMAINS, 0.89, 0.01,
-              "Figure 1, all training data"),
-    Published("CCMCT", E2E, "resnet50-imagenet", "e2e", "monte-carlo", ALL_DOMAINS, 0.87, 0.01,
-              "Figure 1, all training data"),
+    Published(
+        "MIDOG",
+        E2E,
+        "resnet50-imagenet",
+        "e2e",
+        "monte-carlo",
+        ALL_DOMAINS,
+        0.89,
+        0.01,
+        "Figure 1, all training data",
+    ),
+    Published(
+        "CCMCT",
+        E2E,
+        "resnet50-imagenet",
+        "e2e",
+        "monte-carlo",
+        ALL_DOMAINS,
+        0.87,
+        0.01,
+        "Figure 1, all training data",
+    ),
     *_table_2("Prov-GigaPath", "gigapath", (0.79, 0.04), (0.66, 0.07)),
     *_table_2("H-optimus-0", "h-optimus-0", (0.79, 0.04), (0.66, 0.07)),
     *_table_2("Virchow", "virchow", (0.79, 0.04), (0.66, 0.06)),
@@ -57,7 +78,7 @@ PUBLISHED: tuple[Published, ...] = (
     *_table_2("ViT-H ImageNet", "vit-h-imagenet", (0.68, 0.05), (0.56, 0.04)),
     *_table_2("ResNet50 ImageNet", "resnet50-imagenet", (0.63, 0.04), (0.53, 0.03)),
     *_table_2(E2E, "resnet50-imagenet", (0.87, 0.04), (0.74, 0.07), "e2e"),
-)  # fmt: skip
+)
 
 SAME_DATA: dict[str, tuple[str, ...]] = {"MIDOG": ("midog",), "CCMCT": ("ccmct", "odael")}
 """Which names of datasets stand for the paper's: a dataset whose name holds one of the words."""

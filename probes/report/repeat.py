@@ -58,9 +58,10 @@ def _recipe(e: Entry) -> list[tuple[str, str]]:
     options += [("--adapt", str(params["adapt"]))] if params.get("adapt", "full") != "full" else []
     options += [("--no-flip", "")] if params.get("flip") is False else []
     return options + [
-        (f"--{k.replace('_', '-')}", f"{v}") for k, v in params.items()
+        (f"--{k.replace('_', '-')}", f"{v}")
+        for k, v in params.items()
         if k not in _NOT_OPTIONS and v is not None
-    ]  # fmt: skip
+    ]
 
 
 def ingest_command(dataset: str, model: Mapping[str, Any]) -> str:

@@ -150,8 +150,9 @@ def to_markdown(table: Table) -> str:
     lines.append("| " + " | ".join(markdown_text(c.head) for c in table.columns) + " |")
     lines.append("|" + "|".join("---:" if c.number else "---" for c in table.columns) + "|")
     for cells in table.cells():
-        shown = [f"**{markdown_text(t)}**" if bold and t else markdown_text(t)
-                 for _, t, _, bold in cells]  # fmt: skip
+        shown = [
+            f"**{markdown_text(t)}**" if bold and t else markdown_text(t) for _, t, _, bold in cells
+        ]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join([*lines, "", *(markdown_text(n) for n in table.notes)]).rstrip() + "\n"
 
@@ -164,12 +165,28 @@ def markdown_text(text: str) -> str:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
-    "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "±": r"$\pm$", MINUS: r"$-$", DASH: "--", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}",
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "±": r"$\pm$",
+    MINUS: r"$-$",
+    DASH: "--",
+    "`": r"\textasciigrave{}",
+    "[": "{[}",
+    "]": "{]}",
     "µ": r"$\mu$",
-}  # fmt: skip
+}
 
 
 def latex_text(text: str) -> str:
@@ -182,13 +199,19 @@ def to_latex(table: Table) -> str:
     form = "".join("r" if c.number else "l" for c in table.columns)
     lines = [
         "% needs \\usepackage{booktabs,textcomp} and, for other scripts, a Unicode engine",
-        "\\begin{table}", "\\centering", f"\\caption{{{latex_text(table.title)}}}",
-        f"\\begin{{tabular}}{{{form}}}", "\\toprule",
-        " & ".join(latex_text(c.head) for c in table.columns) + r" \\", "\\midrule",
-    ]  # fmt: skip
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{latex_text(table.title)}}}",
+        f"\\begin{{tabular}}{{{form}}}",
+        "\\toprule",
+        " & ".join(latex_text(c.head) for c in table.columns) + r" \\",
+        "\\midrule",
+    ]
     for cells in table.cells():
-        shown = [rf"\textbf{{{latex_text(t)}}}" if bold and t else latex_text(t)
-                 for _, t, _, bold in cells]  # fmt: skip
+        shown = [
+            rf"\textbf{{{latex_text(t)}}}" if bold and t else latex_text(t)
+            for _, t, _, bold in cells
+        ]
         lines.append(" & ".join(shown) + r" \\")
     lines += [
         "\\bottomrule",

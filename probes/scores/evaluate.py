@@ -24,9 +24,16 @@ class Evaluated:
 
 
 def evaluate_by(
-    names: Sequence[str] | NDArray[Any], codes: Codes, p: Floats, groups: NDArray[Any], *,
-    cut: float, seed: int, n_resamples: int, partial: bool = False,
-) -> dict[str, Evaluated]:  # fmt: skip
+    names: Sequence[str] | NDArray[Any],
+    codes: Codes,
+    p: Floats,
+    groups: NDArray[Any],
+    *,
+    cut: float,
+    seed: int,
+    n_resamples: int,
+    partial: bool = False,
+) -> dict[str, Evaluated]:
     """Return the evaluation of each name among `names` (n,), one eval domain an annotation.
 
     codes (n,), p (n, K), groups (n,): what is resampled for the intervals.
@@ -50,9 +57,16 @@ def evaluate_by(
 
 
 def evaluate_split(
-    row: Mapping[str, Any], codes: Codes, p: Floats, domains: NDArray[Any], groups: NDArray[Any], *,
-    cut: float, n_resamples: int, partial: bool = False,
-) -> dict[str, Evaluated]:  # fmt: skip
+    row: Mapping[str, Any],
+    codes: Codes,
+    p: Floats,
+    domains: NDArray[Any],
+    groups: NDArray[Any],
+    *,
+    cut: float,
+    n_resamples: int,
+    partial: bool = False,
+) -> dict[str, Evaluated]:
     """Return the evaluation of a split's test rows: by domain where one domain was trained on.
 
     row is the split's row; codes (n,), p (n, K), domains (n,), groups (n,) of its test annotations.
@@ -60,8 +74,9 @@ def evaluate_split(
     """
     by = np.full(len(codes), ALL) if row["train_domain"] is None else domains
     seed = seed_of(row["manifest_id"], row["fold"], row["train_domain"])
-    return evaluate_by(by, codes, p, groups, cut=cut, seed=seed, n_resamples=n_resamples,
-                       partial=partial)  # fmt: skip
+    return evaluate_by(
+        by, codes, p, groups, cut=cut, seed=seed, n_resamples=n_resamples, partial=partial
+    )
 
 
 def seed_of(*parts: object) -> int:

@@ -94,9 +94,14 @@ LOWER = frozenset({"brier", "calibration_error"})
 
 
 def evaluate(
-    y: Codes, p: Floats, w: Weights, cut: float, names: Sequence[str] | None = None, *,
+    y: Codes,
+    p: Floats,
+    w: Weights,
+    cut: float,
+    names: Sequence[str] | None = None,
+    *,
     partial: bool = False,
-) -> dict[str, Floats]:  # fmt: skip
+) -> dict[str, Floats]:
     """Return the named metrics (None: all) as float64 (B,) for weights w (B, n).
 
     A row of weights that leaves a label without weight has no AUROC: all metrics are NaN there,

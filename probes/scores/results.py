@@ -43,9 +43,17 @@ class Run:
     def run_id(self) -> str:
         """Return 16 hex digits over manifest, method, model with weights, target and split."""
         row = self.split.row
-        parts = [row["manifest_id"], self.method, json.dumps(dict(self.params), sort_keys=True),
-                 self.model, self.weights_sha256, self.target, row["fold"],
-                 repr(row["fraction"]), row["train_domain"]]  # fmt: skip
+        parts = [
+            row["manifest_id"],
+            self.method,
+            json.dumps(dict(self.params), sort_keys=True),
+            self.model,
+            self.weights_sha256,
+            self.target,
+            row["fold"],
+            repr(row["fraction"]),
+            row["train_domain"],
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -99,34 +107,67 @@ def record(store: Store, outcomes: Sequence[Outcome]) -> None:
 
 def _predictions(o: Outcome) -> list[dict[str, Any]]:
     return [
-        {"prediction_id": f"{o.run.run_id}/{role}/{label}", "run_id": o.run.run_id,
-         "role": role.partition(":")[0], "label": label, "annotation_id": s.annotation_ids,
-         "score": s.probabilities[:, k].astype(np.float32)}
+        {
+            "prediction_id": f"{o.run.run_id}/{role}/{label}",
+            "run_id": o.run.run_id,
+            "role": role.partition(":")[0],
+            "label": label,
+            "annotation_id": s.annotation_ids,
+            "score": s.probabilities[:, k].astype(np.float32),
+        }
         for role, s in o.scores.items()
         for k, label in enumerate(s.labels)
         if len(s.labels) > 2 or k == 1  # of two labels the positive one says it all
-    ]  # fmt: skip
+    ]
 
 
 def _results(o: Outcome) -> list[dict[str, Any]]:
     run, row = o.run, o.run.split.row
     same = {
-        **{k: row[k] for k in ("manifest_id", "dataset", "scheme", "group_by", "stratify",
-                               "where_sql", "fold", "fraction", "train_domain", "seed")},
-        "run_id": run.run_id, "method": run.method,
+        **{
+            k: row[k]
+            for k in (
+                "manifest_id",
+                "dataset",
+                "scheme",
+                "group_by",
+                "stratify",
+                "where_sql",
+                "fold",
+                "fraction",
+                "train_domain",
+                "seed",
+            )
+        },
+        "run_id": run.run_id,
+        "method": run.method,
         "params": json.dumps(dict(run.params), sort_keys=True),
-        "model": run.model, "weights": run.weights, "weights_sha256": run.weights_sha256,
-        "target": run.target, "n_train": row["n_train"], "n_val": row["n_val"],
-        "software": software(), "created_at": now(), **o.facts,
-    }  # fmt: skip
+        "model": run.model,
+        "weights": run.weights,
+        "weights_sha256": run.weights_sha256,
+        "target": run.target,
+        "n_train": row["n_train"],
+        "n_val": row["n_val"],
+        "software": software(),
+        "created_at": now(),
+        **o.facts,
+    }
     dataset = same.get("eval_dataset") or ""
     return [
-        {**same, "result_id": f"{run.run_id}/{metric}/{dataset}/{domain}", "eval_domain": domain,
-         "metric": metric, "value": known(e.value), "ci_low": known(e.low),
-         "ci_high": known(e.high), "n_test": found.n_test, "n_pos": found.n_pos}
+        {
+            **same,
+            "result_id": f"{run.run_id}/{metric}/{dataset}/{domain}",
+            "eval_domain": domain,
+            "metric": metric,
+            "value": known(e.value),
+            "ci_low": known(e.low),
+            "ci_high": known(e.high),
+            "n_test": found.n_test,
+            "n_pos": found.n_pos,
+        }
         for domain, found in o.evaluated.items()
         for metric, e in found.metrics.items()
-    ]  # fmt: skip
+    ]
 
 
 def known(value: float) -> float | None:
@@ -200,17 +241,26 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
         failed = {r["run_id"] for r in members if r["state"] != "ok"}
         low, high = (
             float(np.mean([r[k] for r in members if r[k] is not None] or [np.nan]))
-            if len(members) == len(by_run) else float("nan")
+            if len(members) == len(by_run)
+            else float("nan")
             for k in ("ci_low", "ci_high")
-        )  # fmt: skip
-        lines.append(Summary(
-            model, weights, method, fraction,
-            n_train=round(float(np.mean([r["n_train"] for r in members]))), where=where,
-            mean=float(np.mean(values)) if values else float("nan"),
-            sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
-            low=low, high=high,
-            n_runs=len(values), n_failed=len(failed),
-        ))  # fmt: skip
+        )
+        lines.append(
+            Summary(
+                model,
+                weights,
+                method,
+                fraction,
+                n_train=round(float(np.mean([r["n_train"] for r in members]))),
+                where=where,
+                mean=float(np.mean(values)) if values else float("nan"),
+                sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+                low=low,
+                high=high,
+                n_runs=len(values),
+                n_failed=len(failed),
+            )
+        )
     return lines
 
 
@@ -236,5 +286,8 @@ def variant_of(params: str) -> str | None:
 def _method(r: Mapping[str, Any]) -> str:
     """Return a method's name, with its variant and target where they are not the usual ones."""
     variant = variant_of(r["params"])
-    return str(r["method"]) + (f"+{variant}" if variant else "") + (
-        f", target {r['target']}" if r["target"] != "label" else "")  # fmt: skip
+    return (
+        str(r["method"])
+        + (f"+{variant}" if variant else "")
+        + (f", target {r['target']}" if r["target"] != "label" else "")
+    )

@@ -45,10 +45,16 @@ def resample(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.int32]:
 
 
 def bootstrap(
-    y: Codes, p: Floats, groups: Sequence[str], cut: float, *,
-    names: Sequence[str] | None = None, n_resamples: int = N_RESAMPLES, seed: int = 0,
+    y: Codes,
+    p: Floats,
+    groups: Sequence[str],
+    cut: float,
+    *,
+    names: Sequence[str] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
     partial: bool = False,
-) -> dict[str, Estimate]:  # fmt: skip
+) -> dict[str, Estimate]:
     """Return each metric with its percentile interval over resampled groups (Efron 1979).
 
     y (n,), p (n, K) and groups (n,) are of the same test annotations; partial as in `evaluate`.
@@ -77,9 +83,11 @@ def interval(replicates: Floats, confidence: float = CONFIDENCE) -> tuple[float,
 
 
 def _replicates(
-    groups: Sequence[str], n_resamples: int, seed: int,
+    groups: Sequence[str],
+    n_resamples: int,
+    seed: int,
     values: Callable[[NDArray[np.float32]], Mapping[str, Floats]],
-) -> dict[str, Floats]:  # fmt: skip
+) -> dict[str, Floats]:
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
         return {
@@ -117,8 +125,10 @@ def delong(y: Codes, a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Co
         over_negatives.append((rank[positive] - rankdata(score[positive])) / n)
         over_positives.append(1 - (rank[~positive] - rankdata(score[~positive])) / m)
     difference = float(over_negatives[0].mean() - over_negatives[1].mean())
-    variance = (np.var(over_negatives[0] - over_negatives[1], ddof=1) / m
-                + np.var(over_positives[0] - over_positives[1], ddof=1) / n)  # fmt: skip
+    variance = (
+        np.var(over_negatives[0] - over_negatives[1], ddof=1) / m
+        + np.var(over_positives[0] - over_positives[1], ddof=1) / n
+    )
     deviation = float(np.sqrt(variance))
     if deviation == 0:
         p_value = 1.0 if difference == 0 else 0.0
@@ -141,9 +151,13 @@ class Fold:
 
 
 def paired_bootstrap(
-    folds: Sequence[Fold], metric: str = "auroc", *,
-    n_resamples: int = N_RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE,
-) -> Comparison:  # fmt: skip
+    folds: Sequence[Fold],
+    metric: str = "auroc",
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> Comparison:
     """Return the mean over folds of metric(a) - metric(b), groups resampled jointly in all folds.
 
     Test sets of folds overlap, so a resample draws each slide as often in every fold that holds it,

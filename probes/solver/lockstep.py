@@ -35,9 +35,16 @@ class Lot:
     """Problems 0..k-1, their points (v and, last, b about the group's mean) and next steps."""
 
     def __init__(
-        self, problems: Sequence[Problem], groups: Sequence[Group], means: Floats, shape: Shape, *,
-        dtype: Any, shift: Floats | None, run: Executor,
-    ) -> None:  # fmt: skip
+        self,
+        problems: Sequence[Problem],
+        groups: Sequence[Group],
+        means: Floats,
+        shape: Shape,
+        *,
+        dtype: Any,
+        shift: Floats | None,
+        run: Executor,
+    ) -> None:
         """Take the problems; groups' members index them; means (k, d) are those of their groups.
 
         shift: taken off rows and means alike where the rows are read.
@@ -78,9 +85,7 @@ class Lot:
         v[who] = at[:, :-1]
         b[who] = at[:, -1] - _dot(self.centre[who], at[:, :-1])
         columns = [np.flatnonzero(np.isin(g.members, who)) for g in self.groups]
-        points = sweep(
-            self.groups, columns, v, b, dtype=self.dtype, shift=self.shift, run=self.run
-        )  # fmt: skip
+        points = sweep(self.groups, columns, v, b, dtype=self.dtype, shift=self.shift, run=self.run)
         value, slope, bend = np.zeros(k), np.zeros((k, d + 1)), np.zeros(k)
         for group, column, point in zip(self.groups, columns, points, strict=True):
             mine = group.members[column]
@@ -175,9 +180,10 @@ class Lot:
         """Choose the next step and estimate what is left to gain."""
         ridge = self._ridge(who, self.at[who])
         self.step[who] = self.memory.direction(
-            who, self.slope[who],
+            who,
+            self.slope[who],
             lambda right: self.scale[who, None] * self._solve(who, right, ridge),
-        )  # fmt: skip
+        )
         self.length[who] = 1
         left = -0.5 * _dot(self.slope[who], self.step[who])
         # At a steady pace what is left to gain is a geometric series.

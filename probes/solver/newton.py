@@ -84,8 +84,11 @@ def fit_newton(rows: Matrix, problem: Problem) -> Solution:
     slope, b = float(np.linalg.norm(first)), log_odds(problem)
     state = _State(
         Coordinates(centred @ centred.T if n < d else centred, n < d),
-        np.where(problem.positive, 1.0, -1.0), problem, np.zeros(min(n, d)), b,
-    )  # fmt: skip
+        np.where(problem.positive, 1.0, -1.0),
+        problem,
+        np.zeros(min(n, d)),
+        b,
+    )
     if not problem.squared and slope <= problem.strength:
         return Solution(np.zeros(d), b, state.value, 0, 0.0, collapsed=True, converged=True)
     ridge = problem.strength
@@ -102,9 +105,7 @@ def fit_newton(rows: Matrix, problem: Problem) -> Solution:
             break
     v = centred.T @ state.a if n < d else state.a
     converged = gap <= max(problem.tol, 1e-9)
-    return Solution(
-        v, state.b - float(mean @ v), state.value, n_iter, gap, not v.any(), converged
-    )  # fmt: skip
+    return Solution(v, state.b - float(mean @ v), state.value, n_iter, gap, not v.any(), converged)
 
 
 class _State:

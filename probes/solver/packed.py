@@ -31,12 +31,16 @@ def _routine(name: str) -> Callable[..., int]:
         """Call with characters, integers and arrays; return LAPACK's info."""
         info = ctypes.c_int(0)
         kept: list[Any] = [ctypes.c_int(a) if isinstance(a, int) else a for a in args]
-        function(*(
-            ctypes.c_char_p(a) if isinstance(a, bytes)
-            else ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray)
-            else ctypes.byref(a)
-            for a in [*kept, info]
-        ))  # fmt: skip
+        function(
+            *(
+                ctypes.c_char_p(a)
+                if isinstance(a, bytes)
+                else ctypes.c_void_p(a.ctypes.data)
+                if isinstance(a, np.ndarray)
+                else ctypes.byref(a)
+                for a in [*kept, info]
+            )
+        )
         return info.value
 
     return call

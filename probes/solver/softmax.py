@@ -40,9 +40,14 @@ class Softmax:
 
 
 def fit_softmax(
-    data: Matrix, codes: Indices, strength: float, *, squared: bool, max_iter: int,
+    data: Matrix,
+    codes: Indices,
+    strength: float,
+    *,
+    squared: bool,
+    max_iter: int,
     start: Softmax | None = None,
-) -> Softmax:  # fmt: skip
+) -> Softmax:
     """Return the optimum for rows data (n, d) with labels codes (n,) in 0..K-1, all present.
 
     Solved about the mean of the rows, which b makes up for, and in coordinates in which a sample of
@@ -77,10 +82,18 @@ def fit_softmax(
         w_size = w.size
         first = np.concatenate((np.linalg.solve(basis, w.T).T.ravel(), b))
         found = minimize(
-            objective, first, jac=True, method="L-BFGS-B",
-            options={"maxiter": max_iter, "maxfun": 10 * max_iter, "maxcor": 50,
-                     "ftol": 0.0, "gtol": GRADIENT},
-        )  # fmt: skip
+            objective,
+            first,
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "maxiter": max_iter,
+                "maxfun": 10 * max_iter,
+                "maxcor": 50,
+                "ftol": 0.0,
+                "gtol": GRADIENT,
+            },
+        )
         w, b = found.x[:w_size].reshape(shape) @ basis.T, found.x[w_size:]
     # The line search may find nothing lower in float64 a little above GRADIENT: that's the optimum.
     converged = float(np.abs(found.jac).max()) <= 100 * GRADIENT

@@ -38,9 +38,12 @@ FAR = 100.0
 
 
 def fit_many(
-    x: Matrix, problems: Sequence[Problem], *, n_threads: int | None = None,
+    x: Matrix,
+    problems: Sequence[Problem],
+    *,
+    n_threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Solution]:  # fmt: skip
+) -> list[Solution]:
     """Return the solution of each problem on x (n, d), float32 or float64.
 
     Each is solved to its own tolerance whatever travels along. Float32 rows are multiplied in
@@ -129,9 +132,14 @@ def _fit_lot(
     dtype: Any = np.float64 if exact else np.float32
     far = float(moments.origin @ moments.origin) > FAR * moments.scale * x.shape[1]
     found = Lot(
-        mine, own, means, Shape(moments, lot.classes, len(mine)),
-        dtype=dtype, shift=moments.origin if far and not exact else None, run=run,
-    ).fit()  # fmt: skip
+        mine,
+        own,
+        means,
+        Shape(moments, lot.classes, len(mine)),
+        dtype=dtype,
+        shift=moments.origin if far and not exact else None,
+        run=run,
+    ).fit()
     return dict(zip(names, found, strict=True))
 
 

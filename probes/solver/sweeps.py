@@ -89,9 +89,15 @@ def take(x: Matrix, rows: Rows, start: int, stop: int) -> Matrix:
 
 
 def sweep(
-    groups: Sequence[Group], columns: Sequence[Indices], v: Floats, b: Floats, *,
-    dtype: Any, shift: Floats | None, run: Executor,
-) -> list[Point]:  # fmt: skip
+    groups: Sequence[Group],
+    columns: Sequence[Indices],
+    v: Floats,
+    b: Floats,
+    *,
+    dtype: Any,
+    shift: Floats | None,
+    run: Executor,
+) -> list[Point]:
     """Return a Point per group, of its columns `columns[g]`; v (problems, d) and b are by member.
 
     dtype: of the products, float32 or float64; spans are summed in float64. shift (d,): taken off

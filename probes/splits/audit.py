@@ -15,9 +15,13 @@ PATCH_UM = 224 * 0.25
 
 
 def audit(
-    split: Split, *, slides: Sequence[str], cases: Sequence[str], centres_um: Floats,
+    split: Split,
+    *,
+    slides: Sequence[str],
+    cases: Sequence[str],
+    centres_um: Floats,
     is_patch: NDArray[np.bool_],
-) -> dict[str, float | None]:  # fmt: skip
+) -> dict[str, float | None]:
     """Return the shares of the test annotations that train gives something away about.
 
     Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a

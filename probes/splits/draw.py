@@ -134,9 +134,17 @@ def _whole_groups(
 
 
 def cut(
-    pool: Pool, members: Indices, fold: int, fraction: float, *,
-    group_by: str, stratify: str, seed: int, key: str, n_pool: int | None = None,
-) -> tuple[Split, Indices]:  # fmt: skip
+    pool: Pool,
+    members: Indices,
+    fold: int,
+    fraction: float,
+    *,
+    group_by: str,
+    stratify: str,
+    seed: int,
+    key: str,
+    n_pool: int | None = None,
+) -> tuple[Split, Indices]:
     """Return the split of `members`, and the fold's whole pool that its fractions draw from.
 
     n_pool caps how much of the pool a fraction is of.

@@ -25,9 +25,24 @@ from probes.splits.manifests import (
     split_row,
 )
 
-COLUMNS = ("dataset", "scheme", "group_by", "stratify", "where_sql", "seed", "manifest_id", "fold",
-           "fraction", "train_domain", "role", "annotation_id", "label", "domain", "slide",
-           "case_id")  # fmt: skip
+COLUMNS = (
+    "dataset",
+    "scheme",
+    "group_by",
+    "stratify",
+    "where_sql",
+    "seed",
+    "manifest_id",
+    "fold",
+    "fraction",
+    "train_domain",
+    "role",
+    "annotation_id",
+    "label",
+    "domain",
+    "slide",
+    "case_id",
+)
 """What a manifest's file holds; the first six and the last four are for reading only."""
 
 IMPORTED = "imported"
@@ -167,11 +182,15 @@ def _splits(
     problems = []
     for n, r in enumerate(rows, start=1):
         try:
-            key = (int(r.get("fold") or 0), check_fraction(float(r.get("fraction") or 1)),
-                   r.get("train_domain") or None)  # fmt: skip
+            key = (
+                int(r.get("fold") or 0),
+                check_fraction(float(r.get("fraction") or 1)),
+                r.get("train_domain") or None,
+            )
         except ValueError:
-            problems.append(f"row {n}: fold '{r.get('fold')}' or fraction '{r.get('fraction')}' "
-                            "is no number")  # fmt: skip
+            problems.append(
+                f"row {n}: fold '{r.get('fold')}' or fraction '{r.get('fraction')}' is no number"
+            )
             continue
         if r["role"] not in ROLES:
             problems.append(f"row {n}: role '{r['role']}' (allowed: train, val, test)")
@@ -211,6 +230,9 @@ def _digest(found: Candidates, splits: dict[Key, Split]) -> str:
 def _row(found: Candidates, manifest_id: str, key: Key, split: Split) -> dict[str, Any]:
     row = split_row(found, key, split)
     return row | {
-        "split_id": split_id(manifest_id, *key), "manifest_id": manifest_id, "scheme": IMPORTED,
-        "group_by": "annotation", "created_at": now(),
-    }  # fmt: skip
+        "split_id": split_id(manifest_id, *key),
+        "manifest_id": manifest_id,
+        "scheme": IMPORTED,
+        "group_by": "annotation",
+        "created_at": now(),
+    }

@@ -48,12 +48,15 @@ class ManifestSpec:
     def check(self) -> None:
         """Raise EmbedstoreError naming every value that is not allowed."""
         allowed = {
-            "scheme": tuple(SCHEMES), "group_by": GROUPINGS, "stratify": STRATA,
-        }  # fmt: skip
+            "scheme": tuple(SCHEMES),
+            "group_by": GROUPINGS,
+            "stratify": STRATA,
+        }
         wrong = [
             f"--{name.replace('_', '-')} {getattr(self, name)} (allowed: {', '.join(values)})"
-            for name, values in allowed.items() if getattr(self, name) not in values
-        ]  # fmt: skip
+            for name, values in allowed.items()
+            if getattr(self, name) not in values
+        ]
         if wrong:
             raise EmbedstoreError("not known: " + "; ".join(wrong))
 
@@ -149,8 +152,9 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     ]
     parameters = {k: v for k, v in vars(spec).items() if k != "dataset"}
     digest = manifest_digest(pool, places, **parameters)
-    return Candidates(digest, spec, pool, slides, cases, centres, is_patch, places, counts["aside"],
-                      notes)  # fmt: skip
+    return Candidates(
+        digest, spec, pool, slides, cases, centres, is_patch, places, counts["aside"], notes
+    )
 
 
 def _selected(con: Any, spec: ManifestSpec) -> dict[str, list[Any]]:
@@ -262,9 +266,14 @@ def _stored(row: dict[str, Any]) -> StoredSplit:
 def _cut(found: Candidates, fold: int, fraction: float, domain: str | None) -> Split:
     spec = found.spec
     return SCHEMES[spec.scheme](
-        found.pool, fold, fraction, domain,
-        group_by=spec.group_by, stratify=spec.stratify, seed=spec.seed,
-    )  # fmt: skip
+        found.pool,
+        fold,
+        fraction,
+        domain,
+        group_by=spec.group_by,
+        stratify=spec.stratify,
+        seed=spec.seed,
+    )
 
 
 def split_row(
@@ -274,13 +283,26 @@ def split_row(
     spec, (fold, fraction, domain) = found.spec, key
     roles = {r: [found.pool.ids[i] for i in getattr(split, r)] for r in ROLES}
     return {
-        "split_id": split_id(found.manifest_id, *key), "manifest_id": found.manifest_id,
-        "dataset": spec.dataset, "scheme": spec.scheme, "group_by": spec.group_by,
-        "stratify": spec.stratify, "where_sql": spec.where, "seed": spec.seed, "fold": fold,
-        "fraction": fraction, "train_domain": domain, "val_by": split.val_by,
+        "split_id": split_id(found.manifest_id, *key),
+        "manifest_id": found.manifest_id,
+        "dataset": spec.dataset,
+        "scheme": spec.scheme,
+        "group_by": spec.group_by,
+        "stratify": spec.stratify,
+        "where_sql": spec.where,
+        "seed": spec.seed,
+        "fold": fold,
+        "fraction": fraction,
+        "train_domain": domain,
+        "val_by": split.val_by,
         **{f"n_{r}": len(ids) for r, ids in roles.items()},
         **audit(
-            split, slides=found.slides, cases=found.cases, centres_um=found.centres_um,
+            split,
+            slides=found.slides,
+            cases=found.cases,
+            centres_um=found.centres_um,
             is_patch=found.is_patch,
-        ), "created_at": now(), **roles,
-    }  # fmt: skip
+        ),
+        "created_at": now(),
+        **roles,
+    }

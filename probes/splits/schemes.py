@@ -37,31 +37,63 @@ def _checked(pool: Pool, split: Split, members: Indices) -> Split:
 
 
 def monte_carlo(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
+    pool: Pool,
+    fold: int,
+    fraction: float,
+    train_domain: str | None,
+    *,
+    group_by: str,
+    stratify: str,
+    seed: int,
+) -> Split:
     """Return one fold of Monte Carlo cross-validation; train_domain is not used (None)."""
     members = np.arange(len(pool.ids), dtype=np.int64)
-    split, _ = cut(pool, members, fold, fraction, group_by=group_by, stratify=stratify,
-                    seed=seed, key="monte-carlo")  # fmt: skip
+    split, _ = cut(
+        pool,
+        members,
+        fold,
+        fraction,
+        group_by=group_by,
+        stratify=stratify,
+        seed=seed,
+        key="monte-carlo",
+    )
     return _checked(pool, split, members)
 
 
 def cross_domain(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
+    pool: Pool,
+    fold: int,
+    fraction: float,
+    train_domain: str | None,
+    *,
+    group_by: str,
+    stratify: str,
+    seed: int,
+) -> Split:
     """Return one fold trained on train_domain; test is 20% of it and all other domains."""
     return _by_domain(
-        pool, fold, fraction, [d == train_domain for d in pool.domains],
-        group_by=group_by, stratify=stratify, seed=seed, key=f"cross-domain|{train_domain}",
-    )  # fmt: skip
+        pool,
+        fold,
+        fraction,
+        [d == train_domain for d in pool.domains],
+        group_by=group_by,
+        stratify=stratify,
+        seed=seed,
+        key=f"cross-domain|{train_domain}",
+    )
 
 
 def size_matched(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
+    pool: Pool,
+    fold: int,
+    fraction: float,
+    train_domain: str | None,
+    *,
+    group_by: str,
+    stratify: str,
+    seed: int,
+) -> Split:
     """Return a cross-domain fold whose fractions are of the smallest domain's training pool.
 
     Of the domains that can train: so that a domain's size does not pass for its nature. The test
@@ -72,9 +104,14 @@ def size_matched(
     n_of = Counter(pool.domains)
     n_pool = min((n_of[d] - test_size(n_of[d]) for d in whole), default=None)
     return _by_domain(
-        pool, fold, fraction, [d == train_domain for d in pool.domains], n_pool=n_pool,
-        key=f"cross-domain|{train_domain}", **way,
-    )  # fmt: skip
+        pool,
+        fold,
+        fraction,
+        [d == train_domain for d in pool.domains],
+        n_pool=n_pool,
+        key=f"cross-domain|{train_domain}",
+        **way,
+    )
 
 
 def _can_train(pool: Pool, fold: int, domain: str, way: Mapping[str, Any]) -> bool:
@@ -90,31 +127,60 @@ NOT = "not "
 
 
 def leave_one_domain_out(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
+    pool: Pool,
+    fold: int,
+    fraction: float,
+    train_domain: str | None,
+    *,
+    group_by: str,
+    stratify: str,
+    seed: int,
+) -> Split:
     """Return one fold trained on all domains but one ("not DOMAIN").
 
     Tested on 20% of the others, each by itself, and on all of the one left out.
     """
     out = str(train_domain).removeprefix(NOT)
     return _by_domain(
-        pool, fold, fraction, [d != out for d in pool.domains], key=f"leave-one-domain-out|{out}",
-        group_by=group_by, stratify=stratify, seed=seed,
-    )  # fmt: skip
+        pool,
+        fold,
+        fraction,
+        [d != out for d in pool.domains],
+        key=f"leave-one-domain-out|{out}",
+        group_by=group_by,
+        stratify=stratify,
+        seed=seed,
+    )
 
 
 def _by_domain(
-    pool: Pool, fold: int, fraction: float, inside: Sequence[bool], *,
-    group_by: str, stratify: str, seed: int, key: str, n_pool: int | None = None,
-) -> Split:  # fmt: skip
+    pool: Pool,
+    fold: int,
+    fraction: float,
+    inside: Sequence[bool],
+    *,
+    group_by: str,
+    stratify: str,
+    seed: int,
+    key: str,
+    n_pool: int | None = None,
+) -> Split:
     """Return a fold trained inside some domains and tested on 20% of them and on all others.
 
     Grouped, annotations elsewhere that share a group with the fold's training pool are in no role.
     """
     members = np.flatnonzero(inside).astype(np.int64)
-    split, rest = cut(pool, members, fold, fraction, group_by=group_by, stratify=stratify,
-                      seed=seed, key=key, n_pool=n_pool)  # fmt: skip
+    split, rest = cut(
+        pool,
+        members,
+        fold,
+        fraction,
+        group_by=group_by,
+        stratify=stratify,
+        seed=seed,
+        key=key,
+        n_pool=n_pool,
+    )
     _checked(pool, split, members)
     outside = np.flatnonzero(~np.asarray(inside, dtype=bool)).astype(np.int64)
     if group_by != "annotation":
@@ -125,9 +191,15 @@ def _by_domain(
 
 
 def predefined(
-    pool: Pool, fold: int, fraction: float, train_domain: str | None, *,
-    group_by: str, stratify: str, seed: int,
-) -> Split:  # fmt: skip
+    pool: Pool,
+    fold: int,
+    fraction: float,
+    train_domain: str | None,
+    *,
+    group_by: str,
+    stratify: str,
+    seed: int,
+) -> Split:
     """Return the dataset's own split; a fraction is a prefix of its train rows in the fold's order.
 
     Rows given as val are val at every fraction; where there are none, val is cut from the prefix.
@@ -183,10 +255,12 @@ def distinct_folds(scheme: str, pool: Pool, fraction: float, folds: Iterable[int
 
 Scheme = Callable[..., Split]
 SCHEMES: dict[str, Scheme] = {
-    "monte-carlo": monte_carlo, "cross-domain": cross_domain,
-    "cross-domain-size-matched": size_matched, "leave-one-domain-out": leave_one_domain_out,
+    "monte-carlo": monte_carlo,
+    "cross-domain": cross_domain,
+    "cross-domain-size-matched": size_matched,
+    "leave-one-domain-out": leave_one_domain_out,
     "predefined": predefined,
-}  # fmt: skip
+}
 
 
 def train_domains(scheme: str, pool: Pool) -> list[str | None]:

@@ -73,9 +73,14 @@ def test_rotation_brings_in_no_empty_corner(seed):
     assert (turned - a.plain(crop, SIZE)).abs().max() < 2.5 / 255 * 5
 
 
-@pytest.mark.parametrize(("column", "adjust"), [
-    (0, oracle.adjust_brightness), (1, oracle.adjust_contrast), (2, oracle.adjust_saturation),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "adjust"),
+    [
+        (0, oracle.adjust_brightness),
+        (1, oracle.adjust_contrast),
+        (2, oracle.adjust_saturation),
+    ],
+)
 def test_colours_are_those_of_torchvision(crops, column, adjust):
     x = a.plain(crops, SIZE)
     for factor in (0.7, 1.3):

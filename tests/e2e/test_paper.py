@@ -36,7 +36,9 @@ def done(uri, planned, tmp_path_factory):
 
 def test_the_plan_counts_both_experiments(planned):
     assert [(r["scheme"], r["method"]) for r in planned] == [
-        ("monte-carlo", "uni"), ("cross-domain", "uni")]  # fmt: skip
+        ("monte-carlo", "uni"),
+        ("cross-domain", "uni"),
+    ]
     n_fractions = len(planned[0]["fractions"].split(", "))
     assert planned[0]["runs"] == planned[0]["missing"] == 2 * 5 * n_fractions
     assert planned[1]["runs"] == planned[1]["missing"] == 2 * 5 * 3
@@ -57,8 +59,10 @@ def test_it_runs_what_is_missing_and_reports(uri, planned, done):
 
 def test_all_are_compared_with_the_best_at_the_largest_fraction(uri, done):
     rows = fetch_rows(
-        connect(Store.open(uri)), "select scheme, fraction, eval_domain, count(*) as n "
-        "from comparisons where train_domain is null group by all order by all")  # fmt: skip
+        connect(Store.open(uri)),
+        "select scheme, fraction, eval_domain, count(*) as n "
+        "from comparisons where train_domain is null group by all order by all",
+    )
     assert [tuple(r.values()) for r in rows] == [
         ("cross-domain", 1, "in domain", len(MODELS) - 1),
         ("cross-domain", 1, "out of domain", len(MODELS) - 1),
@@ -92,8 +96,11 @@ def test_a_missing_run_has_a_guess_of_its_time(uri, done, tmp_path):
     shutil.copytree(uri, copy)
     store = Store.open(copy)
     one = fetch_rows(connect(store), "select min(run_id) as r from results")[0]["r"]
-    ids = fetch_rows(connect(store), f"select run_id || '/' || metric || '//' || eval_domain as i "
-                     f"from results where run_id = '{one}'")  # fmt: skip
+    ids = fetch_rows(
+        connect(store),
+        f"select run_id || '/' || metric || '//' || eval_domain as i "
+        f"from results where run_id = '{one}'",
+    )
     store.delete("results", "result_id", [r["i"] for r in ids])
     made = plan(store, ["cells"], PaperOptions())
     assert sum(s.n_missing for s in made.steps) == 1
@@ -113,11 +120,20 @@ def test_it_trains_end_to_end_on_the_same_splits(embedded, tmp_path, monkeypatch
     assert run_steps(store, made.steps, options) == n
     # The store is one that all tests read, so it may hold runs of other splits as well.
     key = "manifest_id, fold, fraction, coalesce(train_domain, '') as train_domain"
-    found = {m: {tuple(r.values()) for r in fetch_rows(
-        connect(store), f"select distinct {key} from results where method = '{m}'")}
-        for m in ("uni", "e2e")}  # fmt: skip
-    wanted = {(s.row["manifest_id"], s.row["fold"], s.row["fraction"], s.row["train_domain"] or "")
-              for step in made.steps for s in step.splits}  # fmt: skip
+    found = {
+        m: {
+            tuple(r.values())
+            for r in fetch_rows(
+                connect(store), f"select distinct {key} from results where method = '{m}'"
+            )
+        }
+        for m in ("uni", "e2e")
+    }
+    wanted = {
+        (s.row["manifest_id"], s.row["fold"], s.row["fraction"], s.row["train_domain"] or "")
+        for step in made.steps
+        for s in step.splits
+    }
     assert found["e2e"] == wanted <= found["uni"]
     assert len(wanted) > 1
     assert not any(s.n_missing for s in plan(store, ["tiny"], options).steps)

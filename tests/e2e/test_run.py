@@ -28,8 +28,15 @@ from tests.conftest import BIN, TinyDataset, make_tiny, outside, run_command, wr
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 SMALL = Recipe(epochs=2, min_steps=6, batch_size=8, max_lr=1e-3, patch_px=32)
-OPTIONS = TrainOptions(backbone="test_resnet", weights="random", recipe=SMALL, folds=[0],
-                       n_resamples=50, device="cpu", dtype="float32")  # fmt: skip
+OPTIONS = TrainOptions(
+    backbone="test_resnet",
+    weights="random",
+    recipe=SMALL,
+    folds=[0],
+    n_resamples=50,
+    device="cpu",
+    dtype="float32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +76,17 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store):
     assert all(r["n_test"] == r["n"] and r["n_train"] == r["m"] for r in joined)
     for fold in (0, 1):
         sets = [
-            {p["annotation_id"] for p in rows_of(
-                store, "select annotation_id from predictions join (select distinct run_id, method, "
-                f"fold from results) using (run_id) where method = '{m}' and fold = {fold} "
-                "and role = 'test'")}
+            {
+                p["annotation_id"]
+                for p in rows_of(
+                    store,
+                    "select annotation_id from predictions join (select distinct run_id, method, "
+                    f"fold from results) using (run_id) where method = '{m}' and fold = {fold} "
+                    "and role = 'test'",
+                )
+            }
             for m in ("uni", "e2e")
-        ]  # fmt: skip
+        ]
         assert sets[0] == sets[1]
         assert len(sets[0]) == 12
 
@@ -90,8 +102,10 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
     sides = [Side.parse(f"{method}:{RESNET}") for method in ("e2e", "e2e+head")]
     options = CompareOptions(seed=7, n_resamples=50)
     rows, _ = compare(store, "tiny", Side.parse(f"uni:{RESNET}"), sides, options)
-    value = {name: next(r["value"] for r in report.rows if r["metric"] == "auroc")
-             for name, report in (("uni", probe), ("e2e", full), ("e2e+head", head))}  # fmt: skip
+    value = {
+        name: next(r["value"] for r in report.rows if r["metric"] == "auroc")
+        for name, report in (("uni", probe), ("e2e", full), ("e2e+head", head))
+    }
     assert {r["b"]: r["difference"] for r in rows} == {
         f"{name}:{RESNET}": pytest.approx(value["uni"] - value[name])
         for name in ("e2e", "e2e+head")
@@ -103,9 +117,10 @@ def test_labels_are_the_annotations_own_and_all_metrics_are_there(store):
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
     scored = rows_of(
-        store, "select p.score, a.label from predictions p join annotations a using (annotation_id) "
+        store,
+        "select p.score, a.label from predictions p join annotations a using (annotation_id) "
         f"where run_id = '{auroc['run_id']}' and role = 'test'",
-    )  # fmt: skip
+    )
     from sklearn.metrics import roc_auc_score
 
     truth = [r["label"] == "mitotic figure" for r in scored]
@@ -155,8 +170,10 @@ def test_a_run_leaves_its_model_curve_and_config(store):
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     folder = Path(store.uri) / "runs" / report.rows[0]["run_id"]
     assert sorted(p.name for p in folder.iterdir()) == [
-        "config.json", "curve.csv", "model.safetensors"
-    ]  # fmt: skip
+        "config.json",
+        "curve.csv",
+        "model.safetensors",
+    ]
     config = json.loads((folder / "config.json").read_text())
     assert config["manifest_id"] == report.manifest_id
     assert config["labels"] == ["non-mitotic figure", "mitotic figure"]
@@ -166,8 +183,9 @@ def test_a_run_leaves_its_model_curve_and_config(store):
     assert all(float(r["loss"]) > 0 for r in curve)
 
 
-@pytest.mark.parametrize(("backbone", "adapt"), [("test_resnet", "full"), ("test_vit", "lora"),
-                                                 ("test_resnet", "head")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backbone", "adapt"), [("test_resnet", "full"), ("test_vit", "lora"), ("test_resnet", "head")]
+)
 def test_predict_gives_the_scores_that_were_recorded(store, backbone, adapt):
     options = replace(OPTIONS, backbone=backbone, recipe=replace(SMALL, adapt=adapt, lora_rank=2))
     report = run(store, ManifestSpec("tiny"), options)
@@ -242,8 +260,12 @@ def test_only_annotations_of_the_manifest_are_read_and_trained_on(store, monkeyp
     monkeypatch.setattr(StoredPatches, "read", note)
     spec = ManifestSpec("tiny", where="domain = 'a'")
     report = run(store, spec, OPTIONS)
-    ids = {r["annotation_id"] for r in rows_of(
-        store, f"from manifests where manifest_id = '{report.manifest_id}' and fold = 0")}  # fmt: skip
+    ids = {
+        r["annotation_id"]
+        for r in rows_of(
+            store, f"from manifests where manifest_id = '{report.manifest_id}' and fold = 0"
+        )
+    }
     assert seen == ids
     assert len(ids) == 32
 
@@ -288,8 +310,23 @@ def test_slides_without_a_file_are_named_and_a_cache_does_without_them(tmp_path)
 
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(place, tmp_path):
     tiny, _ = place
-    words = ["--backbone", "test_resnet", "--weights", "random", "--epochs", "6", "--min-steps", "60",
-             "--batch-size", "8", "--patch-px", "48", "--fold", "0", "--json"]  # fmt: skip
+    words = [
+        "--backbone",
+        "test_resnet",
+        "--weights",
+        "random",
+        "--epochs",
+        "6",
+        "--min-steps",
+        "60",
+        "--batch-size",
+        "8",
+        "--patch-px",
+        "48",
+        "--fold",
+        "0",
+        "--json",
+    ]
     found = {}
     for what in ("whole", "killed"):
         uri = str(tmp_path / what)
@@ -316,8 +353,23 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(place,
 
 def test_ctrl_c_says_how_to_go_on(place, tmp_path):
     _, store = place
-    command = [BIN / "e2e", "run", "tiny", "--backbone", "test_resnet", "--weights", "random",
-               "--epochs", "50", "--min-steps", "500", "--patch-px", "64", "--store", store.uri]  # fmt: skip
+    command = [
+        BIN / "e2e",
+        "run",
+        "tiny",
+        "--backbone",
+        "test_resnet",
+        "--weights",
+        "random",
+        "--epochs",
+        "50",
+        "--min-steps",
+        "500",
+        "--patch-px",
+        "64",
+        "--store",
+        store.uri,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "epoch 1/50" in line:
@@ -328,14 +380,17 @@ def test_ctrl_c_says_how_to_go_on(place, tmp_path):
     assert "the same command does the rest" in said
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"backbone": "resnet51"}, "timm:resnet"),
-    ({"recipe": replace(SMALL, adapt="lora")}, "--adapt full or head"),
-    ({"weights": "none.pt"}, "no weights for timm:test_resnet at none.pt"),
-    ({"fractions": [0.001]}, "fraction 0.001"),
-    ({"manifest": "ffff"}, "ffff"),
-    ({"device": "cuda:7"}, "cuda:7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backbone": "resnet51"}, "timm:resnet"),
+        ({"recipe": replace(SMALL, adapt="lora")}, "--adapt full or head"),
+        ({"weights": "none.pt"}, "no weights for timm:test_resnet at none.pt"),
+        ({"fractions": [0.001]}, "fraction 0.001"),
+        ({"manifest": "ffff"}, "ffff"),
+        ({"device": "cuda:7"}, "cuda:7"),
+    ],
+)
 def test_what_cannot_be_is_told_and_leaves_nothing(store, changes, said):
     runs = Path(store.uri) / "runs"
     before = sorted(runs.iterdir())
@@ -344,11 +399,25 @@ def test_what_cannot_be_is_told_and_leaves_nothing(store, changes, said):
     assert sorted(runs.iterdir()) == before
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["--backbone", "test_resnet", "--weights", "random", "--adapt", "some", "--batch-size", "1"],
-     "--batch-size 1"),
-    (["--weights", "hub"], "timm/resnet50.tv2_in1k"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            [
+                "--backbone",
+                "test_resnet",
+                "--weights",
+                "random",
+                "--adapt",
+                "some",
+                "--batch-size",
+                "1",
+            ],
+            "--batch-size 1",
+        ),
+        (["--weights", "hub"], "timm/resnet50.tv2_in1k"),
+    ],
+)
 def test_bad_input_has_one_message_and_the_right_code(store, words, said):
     done = run_command("e2e", "run", "tiny", *words, "--store", store.uri)
     assert done.code == 1

@@ -45,8 +45,10 @@ def parts(n: int = 96, *, seed: int = 0, flip_train: bool = False) -> tuple[Plan
     n_train = 2 * n // 3
     told = 1 - codes if flip_train else codes
     return (
-        Planted(codes), Part(ids[:n_train], told[:n_train]), Part(ids[n_train:], codes[n_train:])
-    )  # fmt: skip
+        Planted(codes),
+        Part(ids[:n_train], told[:n_train]),
+        Part(ids[n_train:], codes[n_train:]),
+    )
 
 
 def model(seed: int = 0) -> Classifier:

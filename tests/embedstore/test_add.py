@@ -22,16 +22,21 @@ def test_midogpp_without_any_image(data, tmp_path):
     uri = str(tmp_path / "s")
     report = add(uri, "midogpp", data / "midogpp/MIDOG++.json", AddOptions())
     assert (report.n_annotations, report.n_new, report.n_slides) == (26_286, 26_286, 503)
-    by_domain = query(uri, "select domain, count(*) filter (label = 'mitotic figure') as mf, "
-                      "count(*) filter (label = 'non-mitotic figure') as other, "
-                      "count(distinct slide) as slides from annotations group by 1")  # fmt: skip
+    by_domain = query(
+        uri,
+        "select domain, count(*) filter (label = 'mitotic figure') as mf, "
+        "count(*) filter (label = 'non-mitotic figure') as other, "
+        "count(distinct slide) as slides from annotations group by 1",
+    )
     assert {r["domain"]: (r["mf"], r["other"], r["slides"]) for r in by_domain} == {
-        "human breast cancer": (1721, 2714, 150), "canine lung cancer": (855, 951, 44),
-        "canine lymphosarcoma": (3959, 4257, 55), "human melanoma": (1150, 925, 49),
+        "human breast cancer": (1721, 2714, 150),
+        "canine lung cancer": (855, 951, 44),
+        "canine lymphosarcoma": (3959, 4257, 55),
+        "human melanoma": (1150, 925, 49),
         "canine cutaneous mast cell tumor": (2327, 1366, 50),
         "human neuroendocrine tumor": (639, 1761, 55),
         "canine soft tissue sarcoma": (1286, 2375, 100),
-    }  # fmt: skip
+    }
     off = query(uri, "select source_id, status from annotations where status != 'ok' order by 1")
     assert off == [{"source_id": s, "status": "off-slide"} for s in ("15363", "15728")]
     assert query(uri, "select annotation_id from annotations where source_id = '1'") == [
@@ -48,10 +53,14 @@ def test_atypia_with_its_frames(data, tmp_path):
     again = add(uri, "atypia", data / "atypia/atypia.json", options)
     assert (again.n_annotations, again.n_new) == (1214, 0)
     assert query(uri, "select label, count(*) as n from annotations group by 1 order by 1") == [
-        {"label": "mitotic figure", "n": 485}, {"label": "non-mitotic figure", "n": 729},
-    ]  # fmt: skip
-    (row,) = query(uri, "select count(distinct case_id) as cases, min(mpp) as low, max(mpp) as high, "
-                   "count(*) filter (status = 'ok') as ok from slides")  # fmt: skip
+        {"label": "mitotic figure", "n": 485},
+        {"label": "non-mitotic figure", "n": 729},
+    ]
+    (row,) = query(
+        uri,
+        "select count(distinct case_id) as cases, min(mpp) as low, max(mpp) as high, "
+        "count(*) filter (status = 'ok') as ok from slides",
+    )
     assert (row["cases"], row["ok"]) == (8, 227)
     assert row["low"] == pytest.approx(0.2273, rel=1e-4) == row["high"]
 
@@ -59,20 +68,26 @@ def test_atypia_with_its_frames(data, tmp_path):
 def test_real_slides_with_problems_are_set_aside_not_lost(data, tmp_path):
     wsi, uri = data / "wsi", str(tmp_path / "s")
     names = sorted(p.name for p in wsi.glob("*.svs"))
-    rows = [{"slide": n, "x": 500 + k, "y": 500, "label": ("mitosis", "imposter")[k % 2]}
-            for n in names for k in range(2)]  # fmt: skip
+    rows = [
+        {"slide": n, "x": 500 + k, "y": 500, "label": ("mitosis", "imposter")[k % 2]}
+        for n in names
+        for k in range(2)
+    ]
     file = write_csv(tmp_path / "a.csv", rows)
     add(uri, "wsi", file, AddOptions(slides=wsi))
     found = query(uri, "select slide, status, mpp, problem from slides order by slide")
     status = {r["slide"]: (r["status"], r["mpp"]) for r in found}
     assert status == {
-        "broken.svs": ("unreadable", None), "cmu-1-small-region.svs": ("ok", 0.499),
+        "broken.svs": ("unreadable", None),
+        "cmu-1-small-region.svs": ("ok", 0.499),
         "tcga-cr-7395-01a-01-ts1.svs": ("no-mpp", None),
-    }  # fmt: skip
+    }
     assert "--mpp" in next(r["problem"] for r in found if r["status"] == "no-mpp")
     assert query(uri, "select status, count(*) as n from annotations group by 1 order by 1") == [
-        {"status": "no-mpp", "n": 2}, {"status": "ok", "n": 2}, {"status": "unreadable", "n": 2},
-    ]  # fmt: skip
+        {"status": "no-mpp", "n": 2},
+        {"status": "ok", "n": 2},
+        {"status": "unreadable", "n": 2},
+    ]
     add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25))
     found = query(
         uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide"
@@ -85,31 +100,44 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data, tmp_path):
 def test_slide_table_gives_mpp_scanner_and_domain(tmp_path):
     (tmp_path / "s").mkdir()
     write_slide(tmp_path / "s" / "1.tiff", np.zeros((300, 300, 3), np.uint8), mpp=None)
-    file = write_csv(tmp_path / "a.csv", [
-        {"slide": "1.tiff", "x": 5, "y": 6, "label": "mitotic figure"},
-        {"slide": "1.tiff", "x": 9, "y": 9, "label": "hard negative"}])  # fmt: skip
+    file = write_csv(
+        tmp_path / "a.csv",
+        [
+            {"slide": "1.tiff", "x": 5, "y": 6, "label": "mitotic figure"},
+            {"slide": "1.tiff", "x": 9, "y": 9, "label": "hard negative"},
+        ],
+    )
     (tmp_path / "t.csv").write_text("Slide;mpp;Scanner\n1;0.31;XR\n")
     uri = str(tmp_path / "store")
-    add(uri, "d", file, AddOptions(slides=tmp_path / "s", slide_table=tmp_path / "t.csv",
-                                   domain_from="scanner"))  # fmt: skip
-    assert query(uri, "select mpp, mpp_source, scanner, domain from annotations join slides "
-                 "using (dataset, slide, mpp, scanner) limit 1") == [
-        {"mpp": 0.31, "mpp_source": "slide table", "scanner": "XR", "domain": "XR"}]  # fmt: skip
+    add(
+        uri,
+        "d",
+        file,
+        AddOptions(slides=tmp_path / "s", slide_table=tmp_path / "t.csv", domain_from="scanner"),
+    )
+    assert query(
+        uri,
+        "select mpp, mpp_source, scanner, domain from annotations join slides "
+        "using (dataset, slide, mpp, scanner) limit 1",
+    ) == [{"mpp": 0.31, "mpp_source": "slide table", "scanner": "XR", "domain": "XR"}]
     (tmp_path / "t.csv").write_text("slide,mpp\n1.tiff,310\n")
     with pytest.raises(EmbedstoreError, match=r"'310'.*um/px"):
         add(uri, "d", file, AddOptions(slide_table=tmp_path / "t.csv"))
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"mpp": 250.0}, "um/px"),
-    ({"mpp": 0.00025}, "um/px"),
-    ({"labels": {"mitosiss": "x"}}, "'mitosiss'.*has: 'mitotic figure'"),
-    ({"positive": "yes"}, "'yes' is no label here; labels: mitotic figure"),
-    ({"domain_from": "organ"}, "no 'organ'.*it has: case, domain"),
-    ({"case_from": "patient"}, "no 'patient'"),
-    ({"domain": "a", "domain_from": "b"}, "not both"),
-    ({"format": "voc"}, "unknown format"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mpp": 250.0}, "um/px"),
+        ({"mpp": 0.00025}, "um/px"),
+        ({"labels": {"mitosiss": "x"}}, "'mitosiss'.*has: 'mitotic figure'"),
+        ({"positive": "yes"}, "'yes' is no label here; labels: mitotic figure"),
+        ({"domain_from": "organ"}, "no 'organ'.*it has: case, domain"),
+        ({"case_from": "patient"}, "no 'patient'"),
+        ({"domain": "a", "domain_from": "b"}, "not both"),
+        ({"format": "voc"}, "unknown format"),
+    ],
+)
 def test_wrong_options_leave_no_store_behind(tiny, tmp_path, options, said):
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         add(str(tmp_path / "s"), "tiny", tiny.csv, AddOptions(**options))
@@ -138,11 +166,13 @@ def test_classes_are_mapped_shown_and_left_out(tmp_path):
     assert report.n_annotations == 5
     assert "1 annotations of class 'C' were left out" in report.notes
     assert query(uri, "select positive_label, n_annotations from datasets") == [
-        {"positive_label": "a", "n_annotations": 5}]  # fmt: skip
+        {"positive_label": "a", "n_annotations": 5}
+    ]
     three = add(uri, "e", file, AddOptions(labels={"A": "a", "B": "b", "C": "c"}))
     assert three.n_annotations == 6
     assert query(uri, "select positive_label from datasets where dataset = 'e'") == [
-        {"positive_label": None}]  # fmt: skip
+        {"positive_label": None}
+    ]
 
 
 def test_ids_do_not_depend_on_machine_or_order(tiny, tmp_path):
@@ -173,7 +203,9 @@ def test_changes_reach_the_embeddings(tiny, tmp_path):
     gone, relabelled, redomained = (f"d/{rows[k]['slide']}/{k}" for k in range(3))
     assert before.keys() - after.keys() == {gone}
     assert (before[relabelled]["label"], after[relabelled]["label"]) == (
-        "non-mitotic figure", "mitotic figure")  # fmt: skip
+        "non-mitotic figure",
+        "mitotic figure",
+    )
     assert after[redomained]["domain"] == "z"
     assert all(after[k]["vector"] == before[k]["vector"] for k in after)
     (model,) = ingest(Store.open(uri), "d", ["timm:test_resnet"], options).models
@@ -185,8 +217,11 @@ def test_changes_reach_the_embeddings(tiny, tmp_path):
 
 def test_centres_must_be_finite(tmp_path):
     box = [float("nan")] * 4
-    content = {"images": [{"id": 1, "file_name": "a.tiff"}], "categories": [{"id": 1, "name": "mitosis"}],
-               "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}]}  # fmt: skip
+    content = {
+        "images": [{"id": 1, "file_name": "a.tiff"}],
+        "categories": [{"id": 1, "name": "mitosis"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}],
+    }
     (tmp_path / "a.json").write_text(json.dumps(content))
     for format in ("auto", "midog", "coco"):
         with pytest.raises(EmbedstoreError, match="no finite centre"):
@@ -212,8 +247,15 @@ def test_another_scale_or_file_drops_the_embeddings_of_its_slides(tmp_path, chan
         pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
         # Only a.tiff depends on --mpp: b.tiff says its own.
         write_slide(folder / name, pixels, mpp=None if name == "a.tiff" else 0.25)
-    rows = [{"slide": f"{'ab'[k % 2]}.tiff", "x": 150 + k, "y": 200, "label": ("mitosis", "imposter")[k % 3 == 0]}
-            for k in range(20)]  # fmt: skip
+    rows = [
+        {
+            "slide": f"{'ab'[k % 2]}.tiff",
+            "x": 150 + k,
+            "y": 200,
+            "label": ("mitosis", "imposter")[k % 3 == 0],
+        }
+        for k in range(20)
+    ]
     file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
     add(uri, "d", file, AddOptions(slides=folder, mpp=0.25))
     options = IngestOptions(weights={"timm:test_resnet": "random"})
@@ -301,7 +343,8 @@ def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(tmp_path, data
         Store.open(uri), "d", ["timm:test_resnet"], IngestOptions(weights={"test_resnet": "random"})
     )
     assert query(uri, "select status, mpp from slides where slide = 'a.tiff'") == [
-        {"status": "ok", "mpp": 0.4}]  # fmt: skip
+        {"status": "ok", "mpp": 0.4}
+    ]
 
 
 def test_the_positive_label_is_not_changed_under_recorded_results(tiny, tmp_path):
@@ -311,13 +354,19 @@ def test_the_positive_label_is_not_changed_under_recorded_results(tiny, tmp_path
         add(uri, "d", tiny.csv, AddOptions(positive="non-mitotic figure"))
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("a.csv", "slide,x,y,label\na,1,2\n"),
-    ("a.csv", "slide,x,y,label,width\na,1,2,mitosis,1e999\n"),
-    ("a.csv", "slide,x,y,label\n,1,2,mitosis\n"),
-    ("a.json", '{"images":[{"id":1,"file_name":"a","width":"abc"}],"categories":[{"id":1,"name":"mitosis"}],'
-     '"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[0,0,50,50]}]}'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "slide,x,y,label\na,1,2\n"),
+        ("a.csv", "slide,x,y,label,width\na,1,2,mitosis,1e999\n"),
+        ("a.csv", "slide,x,y,label\n,1,2,mitosis\n"),
+        (
+            "a.json",
+            '{"images":[{"id":1,"file_name":"a","width":"abc"}],"categories":[{"id":1,"name":"mitosis"}],'
+            '"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[0,0,50,50]}]}',
+        ),
+    ],
+)
 def test_malformed_rows_are_told_and_make_no_store(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(EmbedstoreError, match=name):

@@ -175,8 +175,9 @@ def test_two_slides_of_a_domain_share_a_case(tmp_path: Path) -> None:
     for domain in DOMAINS:
         cases = [i["slide"] for i in images if i["tumor_type"] == domain.name]
         assert sorted(Counter(cases).values()) == [1, 2]
-    domains_of = {i["slide"]: {j["tumor_type"] for j in images if j["slide"] == i["slide"]}
-                  for i in images}  # fmt: skip
+    domains_of = {
+        i["slide"]: {j["tumor_type"] for j in images if j["slide"] == i["slide"]} for i in images
+    }
     assert all(len(names) == 1 for names in domains_of.values())
 
 

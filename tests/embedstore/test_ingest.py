@@ -46,10 +46,19 @@ def test_vectors_are_those_of_patches_read_one_by_one(store, tiny):
     (report,) = ingest(store, "tiny", [RESNET], RANDOM).models
     assert (report.n_before, report.n_embedded, report.n_left) == (0, 48, 0)
     entry = resolve(RESNET)
-    model = load_embedder(RESNET, entry, find_weights(RESNET, "random", ""), dtype="float32",
-                          device=choose_device("cpu"))  # fmt: skip
-    stored = {(r["slide"], r["x_l0"], r["y_l0"]): r for r in query(
-        store, "select * from embeddings join annotations using (annotation_id, slide)")}  # fmt: skip
+    model = load_embedder(
+        RESNET,
+        entry,
+        find_weights(RESNET, "random", ""),
+        dtype="float32",
+        device=choose_device("cpu"),
+    )
+    stored = {
+        (r["slide"], r["x_l0"], r["y_l0"]): r
+        for r in query(
+            store, "select * from embeddings join annotations using (annotation_id, slide)"
+        )
+    }
     assert len(stored) == len(tiny.rows)
     for row in tiny.rows[::7]:
         with Slide(tiny.slides / row["slide"]) as slide:
@@ -81,8 +90,11 @@ def test_each_patch_is_read_once_for_all_models(store, monkeypatch):
 
     seen: Counter = Counter()
     real = reading.read_patch
-    monkeypatch.setattr(reading, "read_patch", lambda s, x, y, *a: seen.update([(s.path, x, y)]) or
-                        real(s, x, y, *a))  # fmt: skip
+    monkeypatch.setattr(
+        reading,
+        "read_patch",
+        lambda s, x, y, *a: seen.update([(s.path, x, y)]) or real(s, x, y, *a),
+    )
     weights = {RESNET: "random", VIT: "random"}
     both = IngestOptions(weights=weights, dtype="float32", views="d4")
     reports = ingest(store, "tiny", [RESNET, VIT], both).models
@@ -106,8 +118,20 @@ def test_a_model_that_is_ahead_is_not_embedded_again(store):
 
 
 def _start(uri: str) -> subprocess.Popen:
-    words = ["ingest", "atypia", "--model", RESNET, "--weights", f"{RESNET}=random",
-             "--batch-size", "1", "--workers", "1", "--store", uri]  # fmt: skip
+    words = [
+        "ingest",
+        "atypia",
+        "--model",
+        RESNET,
+        "--weights",
+        f"{RESNET}=random",
+        "--batch-size",
+        "1",
+        "--workers",
+        "1",
+        "--store",
+        uri,
+    ]
     return subprocess.Popen([BIN / "embedstore", *words], stderr=subprocess.PIPE, text=True)
 
 
@@ -158,7 +182,8 @@ def test_a_bad_slide_is_set_aside_and_tried_again(data, tmp_path):
     assert (report.models[0].n_embedded, report.models[0].n_left) == (36, 12)
     assert list(report.set_aside) == ["a1.tiff"]
     assert [(p["slide"], p["status"], p["n_annotations"]) for p in problems(store, "tiny")] == [
-        ("a1.tiff", "unreadable", 12)]  # fmt: skip
+        ("a1.tiff", "unreadable", 12)
+    ]
     assert [(r["done"], r["missing"], r["set_aside"]) for r in status(store)] == [(36, 0, 12)]
     (tiny.slides / "a1.tiff").write_bytes(good)
     report = ingest(store, "tiny", [RESNET], RANDOM)
@@ -196,14 +221,25 @@ def test_off_slide_annotations_are_kept_and_not_embedded(tmp_path):
     assert query(store, "select n_annotations from datasets") == [{"n_annotations": 3}]
 
 
-@pytest.mark.parametrize("change", [
-    {"patch_px": 128}, {"mpp_out": 0.5}, {"dtype": "bfloat16"}, {"weights": {RESNET: "FILE"}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patch_px": 128},
+        {"mpp_out": 0.5},
+        {"dtype": "bfloat16"},
+        {"weights": {RESNET: "FILE"}},
+    ],
+)
 def test_a_name_stands_for_one_thing(store, tmp_path, change):
     ingest(store, "tiny", [RESNET], RANDOM)
     if "weights" in change:
-        network = load_embedder("else", resolve(RESNET), find_weights(RESNET, "random", ""),
-                                dtype="float32", device=choose_device("cpu")).network  # fmt: skip
+        network = load_embedder(
+            "else",
+            resolve(RESNET),
+            find_weights(RESNET, "random", ""),
+            dtype="float32",
+            device=choose_device("cpu"),
+        ).network
         state = {k: v.contiguous() for k, v in network.state_dict().items()}
         save_file(state, tmp_path / "w.safetensors")
         change = {"weights": {RESNET: str(tmp_path / "w.safetensors")}}
@@ -215,16 +251,23 @@ def test_a_name_stands_for_one_thing(store, tmp_path, change):
     assert len(query(store, "select * from models")) == 2
 
 
-@pytest.mark.parametrize(("models", "options", "said"), [
-    (["univ"], {}, "unknown model 'univ'"),
-    ([RESNET], {"weights": {VIT: "random"}}, "which no --model does"),
-    ([RESNET, VIT], {"name": "x"}, "exactly one --model"),
-    ([RESNET], {"name": "results"}, "--as NAME"),
-    ([RESNET], {"patch_px": 1}, "between 16 and 2048"),
-    ([RESNET], {"mpp_out": 25.0}, "um/px"),
-    ([RESNET], {"weights": {RESNET: "/nowhere.pth"}}, "no weights"),
-    (["timm:nothing_like_it"], {"weights": {"timm:nothing_like_it": "random"}}, "no architecture"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("models", "options", "said"),
+    [
+        (["univ"], {}, "unknown model 'univ'"),
+        ([RESNET], {"weights": {VIT: "random"}}, "which no --model does"),
+        ([RESNET, VIT], {"name": "x"}, "exactly one --model"),
+        ([RESNET], {"name": "results"}, "--as NAME"),
+        ([RESNET], {"patch_px": 1}, "between 16 and 2048"),
+        ([RESNET], {"mpp_out": 25.0}, "um/px"),
+        ([RESNET], {"weights": {RESNET: "/nowhere.pth"}}, "no weights"),
+        (
+            ["timm:nothing_like_it"],
+            {"weights": {"timm:nothing_like_it": "random"}},
+            "no architecture",
+        ),
+    ],
+)
 def test_wrong_input_makes_nothing(store, models, options, said):
     with pytest.raises(EmbedstoreError, match=said):
         ingest(store, "tiny", models, IngestOptions(**options))
@@ -252,8 +295,9 @@ def test_the_loop_alone_in_order_with_a_failure(tmp_path, data):
     pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
     good = str(write_slide(tmp_path / "g.tiff", pixels))
     entry = resolve(RESNET)
-    model = load_embedder("m", entry, find_weights(RESNET, "random", ""), dtype="float32",
-                          device=choose_device("cpu"))  # fmt: skip
+    model = load_embedder(
+        "m", entry, find_weights(RESNET, "random", ""), dtype="float32", device=choose_device("cpu")
+    )
 
     def job(name: str, path: str, n: int) -> SlideJob:
         points = [Point(f"{name}{k}", 200 + k, 200, {"m": [PLAIN]}) for k in range(n)]
@@ -282,9 +326,13 @@ def test_real_frames_with_a_real_checkpoint(data, vits14_file, tmp_path):
     assert Path(vits14_file).name == row["weights"]
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"patch_px": 100}, "--patch-px"), ({"device": "meta"}, "--device"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"patch_px": 100}, "--patch-px"),
+        ({"device": "meta"}, "--device"),
+    ],
+)
 def test_a_first_ingest_that_fails_binds_nothing(store, options, said):
     name = "timm:vit_tiny_patch16_224"
     weights = {name: "random"}

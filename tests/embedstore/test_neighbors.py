@@ -12,8 +12,15 @@ from embedstore.store.sql import connect, fetch_rows, where_clause
 from tests.conftest import bare_store, put_embeddings
 
 N, DIM = 120, 7
-CELLS = [{"slide": f"{n % 5}.tiff", "source_id": str(n), "domain": "abc"[n % 3],
-          "label": ("mitotic figure", "it's not")[n * 7 % 11 > 4]} for n in range(N)]  # fmt: skip
+CELLS = [
+    {
+        "slide": f"{n % 5}.tiff",
+        "source_id": str(n),
+        "domain": "abc"[n % 3],
+        "label": ("mitotic figure", "it's not")[n * 7 % 11 > 4],
+    }
+    for n in range(N)
+]
 VECTORS = np.random.default_rng(8).standard_normal((N, DIM)).astype(np.float32)
 IDS = [f"{'de'[n % 2]}/{c['slide']}/{c['source_id']}" for n, c in enumerate(CELLS)]
 
@@ -42,15 +49,27 @@ def by_brute_force(query: int, metric: str, allowed: set[str]) -> list[tuple[str
 
 
 CONDITIONS = [
-    None, "", "domain = 'b'", "domain = 'a' and label = 'it''s not'", "dataset = 'd'",
-    "slide in ('0.tiff', '3.tiff')", "case_id like '_.tiff' and domain != 'c'", "x_l0 % 3 < 2",
-    "len(source_id) > 2 or slide = '1.tiff'", "status = 'ok'", "mpp > 3 or domain = 'a' -- b",
-]  # fmt: skip
+    None,
+    "",
+    "domain = 'b'",
+    "domain = 'a' and label = 'it''s not'",
+    "dataset = 'd'",
+    "slide in ('0.tiff', '3.tiff')",
+    "case_id like '_.tiff' and domain != 'c'",
+    "x_l0 % 3 < 2",
+    "len(source_id) > 2 or slide = '1.tiff'",
+    "status = 'ok'",
+    "mpp > 3 or domain = 'a' -- b",
+]
 
 
 @settings(max_examples=25, deadline=None)
-@given(query=st.integers(0, N - 1), k=st.integers(1, N + 5), metric=st.sampled_from(["cosine", "l2"]),
-       where=st.sampled_from(CONDITIONS))  # fmt: skip
+@given(
+    query=st.integers(0, N - 1),
+    k=st.integers(1, N + 5),
+    metric=st.sampled_from(["cosine", "l2"]),
+    where=st.sampled_from(CONDITIONS),
+)
 def test_as_brute_force_finds_them(store, query, k, metric, where):
     sql = f"select annotation_id from annotations where {where_clause(where)}"
     allowed = {r["annotation_id"] for r in fetch_rows(connect(store), sql)}
@@ -66,24 +85,35 @@ def test_as_brute_force_finds_them(store, query, k, metric, where):
 
 def test_rows_say_what_the_annotations_are(store):
     (row,) = neighbors(store, IDS[3], "m", k=1).rows
-    assert list(row) == ["rank", "annotation_id", "distance", "label", "domain", "dataset", "slide",
-                         "case_id"]  # fmt: skip
+    assert list(row) == [
+        "rank",
+        "annotation_id",
+        "distance",
+        "label",
+        "domain",
+        "dataset",
+        "slide",
+        "case_id",
+    ]
     sql = f"from annotations where annotation_id = '{row['annotation_id']}'"
     (known,) = fetch_rows(connect(store), sql)
     assert all(row[k] == known[k] for k in list(row) if k not in ("rank", "distance"))
 
 
-@pytest.mark.parametrize(("annotation_id", "model", "options", "said"), [
-    ("d/0.tiff/999", "m", {}, "no annotation 'd/0.tiff/999'.*an id looks like d/0.tiff/0"),
-    ("e/0.tiff/bare", "m", {}, "no embedding of model 'm'; `embedstore ingest e --model m`"),
-    (IDS[0], "n", {}, "no embeddings of model 'n'.*there: m"),
-    (IDS[0], "m", {"k": 0}, "-k 0: give at least 1"),
-    (IDS[0], "m", {"metric": "dot"}, "allowed: cosine, l2"),
-    (IDS[0], "m", {"where": "domain ="}, "no SQL condition"),
-    (IDS[0], "m", {"where": "nothing = 1"}, "SQL: .*nothing"),
-    (IDS[0], "m", {"where": "domain = 'z'"}, "no other embedding of model 'm' meets --where"),
-    (IDS[0], "m", {"where": f"annotation_id = '{IDS[0]}'"}, "no other embedding"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("annotation_id", "model", "options", "said"),
+    [
+        ("d/0.tiff/999", "m", {}, "no annotation 'd/0.tiff/999'.*an id looks like d/0.tiff/0"),
+        ("e/0.tiff/bare", "m", {}, "no embedding of model 'm'; `embedstore ingest e --model m`"),
+        (IDS[0], "n", {}, "no embeddings of model 'n'.*there: m"),
+        (IDS[0], "m", {"k": 0}, "-k 0: give at least 1"),
+        (IDS[0], "m", {"metric": "dot"}, "allowed: cosine, l2"),
+        (IDS[0], "m", {"where": "domain ="}, "no SQL condition"),
+        (IDS[0], "m", {"where": "nothing = 1"}, "SQL: .*nothing"),
+        (IDS[0], "m", {"where": "domain = 'z'"}, "no other embedding of model 'm' meets --where"),
+        (IDS[0], "m", {"where": f"annotation_id = '{IDS[0]}'"}, "no other embedding"),
+    ],
+)
 def test_what_cannot_be_answered(store, annotation_id, model, options, said):
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         neighbors(store, annotation_id, model, **options)

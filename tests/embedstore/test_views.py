@@ -46,11 +46,15 @@ def test_views_are_pillows_transpositions_and_a_group(patch):
     image = Image.fromarray(patch)
     mirrored = image.transpose(T.FLIP_LEFT_RIGHT)
     oracle = {
-        "r0": image, "r90": image.transpose(T.ROTATE_90), "r180": image.transpose(T.ROTATE_180),
-        "r270": image.transpose(T.ROTATE_270), "m0": mirrored,
-        "m90": mirrored.transpose(T.ROTATE_90), "m180": mirrored.transpose(T.ROTATE_180),
+        "r0": image,
+        "r90": image.transpose(T.ROTATE_90),
+        "r180": image.transpose(T.ROTATE_180),
+        "r270": image.transpose(T.ROTATE_270),
+        "m0": mirrored,
+        "m90": mirrored.transpose(T.ROTATE_90),
+        "m180": mirrored.transpose(T.ROTATE_180),
         "m270": mirrored.transpose(T.ROTATE_270),
-    }  # fmt: skip
+    }
     assert set(oracle) == set(D4)
     for view, expected in oracle.items():
         np.testing.assert_array_equal(turn(patch, view), np.asarray(expected))
@@ -67,18 +71,31 @@ def test_the_eight_views_are_different_and_closed():
 def test_each_view_is_the_embedding_of_the_turned_patch(store, tiny):
     (report,) = ingest(store, "tiny", [RESNET], D4_OPTIONS).models
     assert (report.n_embedded, report.n_views, report.n_left) == (48, 384, 0)
-    (counts,) = query(store, "select count(*) as n, count(distinct view_id) as d, "
-                      "count(distinct annotation_id) as a, count(distinct view) as v "
-                      "from embedding_views")  # fmt: skip
+    (counts,) = query(
+        store,
+        "select count(*) as n, count(distinct view_id) as d, "
+        "count(distinct annotation_id) as a, count(distinct view) as v "
+        "from embedding_views",
+    )
     assert counts == {"n": 384, "d": 384, "a": 48, "v": 8}
-    model = load_embedder(RESNET, resolve(RESNET), find_weights(RESNET, "random", ""),
-                          dtype="float32", device=choose_device("cpu"))  # fmt: skip
+    model = load_embedder(
+        RESNET,
+        resolve(RESNET),
+        find_weights(RESNET, "random", ""),
+        dtype="float32",
+        device=choose_device("cpu"),
+    )
     row = tiny.rows[5]
     with Slide(tiny.slides / row["slide"]) as slide:
         patch = read_patch(slide, float(row["x"]), float(row["y"]), 0.25, PatchGeometry())
-    stored = {r["view"]: r for r in query(
-        store, "select v.*, a.x_l0 from embedding_views v join annotations a using (annotation_id, slide) "
-        f"where a.slide = '{row['slide']}' and a.x_l0 = {row['x']} and a.y_l0 = {row['y']}")}  # fmt: skip
+    stored = {
+        r["view"]: r
+        for r in query(
+            store,
+            "select v.*, a.x_l0 from embedding_views v join annotations a using (annotation_id, slide) "
+            f"where a.slide = '{row['slide']}' and a.x_l0 = {row['x']} and a.y_l0 = {row['y']}",
+        )
+    }
     assert set(stored) == set(D4)
     for view, found in stored.items():
         assert found["view_id"] == f"{found['annotation_id']}#{view}"
@@ -117,8 +134,22 @@ def test_killed_in_the_middle_the_same_command_completes_the_views(data, tmp_pat
     uri = str(tmp_path / "s")
     add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
     store = Store.open(uri)
-    words = ["ingest", "atypia", "--model", RESNET, "--weights", f"{RESNET}=random", "--views", "d4",
-             "--limit", "150", "--batch-size", "3", "--store", uri]  # fmt: skip
+    words = [
+        "ingest",
+        "atypia",
+        "--model",
+        RESNET,
+        "--weights",
+        f"{RESNET}=random",
+        "--views",
+        "d4",
+        "--limit",
+        "150",
+        "--batch-size",
+        "3",
+        "--store",
+        uri,
+    ]
     process = subprocess.Popen([BIN / "embedstore", *words], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (store.viewed_models() and store.stats("views.timm.3atest_resnet")["n_rows"]):
@@ -129,8 +160,11 @@ def test_killed_in_the_middle_the_same_command_completes_the_views(data, tmp_pat
     (part,) = query(store, "select count(*) as n from embedding_views")
     assert 0 < part["n"] < 1200
     subprocess.run([BIN / "embedstore", *words], check=True, capture_output=True, timeout=300)
-    (row,) = query(store, "select count(*) as n, count(distinct view_id) as d, "
-                   "count(distinct annotation_id) as a from embedding_views")  # fmt: skip
+    (row,) = query(
+        store,
+        "select count(*) as n, count(distinct view_id) as d, "
+        "count(distinct annotation_id) as a from embedding_views",
+    )
     (plain,) = query(store, "select count(*) as n from embeddings")
     # --limit counts annotations that lack something, so what the first run did comes on top.
     assert row["n"] == row["d"] == 8 * row["a"]

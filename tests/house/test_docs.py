@@ -37,8 +37,11 @@ def blocks(page: str, language: str) -> list[str]:
 def own_slides(folder: Path) -> None:
     """What a reader of the tutorial has: cells.csv and slides, 12 cases in three domains."""
     tiny = make_tiny(folder, per_label=3, domains=("a", "b", "c", "d", "e", "f"))
-    domains = {**dict.fromkeys("ab", "aperio"), **dict.fromkeys("cd", "hamamatsu"),
-               **dict.fromkeys("ef", "3dhistech")}  # fmt: skip
+    domains = {
+        **dict.fromkeys("ab", "aperio"),
+        **dict.fromkeys("cd", "hamamatsu"),
+        **dict.fromkeys("ef", "3dhistech"),
+    }
     rows = [
         r | {"domain": domains[r["slide"][0]], "case": f"case-{r['slide'].partition('.')[0]}"}
         for r in tiny.rows
@@ -59,20 +62,42 @@ def write_midog(folder: Path) -> Path:
     tiny = make_tiny(folder, per_label=10, domains=tuple(DOMAINS))
     names = sorted({r["slide"] for r in tiny.rows})
     images = [
-        {"id": n, "file_name": name, "width": 900, "height": 700, "tumor_type": DOMAINS[name[0]],
-         "case": f"case-{n}"} for n, name in enumerate(names)
-    ]  # fmt: skip
+        {
+            "id": n,
+            "file_name": name,
+            "width": 900,
+            "height": 700,
+            "tumor_type": DOMAINS[name[0]],
+            "case": f"case-{n}",
+        }
+        for n, name in enumerate(names)
+    ]
     annotations = []
     for n, r in enumerate(tiny.rows):
         x, y, mine = float(r["x"]), float(r["y"]), 1 + (r["label"] != "mitotic figure")
         x = 5000 if n == 0 else x
-        annotations.append({
-            "id": n, "image_id": names.index(r["slide"]), "category_id": mine,
-            "bbox": [x - 25, y - 25, x + 25, y + 25],
-            "labels": [mine, mine, 3 - mine if n % 5 == 0 else mine]})  # fmt: skip
+        annotations.append(
+            {
+                "id": n,
+                "image_id": names.index(r["slide"]),
+                "category_id": mine,
+                "bbox": [x - 25, y - 25, x + 25, y + 25],
+                "labels": [mine, mine, 3 - mine if n % 5 == 0 else mine],
+            }
+        )
     path = folder / "MIDOG.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [
-        {"id": 1, "name": "mitotic figure"}, {"id": 2, "name": "not mitotic figure"}]}))  # fmt: skip
+    path.write_text(
+        json.dumps(
+            {
+                "images": images,
+                "annotations": annotations,
+                "categories": [
+                    {"id": 1, "name": "mitotic figure"},
+                    {"id": 2, "name": "not mitotic figure"},
+                ],
+            }
+        )
+    )
     return path
 
 
@@ -91,12 +116,16 @@ def store(tmp_path_factory) -> Store:
     ok(f"probes run midog --group-by case {at}")
     ok(f"probes run midog --scheme cross-domain --fold 0 --fold 1 {at}")
     ok(f"probes run midog --target domain --fold 0 {at}")
-    ok("e2e run midog --backbone test_resnet --weights random --epochs 1 --min-steps 2 --batch-size 8 "
-       f"--patch-px 32 --rotate 0 --no-patch-cache --fold 0 --device cpu {at}")  # fmt: skip
+    ok(
+        "e2e run midog --backbone test_resnet --weights random --epochs 1 --min-steps 2 --batch-size 8 "
+        f"--patch-px 32 --rotate 0 --no-patch-cache --fold 0 --device cpu {at}"
+    )
     ok(f"probes compare midog --fraction 1 {at}")
     # Last, since a model that lacks embeddings cannot be probed: what the queries find missing.
-    ok("embedstore ingest midog --model timm:test_vit --weights test_vit=random --as phikon "
-       f"--patch-px 64 --limit 16 {at}")  # fmt: skip
+    ok(
+        "embedstore ingest midog --model timm:test_vit --weights test_vit=random --as phikon "
+        f"--patch-px 64 --limit 16 {at}"
+    )
     return Store.open(str(folder / "store"))
 
 
@@ -166,9 +195,13 @@ def test_the_counts_of_midog_are_those_of_the_page(data, tmp_path, monkeypatch):
         "group by 1 order by 1",
     ).to_pylist()
     assert [(d, *(int(n.replace(",", "")) for n in more)) for d, *more in rows] == [
-        tuple(r.values()) for r in stored]  # fmt: skip
-    totals = run_sql(Store.open("store"), "select count(*), count(distinct domain), count(distinct slide) "
-                     "from annotations where dataset = 'midogpp'").to_pylist()[0]  # fmt: skip
+        tuple(r.values()) for r in stored
+    ]
+    totals = run_sql(
+        Store.open("store"),
+        "select count(*), count(distinct domain), count(distinct slide) "
+        "from annotations where dataset = 'midogpp'",
+    ).to_pylist()[0]
     assert tuple(totals.values()) == (26_286, 7, 503)
 
 

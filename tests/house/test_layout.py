@@ -15,12 +15,20 @@ FILES = sorted([ROOT / "cli.py", *(f for p in PACKAGES[:3] for f in (ROOT / p).g
 MAX_LINES, MAX_FUNCTION_LINES = 350, 60
 # Who may import a foreign system: one file each (and the demonstration's writer for tifffile).
 BOUNDARIES = {
-    "openslide": {"slides.py"}, "timm": {"models.py"}, "lancedb": {"store.py"},
-    "duckdb": {"query.py"}, "huggingface_hub": {"checkpoints.py"},
-    "typer": {"cli.py"}, "rich": {"cli.py"}, "tifffile": {"demo_files.py"},
-    "h5py": {"read_h5.py"}, "peft": {"network.py"},
-    "matplotlib": {"plots.py"}, "jinja2": {"page.py"}, "markupsafe": {"page.py"},
-}  # fmt: skip
+    "openslide": {"slides.py"},
+    "timm": {"models.py"},
+    "lancedb": {"store.py"},
+    "duckdb": {"query.py"},
+    "huggingface_hub": {"checkpoints.py"},
+    "typer": {"cli.py"},
+    "rich": {"cli.py"},
+    "tifffile": {"demo_files.py"},
+    "h5py": {"read_h5.py"},
+    "peft": {"network.py"},
+    "matplotlib": {"plots.py"},
+    "jinja2": {"page.py"},
+    "markupsafe": {"page.py"},
+}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -57,14 +65,25 @@ def test_files_and_functions_stay_small(path):
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     return {m.split(".")[0] for m in done.stdout.split()}
 
 
 def test_the_command_line_imports_nothing_heavy():
     assert not loaded_by("import cli") & {
-        "torch", "timm", "lancedb", "duckdb", "sklearn", "scipy", "matplotlib", "jinja2"}  # fmt: skip
+        "torch",
+        "timm",
+        "lancedb",
+        "duckdb",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "jinja2",
+    }
 
 
 def test_the_compute_core_knows_no_storage():

@@ -23,8 +23,9 @@ def wheel(tmp_path_factory) -> Path:
     shutil.copytree(ROOT, source, ignore=ignore)
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     (built,) = out.glob("*.whl")
     return built
 
@@ -32,10 +33,17 @@ def wheel(tmp_path_factory) -> Path:
 def test_it_holds_exactly_the_packages(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {
-        "embedstore", "probes", "e2e", "cli.py"}  # fmt: skip
+        "embedstore",
+        "probes",
+        "e2e",
+        "cli.py",
+    }
     assert wheel.name.startswith("mitosis_embedstore-")
-    sources = {str(p.relative_to(ROOT)) for d in ("embedstore", "probes", "e2e")
-               for p in (ROOT / d).rglob("*.py")}  # fmt: skip
+    sources = {
+        str(p.relative_to(ROOT))
+        for d in ("embedstore", "probes", "e2e")
+        for p in (ROOT / d).rglob("*.py")
+    }
     sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "probes" / "template").iterdir()}
     assert sources <= set(names)
 
@@ -44,23 +52,51 @@ def test_its_commands_run_from_it(wheel, tmp_path, tiny):
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
-    site = Path(subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True, text=True, check=True).stdout.strip())  # fmt: skip
+    site = Path(
+        subprocess.run(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    )
     # The dependencies of this environment, but not this checkout: a path in a .pth is not searched
     # for further .pth files, so the editable install stays unseen.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index",
-         "--disable-pip-version-check", "-q", "--ignore-installed", wheel], check=True,
-    )  # fmt: skip
-    where = subprocess.run([python, "-c", "import cli, embedstore; print(cli.__file__)"], cwd=tmp_path,
-                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--disable-pip-version-check",
+            "-q",
+            "--ignore-installed",
+            wheel,
+        ],
+        check=True,
+    )
+    where = subprocess.run(
+        [python, "-c", "import cli, embedstore; print(cli.__file__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert str(home) in where
 
     def run(*words: object) -> str:
-        done = subprocess.run([home / "bin" / str(words[0]), *map(str, words[1:])], cwd=tmp_path,
-                              capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})  # fmt: skip
+        done = subprocess.run(
+            [home / "bin" / str(words[0]), *map(str, words[1:])],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -63,8 +63,11 @@ def test_the_file_map_is_complete():
 
 def test_make_targets_of_the_docs_are_there():
     makefile = (ROOT / "Makefile").read_text()
-    for name in set(re.findall(r"^make ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text(),
-                               flags=re.MULTILINE)):  # fmt: skip
+    for name in set(
+        re.findall(
+            r"^make ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE
+        )
+    ):
         assert re.search(rf"^{name}:", makefile, flags=re.MULTILINE), name
 
 

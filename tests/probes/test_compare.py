@@ -28,8 +28,15 @@ def fill(uri: str, models=MODELS, n: int = 360) -> Store:
     """Six slides a domain, both labels on each; vectors of which each model's tell labels less."""
     rng = np.random.default_rng(5)
     labels = rng.integers(2, size=n)
-    cells = [{"slide": f"{DOMAINS[k % 3]}{k // 3 % 6}.tiff", "source_id": f"{k}", "domain": DOMAINS[k % 3],
-              "label": ("non-mitotic figure", "mitotic figure")[labels[k]]} for k in range(n)]  # fmt: skip
+    cells = [
+        {
+            "slide": f"{DOMAINS[k % 3]}{k // 3 % 6}.tiff",
+            "source_id": f"{k}",
+            "domain": DOMAINS[k % 3],
+            "label": ("non-mitotic figure", "mitotic figure")[labels[k]],
+        }
+        for k in range(n)
+    ]
     store = bare_store(uri, "cells", cells)
     ids = [f"cells/{c['slide']}/{c['source_id']}" for c in cells]
     for k, m in enumerate(models):
@@ -67,8 +74,11 @@ def test_the_best_is_held_against_all_others_and_recorded_once(store):
     options = CompareOptions(n_resamples=60)
     rows, notes = compare(store, "cells", None, [], options)
     assert notes == []
-    means = sql(store, "select model, avg(value) as m from results where metric = 'auroc' and fraction = 1 and "
-                "scheme = 'monte-carlo' group by 1 order by 2 desc")  # fmt: skip
+    means = sql(
+        store,
+        "select model, avg(value) as m from results where metric = 'auroc' and fraction = 1 and "
+        "scheme = 'monte-carlo' group by 1 order by 2 desc",
+    )
     best, *others = [f"uni:{r['model']}" for r in means]
     assert {(r["a"], r["b"]) for r in rows} == {(best, b) for b in others}
     for _ in range(2):  # again: in place of the first
@@ -90,8 +100,11 @@ def test_the_best_is_held_against_all_others_and_recorded_once(store):
             ):
                 assert k[c] == r[c], c
             assert (k["dataset"], k["scheme"], k["n_resamples"]) == ("cells", "monte-carlo", 60)
-            ids = sql(store, "select distinct run_id as i from results where scheme = 'monte-carlo' and "
-                      f"fraction = {k['fraction']} and model in ('{k['a'][4:]}', '{k['b'][4:]}')")  # fmt: skip
+            ids = sql(
+                store,
+                "select distinct run_id as i from results where scheme = 'monte-carlo' and "
+                f"fraction = {k['fraction']} and model in ('{k['a'][4:]}', '{k['b'][4:]}')",
+            )
             assert k["run_ids"] == sorted(r["i"] for r in ids)
         compare(store, "cells", None, [], options)
 
@@ -105,18 +118,25 @@ def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store):
     for name, sign in (("in domain", "="), ("out of domain", "!=")):
         (mine,) = [r for r in whole if r["eval_domain"] == name]
         assert (mine["train_domain"], mine["n_folds"], mine["fold"]) == (None, 5, None)
-        means = {r["model"]: r["m"] for r in sql(
-            store, "select model, avg(value) as m from results where metric = 'auroc' and scheme = 'cross-domain' "
-            f"and eval_domain {sign} train_domain group by 1")}  # fmt: skip
+        means = {
+            r["model"]: r["m"]
+            for r in sql(
+                store,
+                "select model, avg(value) as m from results where metric = 'auroc' and scheme = 'cross-domain' "
+                f"and eval_domain {sign} train_domain group by 1",
+            )
+        }
         assert mine["difference"] == pytest.approx(means["good"] - means["weak"], abs=1e-6)
         scores = sql(
-            store, "select r.fold, r.train_domain, a.domain, a.slide, (a.label = 'mitotic figure')::int as y, "
+            store,
+            "select r.fold, r.train_domain, a.domain, a.slide, (a.label = 'mitotic figure')::int as y, "
             "p.score as s, q.score as t from (select distinct run_id, fold, train_domain from results where "
             "scheme = 'cross-domain' and model = 'good') r join (select distinct run_id, fold, train_domain from "
             "results where scheme = 'cross-domain' and model = 'weak') w using (fold, train_domain) join predictions "
             "p on p.run_id = r.run_id and p.role = 'test' join predictions q on q.run_id = w.run_id and q.role = 'test'"
             " and q.annotation_id = p.annotation_id join annotations a on a.annotation_id = p.annotation_id where "
-            f"a.domain {sign} r.train_domain order by a.annotation_id")  # fmt: skip
+            f"a.domain {sign} r.train_domain order by a.annotation_id",
+        )
         folds = []
         for key in sorted({(r["fold"], r["train_domain"], r["domain"]) for r in scores}):
             at = [r for r in scores if (r["fold"], r["train_domain"], r["domain"]) == key]
@@ -141,8 +161,10 @@ def test_the_report_shows_what_is_recorded_and_corrects_it(store, tmp_path):
     rows = pairs_of(store, tmp_path / "r")
     assert len(rows) == 2 * (1 + 2)
     assert {r["is_recorded"] for r in rows} == {"True"}
-    recorded = {(r["b"], r["eval_domain"]): r for r in sql(
-        store, "select * from comparisons where fraction = 1 and train_domain is null")}  # fmt: skip
+    recorded = {
+        (r["b"], r["eval_domain"]): r
+        for r in sql(store, "select * from comparisons where fraction = 1 and train_domain is null")
+    }
     for r in rows:
         mine = recorded[f"uni:{r['b']}", r["where"]]
         for k in ("difference", "ci_low", "ci_high", "p_value"):
@@ -166,8 +188,11 @@ def test_a_run_made_anew_leaves_a_comparison_behind(store, tmp_path):
 
 def test_the_best_by_an_error_is_the_one_with_the_least(store):
     rows, _ = compare(store, "cells", None, [], CompareOptions(metric="brier", n_resamples=5))
-    (best,) = sql(store, "select model from results where metric = 'brier' and fraction = 1 and scheme = 'monte-carlo' "
-                  "group by 1 order by avg(value) limit 1")  # fmt: skip
+    (best,) = sql(
+        store,
+        "select model from results where metric = 'brier' and fraction = 1 and scheme = 'monte-carlo' "
+        "group by 1 order by avg(value) limit 1",
+    )
     assert {r["a"] for r in rows} == {f"uni:{best['model']}"}
     assert all(r["difference"] < 0 for r in rows if r["fold"] is None and r["fraction"] == 1)
     done, part = CompareOptions(metric="brier"), CompareOptions(metric="brier", fractions=[0.1])
@@ -202,7 +227,9 @@ def test_without_runs_or_with_one_side_it_says_so(store, tmp_path):
 
 def test_the_best_ran_the_most_at_the_largest_fraction():
     cells = {
-        "few": {(1.0, 0): 0.99}, "most": {(1.0, 0): 0.8, (1.0, 1): 0.7, (0.1, 0): 0.1},
-        "second": {(1.0, 0): 0.7, (1.0, 1): 0.7}, "small": {(0.1, 0): 1.0},
-    }  # fmt: skip
+        "few": {(1.0, 0): 0.99},
+        "most": {(1.0, 0): 0.8, (1.0, 1): 0.7, (0.1, 0): 0.1},
+        "second": {(1.0, 0): 0.7, (1.0, 1): 0.7},
+        "small": {(0.1, 0): 1.0},
+    }
     assert ranked(cells) == ["most", "second", "few"]

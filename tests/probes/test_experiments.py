@@ -38,9 +38,16 @@ def plant_two(uri: str, n_d: int, n_e: int) -> Store:
         rows = []
         for k in range(n):
             s = min(int(rng.integers(0, 30)), int(rng.integers(0, 30)))
-            rows.append({"slide": f"{name}{s:02d}.tiff", "x": k, "y": k % 50, "case": f"c{s // 2}",
-                         "label": ("mitosis", "imposter")[int(rng.random() < 0.6)],
-                         "domain": f"dom{(s // 2) % 3}"})  # fmt: skip
+            rows.append(
+                {
+                    "slide": f"{name}{s:02d}.tiff",
+                    "x": k,
+                    "y": k % 50,
+                    "case": f"c{s // 2}",
+                    "label": ("mitosis", "imposter")[int(rng.random() < 0.6)],
+                    "domain": f"dom{(s // 2) % 3}",
+                }
+            )
         add(uri, name, write_csv(Path(f"{uri}-{name}.csv"), rows), AddOptions())
     return Store.open(uri)
 
@@ -64,12 +71,19 @@ def plant_views(store: Store, model: str, dim: int) -> None:
     for view in D4:
         noise = 0 if view == "r0" else rng.normal(0, 0.7, base.shape)
         columns = {
-            **{k: [r[k] for r in rows] for k in ("annotation_id", "dataset", "domain", "label", "slide")},
-            "view_id": [view_id(r["annotation_id"], view) for r in rows], "view": [view] * len(rows),
-            "model": [model] * len(rows), "embedded_at": [None] * len(rows), "resized": [None] * len(rows),
+            **{
+                k: [r[k] for r in rows]
+                for k in ("annotation_id", "dataset", "domain", "label", "slide")
+            },
+            "view_id": [view_id(r["annotation_id"], view) for r in rows],
+            "view": [view] * len(rows),
+            "model": [model] * len(rows),
+            "embedded_at": [None] * len(rows),
+            "resized": [None] * len(rows),
             "vector": pa.FixedSizeListArray.from_arrays(
-                pa.array((base + noise).astype(np.float32).ravel()), dim),
-        }  # fmt: skip
+                pa.array((base + noise).astype(np.float32).ravel()), dim
+            ),
+        }
         schema = views_schema(dim)
         store.merge(
             views_table(model), pa.table({n: columns[n] for n in schema.names}, schema=schema)
@@ -81,11 +95,15 @@ def auroc(rows, **where):
 
 
 def test_leave_one_domain_out(planted):
-    report = run(planted, ManifestSpec("d", scheme="leave-one-domain-out"),
-                 RunOptions(models=["strong"], folds=[0, 1]))  # fmt: skip
+    report = run(
+        planted,
+        ManifestSpec("d", scheme="leave-one-domain-out"),
+        RunOptions(models=["strong"], folds=[0, 1]),
+    )
     domains = {"dom0", "dom1", "dom2"}
     assert {(r["train_domain"], r["eval_domain"]) for r in auroc(report.rows)} == {
-        (f"not {a}", b) for a in domains for b in domains}  # fmt: skip
+        (f"not {a}", b) for a in domains for b in domains
+    }
     for split in report.splits:
         out = split.row["train_domain"].removeprefix("not ")
         facts = {
@@ -103,11 +121,18 @@ def test_leave_one_domain_out(planted):
 
 
 def test_size_matched_trains_all_domains_alike_and_tests_as_before(planted):
-    plain, _ = ensure_splits(planted, candidates(planted, ManifestSpec("d", scheme="cross-domain")),
-                             folds=[0], fractions=[1.0])  # fmt: skip
+    plain, _ = ensure_splits(
+        planted,
+        candidates(planted, ManifestSpec("d", scheme="cross-domain")),
+        folds=[0],
+        fractions=[1.0],
+    )
     matched, _ = ensure_splits(
-        planted, candidates(planted, ManifestSpec("d", scheme="cross-domain-size-matched")),
-        folds=[0], fractions=[0.5, 1.0])  # fmt: skip
+        planted,
+        candidates(planted, ManifestSpec("d", scheme="cross-domain-size-matched")),
+        folds=[0],
+        fractions=[0.5, 1.0],
+    )
     n = {s.row["train_domain"]: s.row["n_train"] + s.row["n_val"] for s in plain}
     assert len(set(n.values())) == 3
     whole = {s.row["train_domain"]: s for s in matched if s.row["fraction"] == 1}
@@ -150,8 +175,9 @@ def test_another_dataset_is_scored_with_the_same_probe(planted):
         r["annotation_id"]: r["label"]
         for r in query(planted, "select * from annotations where dataset = 'e'")
     }
-    value = roc_auc_score([truth[r["annotation_id"]] == "mitotic figure" for r in table],
-                          [r["score"] for r in table])  # fmt: skip
+    value = roc_auc_score(
+        [truth[r["annotation_id"]] == "mitotic figure" for r in table], [r["score"] for r in table]
+    )
     (whole,) = [r for r in rows if r["eval_domain"] == "all"]
     assert whole["value"] == pytest.approx(value, abs=1e-6)
     assert whole["n_test"] == 200
@@ -216,8 +242,11 @@ def test_views_are_trained_on_and_averaged(planted):
 def test_thresholds_are_chosen_on_validation(planted):
     report = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[1]))
     by = {r["metric"]: r for r in report.rows}
-    rows = query(planted, "select p.role, p.score, a.label = 'mitotic figure' as y from predictions p "
-                 f"join annotations a using (annotation_id) where run_id = '{by['f1']['run_id']}'")  # fmt: skip
+    rows = query(
+        planted,
+        "select p.role, p.score, a.label = 'mitotic figure' as y from predictions p "
+        f"join annotations a using (annotation_id) where run_id = '{by['f1']['run_id']}'",
+    )
     val, test = ([r for r in rows if r["role"] == role] for role in ("val", "test"))
     cut = by["f1"]["threshold"]
     best = max(
@@ -314,9 +343,15 @@ def test_validation_with_one_label_means_c_is_one(planted, tmp_path):
 
 def test_a_domain_that_train_lacks_is_told(planted):
     with pytest.raises(EmbedstoreError, match="2 of the 3 labels.*--fraction"):
-        run(planted, ManifestSpec("d", where="domain != 'dom2' or annotation_id = (select min(annotation_id) "
-                                  "from annotations where domain = 'dom2')"),
-            RunOptions(models=["strong"], target="domain", fractions=[0.05]))  # fmt: skip
+        run(
+            planted,
+            ManifestSpec(
+                "d",
+                where="domain != 'dom2' or annotation_id = (select min(annotation_id) "
+                "from annotations where domain = 'dom2')",
+            ),
+            RunOptions(models=["strong"], target="domain", fractions=[0.05]),
+        )
 
 
 def test_compare_is_the_paired_tests_on_stored_predictions(planted):
@@ -328,10 +363,15 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
     }
     whole = {r["fraction"]: r for r in rows if r["fold"] is None}
     assert whole[1.0]["n_folds"] == 5
-    means = {(r["model"], r["fraction"]): r["m"] for r in query(
-        planted, "select model, fraction, avg(value) as m from results where metric = 'auroc' and dataset = 'd' and "
-        "scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' and "
-        "eval_dataset is null and params not like '%views%' group by 1, 2")}  # fmt: skip
+    means = {
+        (r["model"], r["fraction"]): r["m"]
+        for r in query(
+            planted,
+            "select model, fraction, avg(value) as m from results where metric = 'auroc' and dataset = 'd' and "
+            "scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' and "
+            "eval_dataset is null and params not like '%views%' group by 1, 2",
+        )
+    }
     for f, r in whole.items():
         assert r["difference"] == pytest.approx(means["strong", f] - means["weak", f], abs=1e-6)
         assert r["ci_low"] < r["difference"] < r["ci_high"]
@@ -343,13 +383,16 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
     assert all(r["p_holm"] is None for r in rows if r["fold"] is not None)
     # One fold by hand.
     (one,) = [r for r in rows if r["fraction"] == 1 and r["fold"] == 2]
-    scores = query(planted, "select a.label = 'mitotic figure' as y, x.score as a, z.score as b, a.slide from "
-                   "predictions x join predictions z using (annotation_id, role) join annotations a using (annotation_id) "
-                   "where x.role = 'test' and x.run_id = (select distinct run_id from results where model = 'strong' and fold = 2 "
-                   "and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' "
-                   "and eval_dataset is null and params not like '%views%') and z.run_id = (select distinct run_id from results "
-                   "where model = 'weak' and fold = 2 and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and "
-                   "target = 'label' and method = 'uni' and eval_dataset is null) order by annotation_id")  # fmt: skip
+    scores = query(
+        planted,
+        "select a.label = 'mitotic figure' as y, x.score as a, z.score as b, a.slide from "
+        "predictions x join predictions z using (annotation_id, role) join annotations a using (annotation_id) "
+        "where x.role = 'test' and x.run_id = (select distinct run_id from results where model = 'strong' and fold = 2 "
+        "and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' "
+        "and eval_dataset is null and params not like '%views%') and z.run_id = (select distinct run_id from results "
+        "where model = 'weak' and fold = 2 and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and "
+        "target = 'label' and method = 'uni' and eval_dataset is null) order by annotation_id",
+    )
     y = np.array([int(r["y"]) for r in scores])
     a, b = (np.array([r[k] for r in scores]) for k in "ab")
     assert one["difference"] == pytest.approx(roc_auc_score(y, a) - roc_auc_score(y, b), abs=1e-9)
@@ -357,8 +400,11 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
     stack = [np.column_stack((1 - s, s)) for s in (a, b)]
     from probes.scores.evaluate import seed_of
 
-    again = paired_bootstrap([Fold(y, *stack, [r["slide"] for r in scores])], n_resamples=200,
-                             seed=seed_of(one["manifest_id"], None, "all"))  # fmt: skip
+    again = paired_bootstrap(
+        [Fold(y, *stack, [r["slide"] for r in scores])],
+        n_resamples=200,
+        seed=seed_of(one["manifest_id"], None, "all"),
+    )
     assert (one["ci_low"], one["ci_high"], one["p_value"]) == pytest.approx(
         (again.low, again.high, again.p_value)
     )
@@ -371,8 +417,19 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
         ("uni+d4:strong", "uni:strong", 1)
     ]
     assert "have no partner" in notes[0]
-    shown = call_command("probes", "compare", "d", "--a", "uni:strong", "--b", "uni:weak", "--fraction", 1,
-                        "--store", planted.uri)  # fmt: skip
+    shown = call_command(
+        "probes",
+        "compare",
+        "d",
+        "--a",
+        "uni:strong",
+        "--b",
+        "uni:weak",
+        "--fraction",
+        1,
+        "--store",
+        planted.uri,
+    )
     assert shown.code == 0, shown.err
     assert "p_holm" in shown.out
 
@@ -411,7 +468,8 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     assert done.code == 0, done.err
     rows, same_id = import_manifest(planted, "d", file)
     assert [(r["fold"], r["fraction"], r["n_train"], r["n_test"]) for r in rows] == [
-        (2, 0.5, len(split.train), len(split.test))]  # fmt: skip
+        (2, 0.5, len(split.train), len(split.test))
+    ]
     assert import_manifest(planted, "d", file)[1] == same_id
     lines = file.read_text().splitlines()
     header = lines[0].split(",")
@@ -432,8 +490,18 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     assert (row["scheme"], row["n_val"]) == ("imported", 0)
     assert row["manifest_id"] != same_id
     assert "leakage" in done.err
-    ran = call_command("probes", "run", "d", "--model", "strong", "--manifest", row["manifest_id"], "--json",
-                      "--store", planted.uri)  # fmt: skip
+    ran = call_command(
+        "probes",
+        "run",
+        "d",
+        "--model",
+        "strong",
+        "--manifest",
+        row["manifest_id"],
+        "--json",
+        "--store",
+        planted.uri,
+    )
     (result,) = [r for r in ran.json() if r["metric"] == "auroc"]
     assert (result["manifest_id"], result["n_test"], result["threshold"]) == (
         row["manifest_id"],
@@ -451,15 +519,21 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
     assert by_spec.rows == by_id.rows
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda rows: rows[0].update(annotation_id="d/none/1"), "1 ids are no usable annotations of 'd'"),
-    (lambda rows: rows[0].update(role="tset"), "role 'tset'.*allowed: train, val, test"),
-    (lambda rows: rows.append(dict(rows[0])), "come more than once"),
-    (lambda rows: [r.update(role="train") for r in rows], "test holds fewer than two labels"),
-    (lambda rows: [r.update(role="test") for r in rows], "train holds fewer than two"),
-    (lambda rows: [r.update(fraction="half") for r in rows], "no number"),
-    (lambda rows: [r.update(dataset="e") for r in rows], "manifest of dataset 'e', not 'd'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda rows: rows[0].update(annotation_id="d/none/1"),
+            "1 ids are no usable annotations of 'd'",
+        ),
+        (lambda rows: rows[0].update(role="tset"), "role 'tset'.*allowed: train, val, test"),
+        (lambda rows: rows.append(dict(rows[0])), "come more than once"),
+        (lambda rows: [r.update(role="train") for r in rows], "test holds fewer than two labels"),
+        (lambda rows: [r.update(role="test") for r in rows], "train holds fewer than two"),
+        (lambda rows: [r.update(fraction="half") for r in rows], "no number"),
+        (lambda rows: [r.update(dataset="e") for r in rows], "manifest of dataset 'e', not 'd'"),
+    ],
+)
 def test_a_manifest_that_does_not_hold_is_refused_whole(planted, tmp_path, change, said):
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d", seed=78)), folds=[0], fractions=[1.0]

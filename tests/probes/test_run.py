@@ -34,16 +34,21 @@ def plant(store: Store, model: str, dim: int, signal: float, weights: str = "w.p
     columns = {
         k: [r[k] for r in rows] for k in ("annotation_id", "dataset", "domain", "label", "slide")
     }
-    columns |= {"model": [model] * len(rows), "embedded_at": [None] * len(rows), "resized": [None] * len(rows),
-                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)}  # fmt: skip
+    columns |= {
+        "model": [model] * len(rows),
+        "embedded_at": [None] * len(rows),
+        "resized": [None] * len(rows),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
+    }
     schema = model_schema(dim)
     store.make_model_table(model, dim)
     order = rng.permutation(len(rows))  # rows lie in no order, in several fragments
     table = pa.table({n: columns[n] for n in schema.names}, schema=schema).take(pa.array(order))
     for start in range(0, len(rows), 150):
         store.merge(model_table(model), table.slice(start, 150))
-    store.merge("models", [{"model": model, "dim": dim, "weights": weights,
-                            "weights_sha256": "0" * 64}])  # fmt: skip
+    store.merge(
+        "models", [{"model": model, "dim": dim, "weights": weights, "weights_sha256": "0" * 64}]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +79,11 @@ def test_planted_signals_are_ranked_and_recorded(planted):
     assert 0.4 < mean["noise", 1.0] < 0.6
     assert mean["strong", 0.1] < mean["strong", 1.0]
     assert {r["metric"] for r in report.rows} == set(METRICS)
-    (row,) = query(planted, "select count(*) as n, count(distinct (run_id, metric, eval_domain)) as d "
-                   "from results where scheme = 'monte-carlo' and where_sql is null")  # fmt: skip
+    (row,) = query(
+        planted,
+        "select count(*) as n, count(distinct (run_id, metric, eval_domain)) as d "
+        "from results where scheme = 'monte-carlo' and where_sql is null",
+    )
     assert row == {"n": 30 * len(METRICS), "d": 30 * len(METRICS)}
 
 
@@ -98,10 +106,13 @@ def test_again_nothing_runs_and_force_replaces(planted):
 def test_stored_predictions_give_the_stored_auroc(planted):
     report = run(planted, ManifestSpec("d"), RunOptions(models=["weak:net"], folds=[2]))
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
-    rows = query(planted, "select a.label, p.label as of, p.score, p.role, m.role as planned "
-                 f"from predictions p join annotations a using (annotation_id) join manifests m "
-                 f"on m.annotation_id = p.annotation_id and m.manifest_id = '{report.manifest_id}' "
-                 f"and m.fold = 2 and m.fraction = 1 where run_id = '{auroc['run_id']}'")  # fmt: skip
+    rows = query(
+        planted,
+        "select a.label, p.label as of, p.score, p.role, m.role as planned "
+        f"from predictions p join annotations a using (annotation_id) join manifests m "
+        f"on m.annotation_id = p.annotation_id and m.manifest_id = '{report.manifest_id}' "
+        f"and m.fold = 2 and m.fraction = 1 where run_id = '{auroc['run_id']}'",
+    )
     assert {r["of"] for r in rows} == {"mitotic figure"}
     assert all(r["role"] == r["planned"] for r in rows)
     test = [r for r in rows if r["role"] == "test"]
@@ -116,9 +127,12 @@ def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted):
         planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[1], fractions=[0.1])
     )
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
-    rows = query(planted, f"select m.role, a.label, e.vector from manifests m join embeddings e using "
-                 f"(annotation_id) join annotations a using (annotation_id) where e.model = 'strong' "
-                 f"and m.manifest_id = '{auroc['manifest_id']}' and m.fold = 1 and m.fraction = 0.1")  # fmt: skip
+    rows = query(
+        planted,
+        f"select m.role, a.label, e.vector from manifests m join embeddings e using "
+        f"(annotation_id) join annotations a using (annotation_id) where e.model = 'strong' "
+        f"and m.manifest_id = '{auroc['manifest_id']}' and m.fold = 1 and m.fraction = 0.1",
+    )
     X = {r: np.array([x["vector"] for x in rows if x["role"] == r]) for r in ("train", "test")}
     y = {
         r: [x["label"] == "mitotic figure" for x in rows if x["role"] == r]
@@ -133,10 +147,13 @@ def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted):
 
 def test_all_models_and_fractions_share_a_folds_test_set(planted):
     run(planted, ManifestSpec("d"), RunOptions(fractions=[0.1, 0.5, 1.0]))
-    rows = query(planted, "select fold, count(distinct ids) as n from (select r.fold, r.run_id, "
-                 "list_sort(list(p.annotation_id)) as ids from (select distinct run_id, fold from results "
-                 "where scheme = 'monte-carlo' and group_by = 'annotation' and seed = 42 and where_sql is null) r "
-                 "join predictions p using (run_id) where p.role = 'test' group by all) group by fold")  # fmt: skip
+    rows = query(
+        planted,
+        "select fold, count(distinct ids) as n from (select r.fold, r.run_id, "
+        "list_sort(list(p.annotation_id)) as ids from (select distinct run_id, fold from results "
+        "where scheme = 'monte-carlo' and group_by = 'annotation' and seed = 42 and where_sql is null) r "
+        "join predictions p using (run_id) where p.role = 'test' group by all) group by fold",
+    )
     assert rows
     assert all(r["n"] == 1 for r in rows)
 
@@ -149,7 +166,8 @@ def test_cross_domain_has_a_row_per_eval_domain(planted):
     auroc = [r for r in report.rows if r["metric"] == "auroc"]
     assert len(auroc) == 2 * 2 * 5 * 3
     assert {(r["train_domain"], r["eval_domain"]) for r in auroc} == {
-        (a, b) for a in ("dom0", "dom2") for b in ("dom0", "dom1", "dom2")}  # fmt: skip
+        (a, b) for a in ("dom0", "dom2") for b in ("dom0", "dom1", "dom2")
+    }
     n = {
         r["domain"]: r["n"]
         for r in query(planted, "select domain, count(*) as n from annotations group by 1")
@@ -252,8 +270,13 @@ def test_three_labels(tmp_path):
     )
     keys = ("annotation_id", "dataset", "domain", "label", "slide")
     store.make_model_table("m", 120)
-    store.merge(model_table("m"), [{**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
-                                   for r, v in zip(notes, vectors, strict=True)])  # fmt: skip
+    store.merge(
+        model_table("m"),
+        [
+            {**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
+            for r, v in zip(notes, vectors, strict=True)
+        ],
+    )
     store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
     report = run(store, ManifestSpec("e"), RunOptions(folds=[0]))
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
@@ -288,7 +311,9 @@ def test_a_run_is_made_again_when_its_embeddings_were(planted):
 
 def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path):
     rows = ["slide,x,y,label,domain"] + [
-        f"s{k % 5},{k},0,{'ABC'[k % (2 if k < 120 else 3)]},{'two' if k < 120 else 'three'}" for k in range(300)]  # fmt: skip
+        f"s{k % 5},{k},0,{'ABC'[k % (2 if k < 120 else 3)]},{'two' if k < 120 else 'three'}"
+        for k in range(300)
+    ]
     (tmp_path / "a.csv").write_text("\n".join(rows))
     add(str(tmp_path / "s"), "e", tmp_path / "a.csv", AddOptions(labels={c: c for c in "ABC"}))
     store = Store.open(str(tmp_path / "s"))
@@ -297,8 +322,13 @@ def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(300, 150))
     notes = query(store, "select * from annotations")
     vectors += 4 * np.eye(150)[["ABC".index(r["label"]) for r in notes]]
-    store.merge(model_table("m"), [{**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
-                                   for r, v in zip(notes, vectors, strict=True)])  # fmt: skip
+    store.merge(
+        model_table("m"),
+        [
+            {**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
+            for r, v in zip(notes, vectors, strict=True)
+        ],
+    )
     store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
     report = run(store, ManifestSpec("e", scheme="cross-domain"), RunOptions(folds=[0]))
     assert {r["train_domain"] for r in report.rows} == {"three"}

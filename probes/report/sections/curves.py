@@ -24,10 +24,12 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
     for d in facts.datasets:
         conditions = facts.conditions(d["dataset"], by_domain=False)
         if not conditions:
-            missing.append(Missing(
-                f"{d['dataset']} has no result on splits of all its domains.",
-                f"{run_command(_usual(d['dataset']))} --fraction 0.01 --fraction 0.1 --fraction 1",
-            ))  # fmt: skip
+            missing.append(
+                Missing(
+                    f"{d['dataset']} has no result on splits of all its domains.",
+                    f"{run_command(_usual(d['dataset']))} --fraction 0.01 --fraction 0.1 --fraction 1",
+                )
+            )
         for c in conditions:
             found = _summaries(facts, c)
             rows += [_row(facts, c, e, s) for e, mine in found.items() for s in mine]
@@ -36,15 +38,19 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
     if panels:
         shown = {line.name for p in panels for line in p.lines}
         legend = [(facts.names[e], styles[e]) for e in facts.entries if facts.names[e] in shown]
-        blocks.append(Figure(
-            "figure1", "Figure 1. AUROC against the size of the training set",
-            "Points are means over folds at the actual number of training annotations; the band "
-            "is the mean of the runs\u2019 own 95% bootstrap intervals over slides (or cases, "
-            "where the manifest groups by them): how sure one run is, not how sure the mean is. "
-            "Thick, with diamonds: trained end to end. "
-            "Where many lines are in a panel, point at one in the legend to see its band.",
-            panels, legend,
-        ))  # fmt: skip
+        blocks.append(
+            Figure(
+                "figure1",
+                "Figure 1. AUROC against the size of the training set",
+                "Points are means over folds at the actual number of training annotations; the band "
+                "is the mean of the runs\u2019 own 95% bootstrap intervals over slides (or cases, "
+                "where the manifest groups by them): how sure one run is, not how sure the mean is. "
+                "Thick, with diamonds: trained end to end. "
+                "Where many lines are in a panel, point at one in the legend to see its band.",
+                panels,
+                legend,
+            )
+        )
         blocks.append(TableBlock(_figure_table(rows), is_open=False))
     return Section("sizes", "How much data does it take?", [*blocks, *missing])
 
@@ -58,16 +64,30 @@ def _summaries(facts: Facts, c: Condition, metric: str = "auroc") -> dict[Entry,
 
 
 def _row(facts: Facts, c: Condition, e: Entry, s: Summary) -> dict[str, Any]:
-    return {"dataset": c.dataset, "condition": str(c), "name": facts.names[e], "model": e.model,
-            "method": e.method, "weights": e.weights, "fraction": s.fraction,
-            "n_train": s.n_train, "mean": s.mean, "sd": s.sd, "ci_low": s.low, "ci_high": s.high,
-            "n_runs": s.n_runs, "n_failed": s.n_failed}  # fmt: skip
+    return {
+        "dataset": c.dataset,
+        "condition": str(c),
+        "name": facts.names[e],
+        "model": e.model,
+        "method": e.method,
+        "weights": e.weights,
+        "fraction": s.fraction,
+        "n_train": s.n_train,
+        "mean": s.mean,
+        "sd": s.sd,
+        "ci_low": s.low,
+        "ci_high": s.high,
+        "n_runs": s.n_runs,
+        "n_failed": s.n_failed,
+    }
 
 
 def _panels(
-    facts: Facts, c: Condition, found: Mapping[Entry, Sequence[Summary]],
+    facts: Facts,
+    c: Condition,
+    found: Mapping[Entry, Sequence[Summary]],
     styles: Mapping[Entry, Style],
-) -> list[Panel]:  # fmt: skip
+) -> list[Panel]:
     entries = sorted(found, key=facts.entries.index)
     methods = list(dict.fromkeys(e.method for e in entries if not e.is_e2e)) or [""]
     apart = len(entries) > MAX_LINES and len(methods) > 1
@@ -77,11 +97,17 @@ def _panels(
         for e in entries:
             points = sorted((s for s in found[e] if s.mean == s.mean), key=lambda s: s.n_train)
             if points and (e.is_e2e or method in ("", e.method)):
-                lines.append(Line(
-                    facts.names[e], styles[e], [s.n_train for s in points],
-                    [s.mean for s in points], [s.low for s in points], [s.high for s in points],
-                    bold=e.is_e2e,
-                ))  # fmt: skip
+                lines.append(
+                    Line(
+                        facts.names[e],
+                        styles[e],
+                        [s.n_train for s in points],
+                        [s.mean for s in points],
+                        [s.low for s in points],
+                        [s.high for s in points],
+                        bold=e.is_e2e,
+                    )
+                )
         title = f"{c.dataset}: {c}" + (f", {method}" if apart else "")
         if lines:
             panels.append(Panel(title, lines, "curves", "AUROC", _floor(facts)))
@@ -90,49 +116,101 @@ def _panels(
 
 def _floor(facts: Facts) -> float:
     """Return where all vertical axes begin: below the lowest bound, at most at 0.5."""
-    known = [s.low if s.low == s.low else s.mean for d in facts.datasets
-             for c in facts.conditions(d["dataset"], by_domain=False)
-             for m in _summaries(facts, c).values() for s in m if s.mean == s.mean]  # fmt: skip
+    known = [
+        s.low if s.low == s.low else s.mean
+        for d in facts.datasets
+        for c in facts.conditions(d["dataset"], by_domain=False)
+        for m in _summaries(facts, c).values()
+        for s in m
+        if s.mean == s.mean
+    ]
     return max(0.0, float(np.floor(min([*known, 0.52]) * 10 - 0.2) / 10))
 
 
 def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = [
-        Column("dataset", "dataset"), Column("condition", "split"), Column("name", "model"),
+        Column("dataset", "dataset"),
+        Column("condition", "split"),
+        Column("name", "model"),
         Column("fraction", "fraction", lambda r: f"{r['fraction']:g}", number=True),
         Column("n_train", "n train", number=True),
         Column("mean", "AUROC, mean ± SD", lambda r: spread(r["mean"], r["sd"]), number=True),
-        Column("ci_low", "a run\u2019s 95% CI", lambda r: between(r["ci_low"], r["ci_high"]),
-               number=True),
+        Column(
+            "ci_low",
+            "a run\u2019s 95% CI",
+            lambda r: between(r["ci_low"], r["ci_high"]),
+            number=True,
+        ),
         Column("n_runs", "runs", number=True),
         Column("n_failed", "failed", lambda r: str(r["n_failed"] or ""), number=True),
-    ]  # fmt: skip
+    ]
     best = best_of(rows, "mean", ("dataset", "condition", "fraction"), "n_runs")
-    notes = ["Failed: runs whose probe collapsed (a penalty that outweighs every direction, or "
-             "kNN where all training rows vote) or did not converge; they count with the AUROC "
-             "they have."]  # fmt: skip
-    return Table("figure1", "The numbers of Figure 1", columns, rows,
-                 notes if any(r["n_failed"] for r in rows) else [], frozenset(best))  # fmt: skip
+    notes = [
+        "Failed: runs whose probe collapsed (a penalty that outweighs every direction, or "
+        "kNN where all training rows vote) or did not converge; they count with the AUROC "
+        "they have."
+    ]
+    return Table(
+        "figure1",
+        "The numbers of Figure 1",
+        columns,
+        rows,
+        notes if any(r["n_failed"] for r in rows) else [],
+        frozenset(best),
+    )
 
 
 def models(facts: Facts) -> Section:
     """Return the section of Table 1: every model that has embeddings or results here."""
     rows: list[dict[str, Any]] = []
     for m in facts.models.values():
-        rows.append({k: m[k] for k in ("model", "registry_name", "arch", "n_params", "dim",
-                                       "pooling", "dtype", "patch_px", "mpp_out", "weights",
-                                       "weights_sha256")} | {"used": "embedded"})  # fmt: skip
+        rows.append(
+            {
+                k: m[k]
+                for k in (
+                    "model",
+                    "registry_name",
+                    "arch",
+                    "n_params",
+                    "dim",
+                    "pooling",
+                    "dtype",
+                    "patch_px",
+                    "mpp_out",
+                    "weights",
+                    "weights_sha256",
+                )
+            }
+            | {"used": "embedded"}
+        )
     for e in facts.entries:
         if e.is_e2e:
-            rows.append({
-                "model": facts.names[e], "registry_name": e.model, "arch": e.model,
-                "n_params": None, "dim": None, "pooling": None, "dtype": None, "patch_px": None,
-                "mpp_out": None, "weights": e.weights, "weights_sha256": e.weights_sha256 or None,
-                "used": "trained end to end",
-            })  # fmt: skip
+            rows.append(
+                {
+                    "model": facts.names[e],
+                    "registry_name": e.model,
+                    "arch": e.model,
+                    "n_params": None,
+                    "dim": None,
+                    "pooling": None,
+                    "dtype": None,
+                    "patch_px": None,
+                    "mpp_out": None,
+                    "weights": e.weights,
+                    "weights_sha256": e.weights_sha256 or None,
+                    "used": "trained end to end",
+                }
+            )
     if not rows:
-        example = {"model": "efficientnet-lite0", "registry_name": None, "arch": "", "dtype": None,
-                   "weights": "", "patch_px": None, "mpp_out": None}  # fmt: skip
+        example = {
+            "model": "efficientnet-lite0",
+            "registry_name": None,
+            "arch": "",
+            "dtype": None,
+            "weights": "",
+            "patch_px": None,
+            "mpp_out": None,
+        }
         first = facts.datasets[0]["dataset"]
         return Section(
             "models",
@@ -140,13 +218,20 @@ def models(facts: Facts) -> Section:
             [Missing("No model has embedded anything.", ingest_command(first, example))],
         )
     columns = [
-        Column("model", "model"), Column("used", "use"), Column("arch", "architecture"),
+        Column("model", "model"),
+        Column("used", "use"),
+        Column("arch", "architecture"),
         Column("n_params", "parameters", lambda r: _millions(r["n_params"]), number=True),
-        Column("dim", "width", number=True), Column("pooling", "pooling"), Column("dtype", "dtype"),
+        Column("dim", "width", number=True),
+        Column("pooling", "pooling"),
+        Column("dtype", "dtype"),
         Column("weights", "weights", lambda r: r["weights"] or "not known (imported)"),
-    ]  # fmt: skip
-    notes = ["Random weights are chance\u2019s, seeded by the model\u2019s name: a floor, not a "
-             "model."] if any(r["weights"] == "random" for r in rows) else []  # fmt: skip
+    ]
+    notes = (
+        ["Random weights are chance\u2019s, seeded by the model\u2019s name: a floor, not a model."]
+        if any(r["weights"] == "random" for r in rows)
+        else []
+    )
     table = Table("table1", "Table 1. The models", columns, rows, notes)
     return Section("models", "Which models?", [TableBlock(table)])
 
@@ -164,29 +249,48 @@ def metrics(facts: Facts) -> list[Block]:
             each = {m: _summaries(facts, c, m) for m in METRICS}
             for e in each["auroc"]:
                 row: dict[str, Any] = {
-                    "dataset": c.dataset, "condition": str(c), "fraction": top,
-                    "name": facts.names[e], "n_pos_share": _positives(facts, c, e),
-                }  # fmt: skip
+                    "dataset": c.dataset,
+                    "condition": str(c),
+                    "fraction": top,
+                    "name": facts.names[e],
+                    "n_pos_share": _positives(facts, c, e),
+                }
                 for m in METRICS:
                     at = [s for s in each[m].get(e, []) if s.fraction == top]
                     row |= {m: at[0].mean if at else None, f"{m}_sd": at[0].sd if at else None}
                 rows += [row] if row["auroc"] is not None else []
     if not rows:
         return []
-    columns = [Column("dataset", "dataset"), Column("condition", "split"), Column("name", "model"),
-               Column("n_pos_share", "positive", lambda r: percent(r["n_pos_share"]),
-                      number=True)]  # fmt: skip
+    columns = [
+        Column("dataset", "dataset"),
+        Column("condition", "split"),
+        Column("name", "model"),
+        Column("n_pos_share", "positive", lambda r: percent(r["n_pos_share"]), number=True),
+    ]
     columns += [Column(m, m.replace("_", " "), _shower(m), number=True) for m in METRICS]
     best = set()
     for m in METRICS:
         sign = -1 if m in LOWER else 1
         signed = [{**r, m: None if r[m] is None else sign * r[m]} for r in rows]
         best |= best_of(signed, m, ("dataset", "condition"))
-    notes = ["Means over folds at the largest fraction; SDs are in the CSV file. Of Brier score "
-             "and calibration error the lowest is best; read average precision beside the share of "
-             "positives, which is what chance has."]  # fmt: skip
-    return [TableBlock(Table("metrics", "Every metric at the largest fraction", columns, rows,
-                             notes, frozenset(best)), is_open=False)]  # fmt: skip
+    notes = [
+        "Means over folds at the largest fraction; SDs are in the CSV file. Of Brier score "
+        "and calibration error the lowest is best; read average precision beside the share of "
+        "positives, which is what chance has."
+    ]
+    return [
+        TableBlock(
+            Table(
+                "metrics",
+                "Every metric at the largest fraction",
+                columns,
+                rows,
+                notes,
+                frozenset(best),
+            ),
+            is_open=False,
+        )
+    ]
 
 
 def _shower(metric: str) -> Any:

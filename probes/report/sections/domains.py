@@ -41,23 +41,44 @@ def domains(facts: Facts) -> Section:
 def _elsewhere(facts: Facts) -> list[Block]:
     """Return the results of runs that were scored on all of another dataset."""
     rows = [
-        {"dataset": c.dataset, "condition": str(c), "eval_dataset": other, "name": facts.names[e],
-         "model": e.model, "method": e.method, "fraction": s.fraction, "n_train": s.n_train,
-         "mean": s.mean, "sd": s.sd, "ci_low": s.low, "ci_high": s.high, "n_runs": s.n_runs}
-        for d in facts.datasets for c, other, mine in facts.elsewhere(d["dataset"])
-        for e, of in by_entry(mine).items() for s in summarise(of) if s.n_runs
-    ]  # fmt: skip
+        {
+            "dataset": c.dataset,
+            "condition": str(c),
+            "eval_dataset": other,
+            "name": facts.names[e],
+            "model": e.model,
+            "method": e.method,
+            "fraction": s.fraction,
+            "n_train": s.n_train,
+            "mean": s.mean,
+            "sd": s.sd,
+            "ci_low": s.low,
+            "ci_high": s.high,
+            "n_runs": s.n_runs,
+        }
+        for d in facts.datasets
+        for c, other, mine in facts.elsewhere(d["dataset"])
+        for e, of in by_entry(mine).items()
+        for s in summarise(of)
+        if s.n_runs
+    ]
     if not rows:
         return []
     columns = [
-        Column("dataset", "trained on"), Column("eval_dataset", "tested on"),
-        Column("condition", "split"), Column("name", "model"),
+        Column("dataset", "trained on"),
+        Column("eval_dataset", "tested on"),
+        Column("condition", "split"),
+        Column("name", "model"),
         Column("fraction", "fraction", lambda r: f"{r['fraction']:g}", number=True),
         Column("mean", "AUROC, mean ± SD", lambda r: spread(r["mean"], r["sd"]), number=True),
-        Column("ci_low", "a run\u2019s 95% CI", lambda r: between(r["ci_low"], r["ci_high"]),
-               number=True),
+        Column(
+            "ci_low",
+            "a run\u2019s 95% CI",
+            lambda r: between(r["ci_low"], r["ci_high"]),
+            number=True,
+        ),
         Column("n_runs", "runs", number=True),
-    ]  # fmt: skip
+    ]
     best = best_of(rows, "mean", ("dataset", "eval_dataset", "condition", "fraction"))
     title = "Scored on another dataset, all of it"
     return [TableBlock(Table("elsewhere", title, columns, rows, best=frozenset(best)))]
@@ -66,8 +87,10 @@ def _elsewhere(facts: Facts) -> list[Block]:
 def _lacking(facts: Facts, dataset: str) -> Missing:
     if len(facts.domains[dataset]) < 2:
         return Missing(f"{dataset} has one domain, so there is no other to test on.")
-    return Missing(f"{dataset} has no result across domains.",
-                   command("probes", "run", dataset, "--scheme", "cross-domain"))  # fmt: skip
+    return Missing(
+        f"{dataset} has no result across domains.",
+        command("probes", "run", dataset, "--scheme", "cross-domain"),
+    )
 
 
 def _lines(facts: Facts, c: Condition, e: Entry, rows: Rows) -> list[dict[str, Any]]:
@@ -79,17 +102,29 @@ def _lines(facts: Facts, c: Condition, e: Entry, rows: Rows) -> list[dict[str, A
     for fraction in sorted({r["fraction"] for r in rows}):
         at = [r for r in rows if r["fraction"] == fraction]
         line: dict[str, Any] = {
-            "dataset": c.dataset, "condition": str(c), "name": facts.names[e], "model": e.model,
-            "method": e.method, "weights": e.weights, "fraction": fraction,
-        }  # fmt: skip
+            "dataset": c.dataset,
+            "condition": str(c),
+            "name": facts.names[e],
+            "model": e.model,
+            "method": e.method,
+            "weights": e.weights,
+            "fraction": fraction,
+        }
         both = {s.where: s for s in summarise(at)}
         for where, key in ((IN, "in"), (OUT, "out")):
-            inside = [r for r in at if (where == IN) == is_in_domain(
-                r["scheme"], r["train_domain"], r["eval_domain"])]  # fmt: skip
+            inside = [
+                r
+                for r in at
+                if (where == IN) == is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"])
+            ]
             s = both.get(where)
-            line |= {f"{key}_mean": s.mean if s else None, f"{key}_sd": s.sd if s else None,
-                     f"{key}_low": _mean(inside, "ci_low"), f"{key}_high": _mean(inside, "ci_high"),
-                     f"{key}_runs": s.n_runs if s else 0}  # fmt: skip
+            line |= {
+                f"{key}_mean": s.mean if s else None,
+                f"{key}_sd": s.sd if s else None,
+                f"{key}_low": _mean(inside, "ci_low"),
+                f"{key}_high": _mean(inside, "ci_high"),
+                f"{key}_runs": s.n_runs if s else 0,
+            }
         known = real(line["in_mean"]) is not None and real(line["out_mean"]) is not None
         line["drop"] = line["in_mean"] - line["out_mean"] if known else None
         lines.append(line)
@@ -108,30 +143,43 @@ def _table_2(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns += [
         Column("in_mean", "in domain", lambda r: spread(r["in_mean"], r["in_sd"]), number=True),
         Column("in_low", "95% CI", lambda r: between(r["in_low"], r["in_high"]), number=True),
-        Column("out_mean", "out of domain", lambda r: spread(r["out_mean"], r["out_sd"]),
-               number=True),
+        Column(
+            "out_mean", "out of domain", lambda r: spread(r["out_mean"], r["out_sd"]), number=True
+        ),
         Column("out_low", "95% CI", lambda r: between(r["out_low"], r["out_high"]), number=True),
         Column("drop", "drop", lambda r: spread(r["drop"], None), number=True),
         Column("in_runs", "runs", number=True),
-    ]  # fmt: skip
+    ]
     group = ("dataset", "condition", "fraction")
-    best = (best_of(rows, "in_mean", group, "in_runs")
-            | best_of(rows, "out_mean", group, "out_runs"))  # fmt: skip
-    notes = ["AUROC, mean ± SD over runs (train domains times folds); out of domain a run counts "
-             "with the mean over its other domains, as in the paper. The interval is the mean of "
-             "the recorded 95% bounds of single test sets: how wide one of them is. "
-             "Bold: the best of those with the most runs."]  # fmt: skip
-    return Table("table2", "Table 2. In domain and out of domain", columns, rows, notes,
-                 frozenset(best))  # fmt: skip
+    best = best_of(rows, "in_mean", group, "in_runs") | best_of(rows, "out_mean", group, "out_runs")
+    notes = [
+        "AUROC, mean ± SD over runs (train domains times folds); out of domain a run counts "
+        "with the mean over its other domains, as in the paper. The interval is the mean of "
+        "the recorded 95% bounds of single test sets: how wide one of them is. "
+        "Bold: the best of those with the most runs."
+    ]
+    return Table(
+        "table2", "Table 2. In domain and out of domain", columns, rows, notes, frozenset(best)
+    )
 
 
 def _cells(facts: Facts, c: Condition, e: Entry, rows: Rows) -> list[dict[str, Any]]:
     return [
-        {"dataset": c.dataset, "condition": str(c), "name": facts.names[e],
-         "fraction": fraction, "train_domain": train, "eval_domain": test, "mean": m, "sd": sd,
-         "ci_low": low, "ci_high": high, "n_runs": n}
+        {
+            "dataset": c.dataset,
+            "condition": str(c),
+            "name": facts.names[e],
+            "fraction": fraction,
+            "train_domain": train,
+            "eval_domain": test,
+            "mean": m,
+            "sd": sd,
+            "ci_low": low,
+            "ci_high": high,
+            "n_runs": n,
+        }
         for (fraction, train, test), (m, sd, low, high, n) in cell_values(rows).items()
-    ]  # fmt: skip
+    ]
 
 
 def cell_values(rows: Rows) -> dict[tuple[float, str, str], tuple[Any, ...]]:
@@ -143,27 +191,38 @@ def cell_values(rows: Rows) -> dict[tuple[float, str, str], tuple[Any, ...]]:
     for key, mine in sorted(found.items()):
         known = [r["value"] for r in mine if r["value"] is not None]
         sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
-        values[key] = (float(np.mean(known)) if known else None, sd, _mean(mine, "ci_low"),
-                       _mean(mine, "ci_high"), len(known))  # fmt: skip
+        values[key] = (
+            float(np.mean(known)) if known else None,
+            sd,
+            _mean(mine, "ci_low"),
+            _mean(mine, "ci_high"),
+            len(known),
+        )
     return values
 
 
 def _cell_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = [
-        Column("dataset", "dataset"), Column("condition", "split"), Column("name", "model"),
+        Column("dataset", "dataset"),
+        Column("condition", "split"),
+        Column("name", "model"),
         Column("fraction", "fraction", lambda r: f"{r['fraction']:g}", number=True),
-        Column("train_domain", "trained on"), Column("eval_domain", "tested on"),
+        Column("train_domain", "trained on"),
+        Column("eval_domain", "tested on"),
         Column("mean", "AUROC, mean ± SD", lambda r: spread(r["mean"], r["sd"]), number=True),
         Column("ci_low", "95% CI", lambda r: between(r["ci_low"], r["ci_high"]), number=True),
         Column("n_runs", "runs", number=True),
-    ]  # fmt: skip
+    ]
     return Table("figure2", "Every cell of Figure 2", columns, rows)
 
 
 def _matrices(
-    facts: Facts, c: Condition, found: Mapping[Entry, Rows],
-    lines: Sequence[Mapping[str, Any]], n_before: int,
-) -> list[Block]:  # fmt: skip
+    facts: Facts,
+    c: Condition,
+    found: Mapping[Entry, Rows],
+    lines: Sequence[Mapping[str, Any]],
+    n_before: int,
+) -> list[Block]:
     """Return the choosable matrices of a condition, and their figure of the pair shown first."""
     top = max(r["fraction"] for rows in found.values() for r in rows)
     names = [facts.names[e] for e, rows in found.items() if any(r["fraction"] == top for r in rows)]
@@ -174,16 +233,26 @@ def _matrices(
     a, b = _first_pair(facts, found, names, lines, top)
     where = f"{c.dataset}: {c}"
     title = f"Figure 2. Train and test domain, {where}"
-    text = ("AUROC, mean over folds: trained on the row, tested on the column; framed cells are in "
-            "domain. The third matrix is the first less the second.")  # fmt: skip
+    text = (
+        "AUROC, mean over folds: trained on the row, tested on the column; framed cells are in "
+        "domain. The third matrix is the first less the second."
+    )
     inside = [[is_in_domain(c.scheme, t, u) for u in test] for t in train]
-    data = {"names": names, "a": names.index(a), "b": names.index(b), "train": train, "test": test,
-            "inside": inside,
-            "values": [[[real(v) for v in row] for row in each[n]] for n in names]}  # fmt: skip
+    data = {
+        "names": names,
+        "a": names.index(a),
+        "b": names.index(b),
+        "train": train,
+        "test": test,
+        "inside": inside,
+        "values": [[[real(v) for v in row] for row in each[n]] for n in names],
+    }
     panels = [MatrixPanel(a, train, test, each[a])]
     if a != b:
-        less = [[x - y for x, y in zip(p, q, strict=True)]
-                for p, q in zip(each[a], each[b], strict=True)]  # fmt: skip
+        less = [
+            [x - y for x, y in zip(p, q, strict=True)]
+            for p, q in zip(each[a], each[b], strict=True)
+        ]
         panels += [
             MatrixPanel(b, train, test, each[b]),
             MatrixPanel("the first less the second", train, test, less, diverging=True),
@@ -196,14 +265,22 @@ def _matrices(
 def _grid(rows: Rows, fraction: float, train: Any, test: Any) -> list[list[float]]:
     values = cell_values(rows)
     nothing: tuple[Any, ...] = (None,)
-    return [[v if (v := values.get((fraction, t, u), nothing)[0]) is not None else float("nan")
-             for u in test] for t in train]  # fmt: skip
+    return [
+        [
+            v if (v := values.get((fraction, t, u), nothing)[0]) is not None else float("nan")
+            for u in test
+        ]
+        for t in train
+    ]
 
 
 def _first_pair(
-    facts: Facts, found: Mapping[Entry, Rows], names: Sequence[str],
-    lines: Sequence[Mapping[str, Any]], fraction: float,
-) -> tuple[str, str]:  # fmt: skip
+    facts: Facts,
+    found: Mapping[Entry, Rows],
+    names: Sequence[str],
+    lines: Sequence[Mapping[str, Any]],
+    fraction: float,
+) -> tuple[str, str]:
     """Return what is shown first: the best probe out of domain, beside end to end if there."""
     at = [r for r in lines if r["fraction"] == fraction and r["name"] in names]
     order = [r["name"] for r in sorted(at, key=lambda r: -(real(r["out_mean"]) or 0.0))]

@@ -30,42 +30,54 @@ def _of_dataset(facts: Facts, dataset: str, number: int) -> list[Block]:
     drawn = _draw(facts, dataset)
     placed = {m: at for m in facts.models if (at := _place(facts, m, drawn)) is not None}
     if not placed:
-        return [Missing(f"{dataset} has no embeddings.",
-                        command("embedstore", "ingest", dataset, "--model", "MODEL"))]  # fmt: skip
+        return [
+            Missing(
+                f"{dataset} has no embeddings.",
+                command("embedstore", "ingest", dataset, "--model", "MODEL"),
+            )
+        ]
     labels = sorted({r["label"] for r in drawn})
     domains = sorted({r["domain"] for r in drawn})
     kept = Patches(facts, dataset)
     pixels = kept.read((r["annotation_id"] for r in drawn), THUMB_PX)
-    text = (f"The first two principal components of {len(drawn):,} annotations, drawn by a hash of "
-            "their ids and the same for all models. Hover (or tap) a point for its patch."
-            + ("" if pixels else " No patch is kept in this store, so points show their names "
-               "alone."))  # fmt: skip
+    text = (
+        f"The first two principal components of {len(drawn):,} annotations, drawn by a hash of "
+        "their ids and the same for all models. Hover (or tap) a point for its patch."
+        + ("" if pixels else " No patch is kept in this store, so points show their names alone.")
+    )
     data: dict[str, Any] = {
         "ids": [r["annotation_id"] for r in drawn],
-        "label": [labels.index(r["label"]) for r in drawn], "labels": labels,
-        "domain": [domains.index(r["domain"]) for r in drawn], "domains": domains,
-        "models": [{"name": m, "shares": shares, "xy": _packed(at)}
-                   for m, (at, shares) in placed.items()],
+        "label": [labels.index(r["label"]) for r in drawn],
+        "labels": labels,
+        "domain": [domains.index(r["domain"]) for r in drawn],
+        "domains": domains,
+        "models": [
+            {"name": m, "shares": shares, "xy": _packed(at)} for m, (at, shares) in placed.items()
+        ],
         "sheet": sheet([pixels.get(r["annotation_id"]) for r in drawn]) if pixels else "",
         "has": [int(r["annotation_id"] in pixels) for r in drawn],
-        "columns": SHEET, "thumb": THUMB_PX,
-    }  # fmt: skip
+        "columns": SHEET,
+        "thumb": THUMB_PX,
+    }
     title = f"{dataset}: map of the embeddings"
     panels = [
         Points(f"{m}, by {what}", at[:, 0].tolist(), at[:, 1].tolist(), classes, data[what])
         for m, (at, _) in placed.items()
         for what, classes in (("label", labels), ("domain", domains))
-    ]  # fmt: skip
-    return [Widget("map", title, text, data),
-            Figure(f"map-{number}", title, text, panels, on_page=False)]  # fmt: skip
+    ]
+    return [
+        Widget("map", title, text, data),
+        Figure(f"map-{number}", title, text, panels, on_page=False),
+    ]
 
 
 def _draw(facts: Facts, dataset: str) -> list[dict[str, Any]]:
     """Return up to N_POINTS usable annotations, by the order of a hash of their ids."""
     return fetch_rows(
-        facts.con, "select annotation_id, label, domain from annotations where dataset = "
+        facts.con,
+        "select annotation_id, label, domain from annotations where dataset = "
         f"{literal(dataset)} and status = 'ok' order by md5(annotation_id) limit {N_POINTS}",
-    )  # fmt: skip
+    )
 
 
 def _place(

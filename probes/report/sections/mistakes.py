@@ -37,18 +37,27 @@ class Patches:
         """Look up what is kept and which files are patches; writes nothing."""
         self._cache: PatchCache | None = None
         self.width_um: float | None = None
-        self._files = {r["annotation_id"]: r["path"] for r in fetch_rows(
-            facts.con, "select a.annotation_id, s.path from annotations a join slides s using "
-            f"(dataset, slide) where dataset = {literal(dataset)} and s.kind = 'patch' "
-            "and s.path is not null and s.status = 'ok'")}  # fmt: skip
+        self._files = {
+            r["annotation_id"]: r["path"]
+            for r in fetch_rows(
+                facts.con,
+                "select a.annotation_id, s.path from annotations a join slides s using "
+                f"(dataset, slide) where dataset = {literal(dataset)} and s.kind = 'patch' "
+                "and s.path is not null and s.status = 'ok'",
+            )
+        }
         kept = fetch_rows(
-            facts.con, "select mpp_out, min(size_px) as least, count(*) as n from patches where "
+            facts.con,
+            "select mpp_out, min(size_px) as least, count(*) as n from patches where "
             f"dataset = {literal(dataset)} group by 1 order by n desc, 1 limit 1",
-        )  # fmt: skip
+        )
         if kept:
             # The widest usual patch that fits into the narrowest crop kept.
-            sizes = [px for px in (224, 192, 128, 112, 96, 64, 32)
-                     if PatchGeometry(px).wide().size_px <= kept[0]["least"]]  # fmt: skip
+            sizes = [
+                px
+                for px in (224, 192, 128, 112, 96, 64, 32)
+                if PatchGeometry(px).wide().size_px <= kept[0]["least"]
+            ]
             if sizes:
                 self._size = sizes[0]
                 self.width_um = sizes[0] * kept[0]["mpp_out"]
@@ -71,9 +80,14 @@ class Patches:
         for k in range(0, len(wanted), 128):
             for i, crop in self._cache.read(wanted[k : k + 128]).items():
                 image = Image.fromarray(np.ascontiguousarray(centre(crop, self._size)))
-                found[i] = np.asarray(image.resize((size_px, size_px), Image.Resampling.BOX
-                                                   if self._size % size_px == 0 else
-                                                   Image.Resampling.BICUBIC))  # fmt: skip
+                found[i] = np.asarray(
+                    image.resize(
+                        (size_px, size_px),
+                        Image.Resampling.BOX
+                        if self._size % size_px == 0
+                        else Image.Resampling.BICUBIC,
+                    )
+                )
         return found
 
 
@@ -100,8 +114,9 @@ def mistakes(facts: Facts, scores: Sequence[Scores]) -> Section:
     scored = {s.condition.dataset for s in scores}
     blocks: list[Block] = [
         Missing(f"{d['dataset']} has no predictions yet.", command("probes", "run", d["dataset"]))
-        for d in facts.datasets if d["dataset"] not in scored
-    ]  # fmt: skip
+        for d in facts.datasets
+        if d["dataset"] not in scored
+    ]
     for s in scores:
         blocks += _of_dataset(facts, s)
     return Section("mistakes", "Look at the mistakes", blocks)
@@ -118,26 +133,42 @@ def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
     kept = Patches(facts, dataset)
     pixels = kept.read((r["annotation_id"] for r in rows), SHOT_PX)
     images = {i: data_address(p) for i, p in pixels.items()}
-    blocks: list[Block] = [Prose(
-        f"{dataset}, {s.condition}, fraction {s.fraction:g}. Scores are the probability of "
-        + (f"\u201c{positive}\u201d" if positive else "a label")
-        + ", means over the folds that tested the annotation."
-        + (f" Each patch is {kept.width_um:g} um wide." if kept.width_um else ""))]  # fmt: skip
+    blocks: list[Block] = [
+        Prose(
+            f"{dataset}, {s.condition}, fraction {s.fraction:g}. Scores are the probability of "
+            + (f"\u201c{positive}\u201d" if positive else "a label")
+            + ", means over the folds that tested the annotation."
+            + (f" Each patch is {kept.width_um:g} um wide." if kept.width_um else "")
+        )
+    ]
     if not kept:
-        blocks.append(Missing(
-            f"No patch of {dataset} is kept, so none can be shown: `ingest` and `e2e run` keep "
-            "what they read from slides unless --no-patch-cache says otherwise.",
-            command("embedstore", "ingest", dataset, "--model", _any_model(facts)),
-        ))  # fmt: skip
+        blocks.append(
+            Missing(
+                f"No patch of {dataset} is kept, so none can be shown: `ingest` and `e2e run` keep "
+                "what they read from slides unless --no-patch-cache says otherwise.",
+                command("embedstore", "ingest", dataset, "--model", _any_model(facts)),
+            )
+        )
     shown = list(wrong)[:N_MODELS]
-    kinds = {
-        "false_positive": f"Taken for \u201c{positive}\u201d, most surely first",
-        "false_negative": f"Missed \u201c{positive}\u201d, most surely first",
-    } if positive else {"wrong": "Taken for another label, most surely first"}  # fmt: skip
+    kinds = (
+        {
+            "false_positive": f"Taken for \u201c{positive}\u201d, most surely first",
+            "false_negative": f"Missed \u201c{positive}\u201d, most surely first",
+        }
+        if positive
+        else {"wrong": "Taken for another label, most surely first"}
+    )
     for kind, title in kinds.items():
-        gallery = [(facts.names[e], [
-            _shot(r, images, [f"{r.get('said', 'score')} {r['score']:.2f}"])
-            for r in wrong[e][kind]]) for e in shown]  # fmt: skip
+        gallery = [
+            (
+                facts.names[e],
+                [
+                    _shot(r, images, [f"{r.get('said', 'score')} {r['score']:.2f}"])
+                    for r in wrong[e][kind]
+                ],
+            )
+            for e in shown
+        ]
         left = len(wrong) - len(shown)
         note = f"{left} more models are not shown." if left else ""
         blocks.append(Gallery(title, gallery, note))
@@ -160,9 +191,17 @@ def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
             )
         )
     if against:
-        rows_shown.append((f"probes against {facts.names[trained[0]]}", [_shot(r, images, [
-            f"probes {r['probes']:.2f}", f"end to end {r['trained']:.2f}"])
-            for r in against]))  # fmt: skip
+        rows_shown.append(
+            (
+                f"probes against {facts.names[trained[0]]}",
+                [
+                    _shot(
+                        r, images, [f"probes {r['probes']:.2f}", f"end to end {r['trained']:.2f}"]
+                    )
+                    for r in against
+                ],
+            )
+        )
     return [*blocks, Gallery("Where they disagree most", rows_shown)] if rows_shown else blocks
 
 
@@ -171,5 +210,6 @@ def _any_model(facts: Facts) -> str:
 
 
 def _shot(r: dict[str, Any], images: dict[str, str], lines: Sequence[str]) -> Shot:
-    return Shot(images.get(r["annotation_id"], ""),
-                [*lines, r["label"], r["domain"], r["annotation_id"]])  # fmt: skip
+    return Shot(
+        images.get(r["annotation_id"], ""), [*lines, r["label"], r["domain"], r["annotation_id"]]
+    )

@@ -29,23 +29,34 @@ def pairs(facts: Facts) -> list[Block]:
     for r, p in zip(rows, corrected, strict=True):
         r["p_holm"] = real(p)
     columns = [
-        Column("dataset", "dataset"), Column("condition", "split"), Column("where", "test"),
-        Column("a", "best of the most runs"), Column("b", "less the other"),
-        Column("difference", "difference, mean ± SD",
-               lambda r: signed(r["difference"])
-               + spread(r["difference"], r["sd"]).removeprefix(number(r["difference"])),
-               number=True),
+        Column("dataset", "dataset"),
+        Column("condition", "split"),
+        Column("where", "test"),
+        Column("a", "best of the most runs"),
+        Column("b", "less the other"),
+        Column(
+            "difference",
+            "difference, mean ± SD",
+            lambda r: (
+                signed(r["difference"])
+                + spread(r["difference"], r["sd"]).removeprefix(number(r["difference"]))
+            ),
+            number=True,
+        ),
         Column("ci_low", "95% interval", _interval, number=True),
         Column("p_value", "p", lambda r: number(r["p_value"]), number=True),
         Column("p_holm", "p, corrected", lambda r: number(r["p_holm"]), number=True),
-        Column("n_higher", "higher in", lambda r: f"{r['n_higher']} of {r['n_shared']}",
-               number=True),
-    ]  # fmt: skip
-    notes = ["AUROC on the same test annotations at the largest fraction that both have; SD over "
-             "splits. Interval and p: slides (or cases, where the split goes by them) resampled "
-             "jointly in all folds, as recorded by probes compare; corrected by Holm for all "
-             "p-values of this table. No p: fewer than half of the resamples hold both labels, or "
-             "it is not recorded."]  # fmt: skip
+        Column(
+            "n_higher", "higher in", lambda r: f"{r['n_higher']} of {r['n_shared']}", number=True
+        ),
+    ]
+    notes = [
+        "AUROC on the same test annotations at the largest fraction that both have; SD over "
+        "splits. Interval and p: slides (or cases, where the split goes by them) resampled "
+        "jointly in all folds, as recorded by probes compare; corrected by Holm for all "
+        "p-values of this table. No p: fewer than half of the resamples hold both labels, or "
+        "it is not recorded."
+    ]
     lacks = list(dict.fromkeys(r["command"] for r in rows if not r["is_recorded"]))
     return [
         TableBlock(Table("pairs", "Pairs on the same test annotations", columns, rows, notes)),
@@ -62,8 +73,10 @@ def _of_condition(facts: Facts, c: Condition) -> list[dict[str, Any]]:
     found = by_entry([r for r in facts.rows(c, "auroc") if r["value"] is not None])
     if len(found) < 2:
         return []
-    cells = {e: {(r["fraction"], r["fold"], r["train_domain"], r["eval_domain"]): r
-                 for r in rows} for e, rows in found.items()}  # fmt: skip
+    cells = {
+        e: {(r["fraction"], r["fold"], r["train_domain"], r["eval_domain"]): r for r in rows}
+        for e, rows in found.items()
+    }
     best = ranked({e: {k: r["value"] for k, r in at.items()} for e, at in cells.items()})[0]
     rows = []
     for e in (e for e in facts.entries if e in found and e != best):
@@ -77,18 +90,32 @@ def _of_condition(facts: Facts, c: Condition) -> list[dict[str, Any]]:
 
 
 def _row(
-    facts: Facts, c: Condition, best: Entry, e: Entry, where: str, cells: Sequence[Cells],
+    facts: Facts,
+    c: Condition,
+    best: Entry,
+    e: Entry,
+    where: str,
+    cells: Sequence[Cells],
     keys: Sequence[tuple[Any, ...]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     runs = [each[k] for each in cells for k in keys]
     less = [cells[0][k]["value"] - cells[1][k]["value"] for k in keys]
     tested = facts.comparison(best.side, e.side, where, runs)
     return {
-        "dataset": c.dataset, "condition": str(c), "where": where, "fraction": keys[0][0],
-        "a": facts.names[best], "b": facts.names[e], "difference": float(np.mean(less)),
+        "dataset": c.dataset,
+        "condition": str(c),
+        "where": where,
+        "fraction": keys[0][0],
+        "a": facts.names[best],
+        "b": facts.names[e],
+        "difference": float(np.mean(less)),
         "sd": float(np.std(less, ddof=1)) if len(less) > 1 else None,
-        "ci_low": tested.get("ci_low"), "ci_high": tested.get("ci_high"),
-        "p_value": tested.get("p_value"), "p_holm": None,
-        "n_higher": sum(v > 0 for v in less), "n_shared": len(less), "is_recorded": bool(tested),
+        "ci_low": tested.get("ci_low"),
+        "ci_high": tested.get("ci_high"),
+        "p_value": tested.get("p_value"),
+        "p_holm": None,
+        "n_higher": sum(v > 0 for v in less),
+        "n_shared": len(less),
+        "is_recorded": bool(tested),
         "command": command("probes", "compare", c.dataset, *flat(c.options)),
-    }  # fmt: skip
+    }

@@ -30,12 +30,14 @@ def paper(facts: Facts) -> Section:
     for data in SAME_DATA:
         if data not in there:
             n = sum(p.dataset == data for p in PUBLISHED)
-            blocks.append(Missing(
-                f"{data}, on which the paper has {n} of these numbers, is not among the reported "
-                "datasets (a dataset stands for it whose name holds "
-                f"{' or '.join(SAME_DATA[data])}).",
-                f"embedstore add {data.lower()} --annotations FILE --slides DIR",
-            ))  # fmt: skip
+            blocks.append(
+                Missing(
+                    f"{data}, on which the paper has {n} of these numbers, is not among the reported "
+                    "datasets (a dataset stands for it whose name holds "
+                    f"{' or '.join(SAME_DATA[data])}).",
+                    f"embedstore add {data.lower()} --annotations FILE --slides DIR",
+                )
+            )
     return Section("paper", "The paper beside us", blocks, lead=f"{PAPER}.")
 
 
@@ -45,27 +47,41 @@ def _table(facts: Facts, dataset: str, data: str, name: str) -> Table:
         entry, s = _measured(facts, dataset, p)
         mean = real(s.mean) if s else None
         gap = None if mean is None else mean - p.mean
-        rows.append({
-            "paper_dataset": p.dataset, "place": p.place, "model": p.shown,
-            "registry_name": p.model, "where": p.where, "published_mean": p.mean,
-            "published_sd": p.sd,
-            "dataset": dataset,
-            "about": facts.about(dataset), "measured_as": facts.names[entry] if entry else None,
-            "weights": entry.weights if entry else None, "mean": mean, "sd": s.sd if s else None,
-            "n_runs": s.n_runs if s else 0, "difference": gap,
-            # A hair of slack: 0.83 - 0.79 is more than 0.04 to a computer.
-            "within": None if gap is None else abs(gap) <= p.sd + 1e-9,
-        })  # fmt: skip
+        rows.append(
+            {
+                "paper_dataset": p.dataset,
+                "place": p.place,
+                "model": p.shown,
+                "registry_name": p.model,
+                "where": p.where,
+                "published_mean": p.mean,
+                "published_sd": p.sd,
+                "dataset": dataset,
+                "about": facts.about(dataset),
+                "measured_as": facts.names[entry] if entry else None,
+                "weights": entry.weights if entry else None,
+                "mean": mean,
+                "sd": s.sd if s else None,
+                "n_runs": s.n_runs if s else 0,
+                "difference": gap,
+                # A hair of slack: 0.83 - 0.79 is more than 0.04 to a computer.
+                "within": None if gap is None else abs(gap) <= p.sd + 1e-9,
+            }
+        )
     columns = [
-        Column("model", "model"), Column("where", "where", _where),
-        Column("published_mean", "published", lambda r: spread(
-            r["published_mean"], r["published_sd"], 2), number=True),
+        Column("model", "model"),
+        Column("where", "where", _where),
+        Column(
+            "published_mean",
+            "published",
+            lambda r: spread(r["published_mean"], r["published_sd"], 2),
+            number=True,
+        ),
         Column("mean", "measured", _shown, number=True),
         Column("difference", "difference", lambda r: signed(r["difference"]), number=True),
-        Column("within", "within",
-               lambda r: {True: "yes", False: "no", None: ""}[r["within"]]),
+        Column("within", "within", lambda r: {True: "yes", False: "no", None: ""}[r["within"]]),
         Column("measured_as", "measured with", lambda r: r["measured_as"] or ""),
-    ]  # fmt: skip
+    ]
     said = [facts.about(dataset)] if facts.about(dataset) else []
     said += ["with random weights"] if any(r["weights"] == "random" for r in rows) else []
     aside = f" ({'; '.join(said)})" if said else ""
@@ -91,8 +107,9 @@ def _not_measured(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> Missing | 
         return None
     names = list(dict.fromkeys(r["model"] for r in gone))
     dataset = rows[0]["dataset"]
-    probes = list(dict.fromkeys(
-        r["registry_name"] for r in gone if not r["model"].startswith("End-to-end")))  # fmt: skip
+    probes = list(
+        dict.fromkeys(r["registry_name"] for r in gone if not r["model"].startswith("End-to-end"))
+    )
     lines = []
     if probes:
         have = [m for m in probes if facts.models.get(m, {}).get("is_embedded")]
@@ -113,8 +130,13 @@ def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Entry | None, S
         if Condition(**{**vars(c), "seed": 0}) != wanted:
             continue
         found = by_entry([r for r in facts.rows(c, "auroc") if r["fraction"] == 1.0])
-        mine = [e for e in found if e.method == p.method and variant_of(e.params) is None
-                and _origin(facts, e) == p.model]  # fmt: skip
+        mine = [
+            e
+            for e in found
+            if e.method == p.method
+            and variant_of(e.params) is None
+            and _origin(facts, e) == p.model
+        ]
         for e in sorted(mine, key=lambda e: (e.is_random, e.model != p.model, e.params)):
             for s in summarise(found[e]):
                 if s.where == p.where and s.n_runs:

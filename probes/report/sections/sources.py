@@ -13,8 +13,11 @@ from probes.report.tables import Column, Table
 
 def sources(facts: Facts) -> Section:
     """Return the section of what is needed to repeat every number."""
-    return Section("sources", "Where the numbers come from", [
-        *_manifests(facts), *_weights(facts), *_software(facts), *_commands(facts)])  # fmt: skip
+    return Section(
+        "sources",
+        "Where the numbers come from",
+        [*_manifests(facts), *_weights(facts), *_software(facts), *_commands(facts)],
+    )
 
 
 def _manifests(facts: Facts) -> list[Block]:
@@ -25,23 +28,35 @@ def _manifests(facts: Facts) -> list[Block]:
         first = facts.datasets[0]["dataset"]
         return [Missing("No split is recorded.", command("probes", "split", first))]
     rows = [
-        {"manifest_id": manifest, "dataset": c.dataset, "condition": str(c), "seed": c.seed,
-         "folds": ", ".join(map(str, sorted({s["fold"] for s in mine}))),
-         "fractions": ", ".join(f"{f:g}" for f in sorted({s["fraction"] for s in mine})),
-         "n_runs": len({r["run_id"] for r in facts.results if r["manifest_id"] == manifest}),
-         "n_older": facts.n_superseded.get(c, 0),
-         "command": command("probes", "split", c.dataset, *flat(c.options))}
+        {
+            "manifest_id": manifest,
+            "dataset": c.dataset,
+            "condition": str(c),
+            "seed": c.seed,
+            "folds": ", ".join(map(str, sorted({s["fold"] for s in mine}))),
+            "fractions": ", ".join(f"{f:g}" for f in sorted({s["fraction"] for s in mine})),
+            "n_runs": len({r["run_id"] for r in facts.results if r["manifest_id"] == manifest}),
+            "n_older": facts.n_superseded.get(c, 0),
+            "command": command("probes", "split", c.dataset, *flat(c.options)),
+        }
         for (c, manifest), mine in by.items()
-    ]  # fmt: skip
-    columns = [Column("manifest_id", "manifest", code=True), Column("dataset", "dataset"),
-               Column("condition", "split"), Column("folds", "folds"),
-               Column("fractions", "fractions"), Column("seed", "seed", number=True),
-               Column("n_runs", "runs", number=True)]  # fmt: skip
+    ]
+    columns = [
+        Column("manifest_id", "manifest", code=True),
+        Column("dataset", "dataset"),
+        Column("condition", "split"),
+        Column("folds", "folds"),
+        Column("fractions", "fractions"),
+        Column("seed", "seed", number=True),
+        Column("n_runs", "runs", number=True),
+    ]
     notes = ["A manifest\u2019s id is a digest of its annotations and of how they were split."]
     if any(r["n_older"] for r in rows):
         columns.append(Column("n_older", "older ones", number=True))
-        notes.append("Older manifests of the same split, from before the annotations changed, are "
-                     "in the store and not in this report.")  # fmt: skip
+        notes.append(
+            "Older manifests of the same split, from before the annotations changed, are "
+            "in the store and not in this report."
+        )
     return [TableBlock(Table("manifests", "Manifests", columns, rows, notes))]
 
 
@@ -49,17 +64,24 @@ def _weights(facts: Facts) -> list[Block]:
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for m in facts.models.values():
         key = (m["model"], m["weights"] or "", m["weights_sha256"] or "")
-        found[key] = {"versions": f"timm {m['timm_version']}, torch {m['torch_version']}"
-                      if m["timm_version"] else "", "used": "embedded"}  # fmt: skip
+        found[key] = {
+            "versions": f"timm {m['timm_version']}, torch {m['torch_version']}"
+            if m["timm_version"]
+            else "",
+            "used": "embedded",
+        }
     for e in facts.entries:
         if e.is_e2e:
-            row = found.setdefault((e.model, e.weights, e.weights_sha256),
-                                   {"versions": "", "used": ""})  # fmt: skip
+            row = found.setdefault(
+                (e.model, e.weights, e.weights_sha256), {"versions": "", "used": ""}
+            )
             row["used"] = "embedded, end to end" if "embedded" in row["used"] else "end to end"
     if not found:
         return []
-    rows = [{"model": model, "weights": weights or None, "weights_sha256": sha or None, **more}
-            for (model, weights, sha), more in found.items()]  # fmt: skip
+    rows = [
+        {"model": model, "weights": weights or None, "weights_sha256": sha or None, **more}
+        for (model, weights, sha), more in found.items()
+    ]
     columns = [
         Column("model", "model"),
         Column("used", "use"),
@@ -77,7 +99,7 @@ def _software(facts: Facts) -> list[Block]:
     said = [
         f"{n:,} runs with " + ", ".join(f"{k} {v}" for k, v in _versions(text).items())
         for text, n in sorted(kinds.items(), key=lambda kv: -kv[1])
-    ]  # fmt: skip
+    ]
     return [Prose("Software: " + "; ".join(said) + ".")] if said else []
 
 
@@ -93,12 +115,20 @@ def _commands(facts: Facts) -> list[Block]:
     """Return the commands in the order in which they repeat the report."""
     rows: list[dict[str, Any]] = []
     for d in facts.datasets:
-        trained = {r["model"] for r in facts.results
-                   if r["dataset"] == d["dataset"] and r["method"] != "e2e"}  # fmt: skip
+        trained = {
+            r["model"]
+            for r in facts.results
+            if r["dataset"] == d["dataset"] and r["method"] != "e2e"
+        }
         for m in facts.models.values():
             if m["model"] in trained:
-                rows.append({"dataset": d["dataset"], "makes": f"embeddings of {m['model']}",
-                             "command": ingest_command(d["dataset"], m)})  # fmt: skip
+                rows.append(
+                    {
+                        "dataset": d["dataset"],
+                        "makes": f"embeddings of {m['model']}",
+                        "command": ingest_command(d["dataset"], m),
+                    }
+                )
     every = [r for r in facts.results if r["metric"] == "auroc"]
 
     def kind(r: Mapping[str, Any]) -> tuple[Condition, Entry, str, str]:
@@ -116,12 +146,22 @@ def _commands(facts: Facts) -> list[Block]:
         what += f", scored on {elsewhere}" if elsewhere else ""
         there = {s["train_domain"] for s in facts.splits if Condition.of(s) == c}
         whole = there <= {r["train_domain"] for r in mine}
-        rows.append({"dataset": c.dataset, "makes": what,
-                     "command": repeat_command(c, e, mine, all_domains=whole)})  # fmt: skip
+        rows.append(
+            {
+                "dataset": c.dataset,
+                "makes": what,
+                "command": repeat_command(c, e, mine, all_domains=whole),
+            }
+        )
     if not rows:
         return []
-    columns = [Column("dataset", "dataset"), Column("makes", "makes"),
-               Column("command", "command", code=True)]  # fmt: skip
-    notes = ["What a run has recorded is not made again; --force does. Weights that came from a "
-             "file are named by the file; the table of weights has its SHA-256."]  # fmt: skip
+    columns = [
+        Column("dataset", "dataset"),
+        Column("makes", "makes"),
+        Column("command", "command", code=True),
+    ]
+    notes = [
+        "What a run has recorded is not made again; --force does. Weights that came from a "
+        "file are named by the file; the table of weights has its SHA-256."
+    ]
     return [TableBlock(Table("commands", "Commands", columns, rows, notes))]

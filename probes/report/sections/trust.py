@@ -15,16 +15,26 @@ from probes.scores.metrics import N_BINS
 from probes.scores.results import summarise
 
 AUDIT = {
-    "shared_slides": "on a slide seen in training", "shared_cases": "from a case seen",
-    "overlapping_patches": "overlap a training patch", "shared_centres": "hold a training centre",
-}  # fmt: skip
+    "shared_slides": "on a slide seen in training",
+    "shared_cases": "from a case seen",
+    "overlapping_patches": "overlap a training patch",
+    "shared_centres": "hold a training centre",
+}
 
 
 def trust(facts: Facts, scores: Sequence[Scores], styles: Mapping[Entry, Style]) -> Section:
     """Return the section of everything that says how far the numbers carry."""
-    return Section("trust", "Can I believe it?", [
-        *_leakage(facts), *_grouping(facts), *pairs(facts), *_calibration(facts, scores, styles),
-        *_domain(facts)])  # fmt: skip
+    return Section(
+        "trust",
+        "Can I believe it?",
+        [
+            *_leakage(facts),
+            *_grouping(facts),
+            *pairs(facts),
+            *_calibration(facts, scores, styles),
+            *_domain(facts),
+        ],
+    )
 
 
 def _leakage(facts: Facts) -> list[Block]:
@@ -36,21 +46,34 @@ def _leakage(facts: Facts) -> list[Block]:
     for c, mine in by.items():
         top = max(s["fraction"] for s in mine)
         at = [s for s in mine if s["fraction"] == top]
-        row: dict[str, Any] = {"dataset": c.dataset, "condition": str(c), "fraction": top,
-                               "n_splits": len(at)}  # fmt: skip
+        row: dict[str, Any] = {
+            "dataset": c.dataset,
+            "condition": str(c),
+            "fraction": top,
+            "n_splits": len(at),
+        }
         for key in AUDIT:
             known = [s[key] for s in at if s[key] is not None]
             row[key] = float(np.mean(known)) if known else None
         rows.append(row)
     if not rows:
-        return [Missing("No split is recorded, so there is nothing to audit.",
-                        command("probes", "split", facts.datasets[0]["dataset"]))]  # fmt: skip
-    columns = [Column("dataset", "dataset"), Column("condition", "split"),
-               *(Column(k, head, _share(k), number=True) for k, head in AUDIT.items()),
-               Column("n_splits", "splits", number=True)]  # fmt: skip
-    notes = ["Shares of the test annotations, means over splits at the largest fraction. With "
-             "annotation-level splits test cells lie on slides that training has seen; only splits "
-             "by slide or case measure what a new slide or patient would give."]  # fmt: skip
+        return [
+            Missing(
+                "No split is recorded, so there is nothing to audit.",
+                command("probes", "split", facts.datasets[0]["dataset"]),
+            )
+        ]
+    columns = [
+        Column("dataset", "dataset"),
+        Column("condition", "split"),
+        *(Column(k, head, _share(k), number=True) for k, head in AUDIT.items()),
+        Column("n_splits", "splits", number=True),
+    ]
+    notes = [
+        "Shares of the test annotations, means over splits at the largest fraction. With "
+        "annotation-level splits test cells lie on slides that training has seen; only splits "
+        "by slide or case measure what a new slide or patient would give."
+    ]
     return [
         TableBlock(Table("leakage", "What training has seen of the test", columns, rows, notes))
     ]
@@ -78,17 +101,27 @@ def _grouping(facts: Facts) -> list[Block]:
         there = {g for conditions in alike.values() for g in conditions}
         if gone := [g for g in GROUPINGS if g not in there]:
             usual = Condition(d["dataset"], "monte-carlo", "annotation", "none", None, 42)
-            blocks.append(Missing(
-                f"{d['dataset']} has no result on splits by {' or '.join(gone)}.",
-                "\n".join(run_command(Condition(**{**vars(usual), "group_by": g})) for g in gone),
-            ))  # fmt: skip
+            blocks.append(
+                Missing(
+                    f"{d['dataset']} has no result on splits by {' or '.join(gone)}.",
+                    "\n".join(
+                        run_command(Condition(**{**vars(usual), "group_by": g})) for g in gone
+                    ),
+                )
+            )
     if not rows:
         return blocks
-    columns = [Column("dataset", "dataset"), Column("condition", "scheme"), Column("name", "model"),
-               *(Column(g, f"by {g}", _mean_sd(g), number=True) for g in GROUPINGS),
-               Column("fall", "change", lambda r: signed(r["fall"]), number=True)]  # fmt: skip
-    notes = ["AUROC at the largest fraction that all groupings have; across domains in domain. "
-             "Change: the strictest grouping less the one by annotation."]  # fmt: skip
+    columns = [
+        Column("dataset", "dataset"),
+        Column("condition", "scheme"),
+        Column("name", "model"),
+        *(Column(g, f"by {g}", _mean_sd(g), number=True) for g in GROUPINGS),
+        Column("fall", "change", lambda r: signed(r["fall"]), number=True),
+    ]
+    notes = [
+        "AUROC at the largest fraction that all groupings have; across domains in domain. "
+        "Change: the strictest grouping less the one by annotation."
+    ]
     title = "By annotation, by slide, by case"
     return [TableBlock(Table("grouping", title, columns, rows, notes)), *blocks]
 
@@ -108,8 +141,12 @@ def _grouping_rows(
         if not shared:
             continue
         words = [w for w in str(key).split(", ") if w != "by "]
-        row: dict[str, Any] = {"dataset": key.dataset, "condition": ", ".join(words),
-                               "name": facts.names[e], "fraction": max(shared)}  # fmt: skip
+        row: dict[str, Any] = {
+            "dataset": key.dataset,
+            "condition": ", ".join(words),
+            "name": facts.names[e],
+            "fraction": max(shared),
+        }
         for g in GROUPINGS:
             at = [r for r in mine.get(g, []) if r["fraction"] == max(shared)]
             found = [s for s in summarise(at) if s.where in ("all", "in domain")]
@@ -139,27 +176,51 @@ def _calibration(
             for b in mine
         ]
         panels += [
-            Panel(f"{s.condition.dataset}: {facts.names[e]}", [Line(
-                facts.names[e], styles[e], [b["mean_score"] for b in mine],
-                [b["share_positive"] for b in mine], bold=e.is_e2e)], "calibration",
-                "share that is " + ("positive" if s.positive else "right"))
+            Panel(
+                f"{s.condition.dataset}: {facts.names[e]}",
+                [
+                    Line(
+                        facts.names[e],
+                        styles[e],
+                        [b["mean_score"] for b in mine],
+                        [b["share_positive"] for b in mine],
+                        bold=e.is_e2e,
+                    )
+                ],
+                "calibration",
+                "share that is " + ("positive" if s.positive else "right"),
+            )
             for e, mine in bins.items()
-        ]  # fmt: skip
+        ]
     if not rows:
         return [Missing("There are no predictions to draw calibration curves from.")]
-    columns = [Column("dataset", "dataset"), Column("name", "model"),
-               Column("bin", "bin", number=True), Column("n", "predictions", number=True),
-               Column("mean_score", "mean score", lambda r: number(r["mean_score"]), number=True),
-               Column("share_positive", "share positive (beyond two labels: right)",
-                      lambda r: number(r["share_positive"]), number=True)]  # fmt: skip
-    caption = (f"Test predictions in {N_BINS} bins of equal width: the share that is positive "
-               "against the mean score; beyond two labels of the likeliest label, and the share "
-               "that is right. On the diagonal a probability means what it says. " +
-               "; ".join(f"{s.condition.dataset}: {s.condition}, fraction {s.fraction:g}"
-                         for s in scores) + ".")  # fmt: skip
+    columns = [
+        Column("dataset", "dataset"),
+        Column("name", "model"),
+        Column("bin", "bin", number=True),
+        Column("n", "predictions", number=True),
+        Column("mean_score", "mean score", lambda r: number(r["mean_score"]), number=True),
+        Column(
+            "share_positive",
+            "share positive (beyond two labels: right)",
+            lambda r: number(r["share_positive"]),
+            number=True,
+        ),
+    ]
+    caption = (
+        f"Test predictions in {N_BINS} bins of equal width: the share that is positive "
+        "against the mean score; beyond two labels of the likeliest label, and the share "
+        "that is right. On the diagonal a probability means what it says. "
+        + "; ".join(
+            f"{s.condition.dataset}: {s.condition}, fraction {s.fraction:g}" for s in scores
+        )
+        + "."
+    )
     table = Table("calibration", "Calibration, bin by bin", columns, rows)
-    return [Figure("calibration", "Do the probabilities mean what they say?", caption, panels),
-            TableBlock(table, is_open=False)]  # fmt: skip
+    return [
+        Figure("calibration", "Do the probabilities mean what they say?", caption, panels),
+        TableBlock(table, is_open=False),
+    ]
 
 
 def _domain(facts: Facts) -> list[Block]:
@@ -170,29 +231,44 @@ def _domain(facts: Facts) -> list[Block]:
         n_domains = len(facts.domains[d["dataset"]])
         conditions = facts.conditions(d["dataset"], by_domain=False, target="domain")
         if not conditions and n_domains > 1:
-            blocks.append(Missing(
-                f"How much domain the embeddings of {d['dataset']} carry is not measured.",
-                command("probes", "run", d["dataset"], "--target", "domain")))  # fmt: skip
+            blocks.append(
+                Missing(
+                    f"How much domain the embeddings of {d['dataset']} carry is not measured.",
+                    command("probes", "run", d["dataset"], "--target", "domain"),
+                )
+            )
         for c in conditions:
             each = {m: by_entry(facts.rows(c, m, "domain")) for m in ("auroc", "balanced_accuracy")}
             for e, mine in each["auroc"].items():
                 top = max(r["fraction"] for r in mine)
-                row: dict[str, Any] = {"dataset": c.dataset, "condition": str(c), "fraction": top,
-                                       "name": facts.names[e], "n_domains": n_domains,
-                                       "chance": 1 / n_domains}  # fmt: skip
+                row: dict[str, Any] = {
+                    "dataset": c.dataset,
+                    "condition": str(c),
+                    "fraction": top,
+                    "name": facts.names[e],
+                    "n_domains": n_domains,
+                    "chance": 1 / n_domains,
+                }
                 for m, found in each.items():
                     s = summarise([r for r in found.get(e, []) if r["fraction"] == top], m)
                     row |= {m: s[0].mean if s else None, f"{m}_sd": s[0].sd if s else None}
                 rows.append(row)
     if not rows:
         return blocks
-    columns = [Column("dataset", "dataset"), Column("condition", "split"), Column("name", "model"),
-               Column("auroc", "AUROC of the domain", _mean_sd("auroc"), number=True),
-               Column("balanced_accuracy", "balanced accuracy", _mean_sd("balanced_accuracy"),
-                      number=True),
-               Column("chance", "chance", lambda r: number(r["chance"]), number=True)]  # fmt: skip
-    notes = ["A probe that predicts the domain from the embedding. The higher, the more of the "
-             "scanner, the stain or the species a model has kept; bold is the least."]  # fmt: skip
+    columns = [
+        Column("dataset", "dataset"),
+        Column("condition", "split"),
+        Column("name", "model"),
+        Column("auroc", "AUROC of the domain", _mean_sd("auroc"), number=True),
+        Column(
+            "balanced_accuracy", "balanced accuracy", _mean_sd("balanced_accuracy"), number=True
+        ),
+        Column("chance", "chance", lambda r: number(r["chance"]), number=True),
+    ]
+    notes = [
+        "A probe that predicts the domain from the embedding. The higher, the more of the "
+        "scanner, the stain or the species a model has kept; bold is the least."
+    ]
     less = [{**r, "auroc": None if r["auroc"] is None else -r["auroc"]} for r in rows]
     best = frozenset(best_of(less, "auroc", ("dataset", "condition")))
     table = Table("domain", "How much domain an embedding carries", columns, rows, notes, best)

@@ -39,27 +39,62 @@ def table(path, text):
 def test_a_table_of_patches_in_the_store(tmp_path):
     for name, size in (("a/1.png", (96, 80)), ("b/1.png", (96, 80)), ("b/2.jpg", (33, 224))):
         image(tmp_path / "p" / name, size)
-    file = table(tmp_path / "t.csv", "path,label,slide,split,site\na/1.png,mitosis,S1,train,Ulm\n"
-                 "b\\1.png,imposter,S1,test,Bonn\n./b/2.jpg,imposter,S2,,Bonn\n")  # fmt: skip
+    file = table(
+        tmp_path / "t.csv",
+        "path,label,slide,split,site\na/1.png,mitosis,S1,train,Ulm\n"
+        "b\\1.png,imposter,S1,test,Bonn\n./b/2.jpg,imposter,S2,,Bonn\n",
+    )
     uri = str(tmp_path / "s")
     report = add(uri, "d", file, AddOptions(slides=tmp_path / "p", domain_from="site"))
     assert (report.format, report.kind, report.n_annotations, report.n_slides) == (
-        "patches", "patch", 3, 3)  # fmt: skip
-    assert query(uri, "select slide, kind, case_id, width, height, mpp, mpp_source, status, problem "
-                 "from slides order by slide") == [
-        {"slide": s, "kind": "patch", "case_id": c, "width": w, "height": h, "mpp": None,
-         "mpp_source": None, "status": "ok", "problem": None}
-        for s, c, w, h in (("a/1.png", "S1", 96, 80), ("b/1.png", "S1", 96, 80), ("b/2.jpg", "S2", 33, 224))
-    ]  # fmt: skip
-    assert query(uri, "select annotation_id, source_id, x_l0, y_l0, domain, split, status, label "
-                 "from annotations order by 1") == [
-        {"annotation_id": f"d/{s}/patch", "source_id": "patch", "x_l0": x, "y_l0": y, "domain": d,
-         "split": split, "status": "ok", "label": label}
+        "patches",
+        "patch",
+        3,
+        3,
+    )
+    assert query(
+        uri,
+        "select slide, kind, case_id, width, height, mpp, mpp_source, status, problem "
+        "from slides order by slide",
+    ) == [
+        {
+            "slide": s,
+            "kind": "patch",
+            "case_id": c,
+            "width": w,
+            "height": h,
+            "mpp": None,
+            "mpp_source": None,
+            "status": "ok",
+            "problem": None,
+        }
+        for s, c, w, h in (
+            ("a/1.png", "S1", 96, 80),
+            ("b/1.png", "S1", 96, 80),
+            ("b/2.jpg", "S2", 33, 224),
+        )
+    ]
+    assert query(
+        uri,
+        "select annotation_id, source_id, x_l0, y_l0, domain, split, status, label "
+        "from annotations order by 1",
+    ) == [
+        {
+            "annotation_id": f"d/{s}/patch",
+            "source_id": "patch",
+            "x_l0": x,
+            "y_l0": y,
+            "domain": d,
+            "split": split,
+            "status": "ok",
+            "label": label,
+        }
         for s, x, y, d, split, label in (
             ("a/1.png", 48, 40, "Ulm", "train", "mitotic figure"),
             ("b/1.png", 48, 40, "Bonn", "test", "non-mitotic figure"),
-            ("b/2.jpg", 16.5, 112, "Bonn", None, "non-mitotic figure"))
-    ]  # fmt: skip
+            ("b/2.jpg", 16.5, 112, "Bonn", None, "non-mitotic figure"),
+        )
+    ]
     assert report.notes == [
         "patches by size in pixels: 2 are 96 x 80, 1 are 33 x 224; ingest resizes them to "
         "--patch-px and stores that it did"
@@ -70,7 +105,9 @@ def test_a_table_of_patches_in_the_store(tmp_path):
         add(uri, "e", file, AddOptions(slides=tmp_path / "p", case_from="site")).n_annotations == 3
     )
     assert query(uri, "select distinct case_id from slides where dataset = 'e' order by 1") == [
-        {"case_id": "Bonn"}, {"case_id": "Ulm"}]  # fmt: skip
+        {"case_id": "Bonn"},
+        {"case_id": "Ulm"},
+    ]
 
 
 def test_a_parquet_table_of_patches_is_the_same_as_csv(tmp_path):
@@ -102,10 +139,15 @@ def test_nothing_known_of_the_case_is_said(tmp_path):
 
 
 FOLDERS = st.lists(
-    st.tuples(st.sampled_from(["mitosis", "imposter"]), st.sampled_from(["", "c1", "c1/x", "c2"]),
-              st.sampled_from(["1.png", "2.JPEG", "3.tif", "4.webp", "notes.txt", ".5.png"])),
-    min_size=1, max_size=12, unique=True,
-)  # fmt: skip
+    st.tuples(
+        st.sampled_from(["mitosis", "imposter"]),
+        st.sampled_from(["", "c1", "c1/x", "c2"]),
+        st.sampled_from(["1.png", "2.JPEG", "3.tif", "4.webp", "notes.txt", ".5.png"]),
+    ),
+    min_size=1,
+    max_size=12,
+    unique=True,
+)
 SPLIT_NAMES = st.sampled_from([None, ("train", "Validation", "test"), ("training", "dev")])
 
 
@@ -149,14 +191,28 @@ def test_an_image_folder_in_the_store(tmp_path):
         image(tmp_path / "f" / name)
     uri = str(tmp_path / "s")
     report = add(uri, "d", tmp_path / "f", AddOptions(case_from="directory"))
-    assert query(uri, "select annotation_id, case_id, label, split from annotations order by 1") == [
-        {"annotation_id": "d/hard negative/case1/a.png/patch", "case_id": "case1",
-         "label": "non-mitotic figure", "split": None},
-        {"annotation_id": "d/mitosis/case1/a.png/patch", "case_id": "case1",
-         "label": "mitotic figure", "split": None},
-        {"annotation_id": "d/mitosis/case2/a.png/patch", "case_id": "case2",
-         "label": "mitotic figure", "split": None},
-    ]  # fmt: skip
+    assert query(
+        uri, "select annotation_id, case_id, label, split from annotations order by 1"
+    ) == [
+        {
+            "annotation_id": "d/hard negative/case1/a.png/patch",
+            "case_id": "case1",
+            "label": "non-mitotic figure",
+            "split": None,
+        },
+        {
+            "annotation_id": "d/mitosis/case1/a.png/patch",
+            "case_id": "case1",
+            "label": "mitotic figure",
+            "split": None,
+        },
+        {
+            "annotation_id": "d/mitosis/case2/a.png/patch",
+            "case_id": "case2",
+            "label": "mitotic figure",
+            "split": None,
+        },
+    ]
     assert "1 images in no class's folder were left out" in report.notes
     assert query(uri, "select source from datasets") == [{"source": "f"}]
 
@@ -169,17 +225,20 @@ def test_linked_folders_are_followed(tmp_path):
     assert (a.slide, a.category) == ("mitosis/a.png", "mitosis")
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("path,label,x,y\na.png,m,1,2\n", "column x and y: its rows are points.*--format csv"),
-    ("file,label\na.png,m\n", "needed: path, label"),
-    ("path,label\n/data/a.png,m\n", "line 2: '/data/a.png' must be relative"),
-    ("path,label\nC:\\data\\a.png,m\n", "must be relative"),
-    ("path,label\n../a.png,m\n", "must be relative"),
-    ("path,label\na.png,\n", "line 2: path or label is empty"),
-    ("path,label\na.png,m\na.png,n\n", "has patch twice, as 'n' and as 'm'"),
-    ("path,label,split\na.png,m,train\na.png,m,test\n", "in test and as 'm' in train"),
-    ("path,label,split\na.png,m,nowhere\n", "split holds 'nowhere'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,label,x,y\na.png,m,1,2\n", "column x and y: its rows are points.*--format csv"),
+        ("file,label\na.png,m\n", "needed: path, label"),
+        ("path,label\n/data/a.png,m\n", "line 2: '/data/a.png' must be relative"),
+        ("path,label\nC:\\data\\a.png,m\n", "must be relative"),
+        ("path,label\n../a.png,m\n", "must be relative"),
+        ("path,label\na.png,\n", "line 2: path or label is empty"),
+        ("path,label\na.png,m\na.png,n\n", "has patch twice, as 'n' and as 'm'"),
+        ("path,label,split\na.png,m,train\na.png,m,test\n", "in test and as 'm' in train"),
+        ("path,label,split\na.png,m,nowhere\n", "split holds 'nowhere'"),
+    ],
+)
 def test_broken_tables_of_patches_are_named(tmp_path, text, said):
     with pytest.raises(EmbedstoreError, match=said):
         read_annotations(table(tmp_path / "t.csv", text), "patches")
@@ -209,7 +268,9 @@ def test_a_glass_slides_row_of_the_slide_table_is_its_patches(tmp_path):
     uri = str(tmp_path / "s")
     add(uri, "d", file, AddOptions(slide_table=slides, domain_from="scanner"))
     assert query(uri, "select slide, domain from annotations order by 1") == [
-        {"slide": "1.png", "domain": "XR"}, {"slide": "2.png", "domain": "CS2"}]  # fmt: skip
+        {"slide": "1.png", "domain": "XR"},
+        {"slide": "2.png", "domain": "CS2"},
+    ]
 
 
 def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path):
@@ -217,14 +278,25 @@ def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path):
     deep = image(folder / "deep.png", mode="I;16")
     image(folder / "good.png")
     (folder / "bad.png").write_bytes(b"no image at all")
-    rows = "".join(f"{n}.png,{c},c\n" for n, c in
-                   (("good", "mitosis"), ("bad", "imposter"), ("gone", "mitosis"), ("deep", "mitosis")))  # fmt: skip
+    rows = "".join(
+        f"{n}.png,{c},c\n"
+        for n, c in (
+            ("good", "mitosis"),
+            ("bad", "imposter"),
+            ("gone", "mitosis"),
+            ("deep", "mitosis"),
+        )
+    )
     file = table(tmp_path / "t.csv", "path,label,case\n" + rows)
     uri = str(tmp_path / "s")
     add(uri, "d", file, AddOptions(slides=folder))
     status = {r["slide"]: r for r in query(uri, "select * from slides")}
     assert {s: r["status"] for s, r in status.items()} == {
-        "good.png": "ok", "bad.png": "unreadable", "gone.png": "missing", "deep.png": "unreadable"}  # fmt: skip
+        "good.png": "ok",
+        "bad.png": "unreadable",
+        "gone.png": "missing",
+        "deep.png": "unreadable",
+    }
     assert "cannot be read as a patch" in status["bad.png"]["problem"]
     assert "convert it to RGB" in status["deep.png"]["problem"]
     (row,) = query(uri, "select * from annotations where slide = 'gone.png'")
@@ -239,18 +311,31 @@ def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path):
     }
     assert found["bad.png"]["x_l0"] == 32  # the centre follows from the size that it has now
     assert (found["deep.png"]["x_l0"], found["deep.png"]["y_l0"]) == (5, 10)
-    assert query(uri, "select distinct status, mpp from slides where slide in ('bad.png', 'deep.png')") == [
-        {"status": "ok", "mpp": None}]  # fmt: skip
+    assert query(
+        uri, "select distinct status, mpp from slides where slide in ('bad.png', 'deep.png')"
+    ) == [{"status": "ok", "mpp": None}]
     add(uri, "d", file, AddOptions(slides=folder))  # now its place is known, too
     todo = plan(Store.open(uri), "d", ["m"])
     assert {(r["slide"], r["x_l0"], r["y_l0"]) for r in todo.missing} == {
-        ("good.png", 48, 40), ("bad.png", 32, 32), ("deep.png", 5, 10), ("gone.png", 15, 20)}  # fmt: skip
+        ("good.png", 48, 40),
+        ("bad.png", 32, 32),
+        ("deep.png", 5, 10),
+        ("gone.png", 15, 20),
+    }
 
 
-@pytest.mark.parametrize(("mode", "name"), [
-    ("RGB", "a.png"), ("L", "a.png"), ("P", "a.png"), ("RGBA", "a.webp"), ("CMYK", "a.jpg"),
-    ("1", "a.bmp"), ("RGB", "a.tiff"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("RGB", "a.png"),
+        ("L", "a.png"),
+        ("P", "a.png"),
+        ("RGBA", "a.webp"),
+        ("CMYK", "a.jpg"),
+        ("1", "a.bmp"),
+        ("RGB", "a.tiff"),
+    ],
+)
 def test_probe_says_what_pillow_says_by_the_header(tmp_path, mode, name):
     path = image(tmp_path / name, (37, 21), mode)
     row = probe_patch(path)

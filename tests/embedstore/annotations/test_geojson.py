@@ -21,13 +21,20 @@ def feature(kind, coordinates, classification="mitosis", **more):
     properties = {"objectType": "annotation"}
     if classification is not None:
         properties["classification"] = classification
-    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates},
-            "properties": properties, **more}  # fmt: skip
+    return {
+        "type": "Feature",
+        "geometry": {"type": kind, "coordinates": coordinates},
+        "properties": properties,
+        **more,
+    }
 
 
 def write(path, features, form="collection"):
-    whole = {"collection": {"type": "FeatureCollection", "features": features}, "array": features,
-             "single": features[0] if features else {}}[form]  # fmt: skip
+    whole = {
+        "collection": {"type": "FeatureCollection", "features": features},
+        "array": features,
+        "single": features[0] if features else {},
+    }[form]
     path.write_text(json.dumps(whole))
     return path
 
@@ -45,14 +52,20 @@ def test_a_feature_in_each_form_of_file(tmp_path, form):
     assert a.attributes["objectType"] == "annotation"
 
 
-@pytest.mark.parametrize(("classification", "expected"), [
-    ({"name": "Mitosis", "color": [200, 0, 0]}, "Mitosis"),
-    ({"name": "Mitosis", "colorRGB": -3670016}, "Mitosis"),
-    ("Mitosis", "Mitosis"),
-    ({"names": ["Tumor", "Mitosis"], "color": [1, 2, 3]}, "Tumor: Mitosis"),
-    ({"names": ["Mitosis"]}, "Mitosis"),
-    (None, None), ({}, None), ("", None), ({"name": None}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("classification", "expected"),
+    [
+        ({"name": "Mitosis", "color": [200, 0, 0]}, "Mitosis"),
+        ({"name": "Mitosis", "colorRGB": -3670016}, "Mitosis"),
+        ("Mitosis", "Mitosis"),
+        ({"names": ["Tumor", "Mitosis"], "color": [1, 2, 3]}, "Tumor: Mitosis"),
+        ({"names": ["Mitosis"]}, "Mitosis"),
+        (None, None),
+        ({}, None),
+        ("", None),
+        ({"name": None}, None),
+    ],
+)
 def test_the_class_in_every_form_that_qupath_has_written(tmp_path, classification, expected):
     features = [feature("Point", [1, 2], classification), feature("Point", [9, 9], "other")]
     content = read_annotations(write(tmp_path / "s.geojson", features))
@@ -67,7 +80,11 @@ def test_every_geometry(tmp_path):
     features = [
         feature("Point", [1, 2], id="p"),
         feature("MultiPoint", [[3, 4], [5, 6]], id="m"),
-        feature("Polygon", SQUARE, id="sq", ),
+        feature(
+            "Polygon",
+            SQUARE,
+            id="sq",
+        ),
         feature("Polygon", hole, id="hole"),
         feature("MultiPolygon", [SQUARE, far], id="mp"),
         feature("Polygon", [[[0, 0], [10, 0], [20, 0], [0, 0]]], id="flat"),
@@ -76,13 +93,23 @@ def test_every_geometry(tmp_path):
         feature("MultiPoint", []),
         feature("MultiPolygon", []),
         {"type": "Feature", "geometry": None, "properties": {"classification": "mitosis"}},
-        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": None},
-    ]  # fmt: skip
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [1, 1]},
+            "properties": None,
+        },
+    ]
     content = read_annotations(write(tmp_path / "s.geojson", features))
     assert {a.source_id: (a.x_l0, a.y_l0) for a in content.annotations} == {
-        "p": (1, 2), "m-0": (3, 4), "m-1": (5, 6), "sq": (20, 30), "hole": (20, 30),
-        "mp": ((400 * 20 + 100 * 115) / 500, (400 * 30 + 100 * 25) / 500), "flat": (10, 0), "dot": (7, 8),
-    }  # fmt: skip
+        "p": (1, 2),
+        "m-0": (3, 4),
+        "m-1": (5, 6),
+        "sq": (20, 30),
+        "hole": (20, 30),
+        "mp": ((400 * 20 + 100 * 115) / 500, (400 * 30 + 100 * 25) / 500),
+        "flat": (10, 0),
+        "dot": (7, 8),
+    }
     assert content.notes == [
         "1 objects without a class were left out",
         "4 objects that are neither points nor polygons were left out",
@@ -128,8 +155,10 @@ def test_centroids_agree_with_counting_pixels(ring, closed, start, turn):
 
 
 @settings(max_examples=60, deadline=None)
-@given(points=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=3, max_size=9),
-       shift=st.integers(0, 200_000))  # fmt: skip
+@given(
+    points=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=3, max_size=9),
+    shift=st.integers(0, 200_000),
+)
 def test_a_centroid_lies_within_the_bounds_however_the_ring_crosses_itself(points, shift):
     ring = [(x + shift, y + shift) for x, y in points]
     x, y, _ = centroid(ring)
@@ -184,12 +213,19 @@ def test_a_folder_of_files_finds_its_slides_by_their_stem(tmp_path):
         connect(Store.open(uri)), "select slide, path, status from slides order by slide"
     )
     assert [(r["slide"], r["path"].split("/")[-1], r["status"]) for r in rows] == [
-        ("a.svs", "a.svs", "ok"), ("b", "b.tiff", "ok"), ("c.v2", "c.v2.tiff", "ok")]  # fmt: skip
+        ("a.svs", "a.svs", "ok"),
+        ("b", "b.tiff", "ok"),
+        ("c.v2", "c.v2.tiff", "ok"),
+    ]
     status = fetch_rows(
         connect(Store.open(uri)), "select slide, status from annotations order by x_l0"
     )
     assert [(r["slide"], r["status"]) for r in status] == [
-        ("a.svs", "ok"), ("b", "ok"), ("b", "ok"), ("c.v2", "off-slide")]  # fmt: skip
+        ("a.svs", "ok"),
+        ("b", "ok"),
+        ("b", "ok"),
+        ("c.v2", "off-slide"),
+    ]
 
 
 def test_a_stem_of_several_files_is_refused_by_name(tmp_path):
@@ -215,10 +251,19 @@ def test_all_broken_files_of_a_folder_are_named_at_once(tmp_path):
         read_annotations(tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "coordinates"), [
-    ("Point", []), ("Point", None), ("MultiPoint", [[1]]), ("Polygon", []), ("Polygon", [[]]),
-    ("Point", ["a", "b"]), ("MultiPolygon", [[]]), ("Polygon", [["x"]]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "coordinates"),
+    [
+        ("Point", []),
+        ("Point", None),
+        ("MultiPoint", [[1]]),
+        ("Polygon", []),
+        ("Polygon", [[]]),
+        ("Point", ["a", "b"]),
+        ("MultiPolygon", [[]]),
+        ("Polygon", [["x"]]),
+    ],
+)
 def test_unusable_coordinates_are_named_by_file_and_feature(tmp_path, kind, coordinates):
     path = write(tmp_path / "s.geojson", [feature("Point", [1, 1]), feature(kind, coordinates)])
     with pytest.raises(EmbedstoreError, match=f"s.geojson feature 2: its {kind} has no usable"):

@@ -26,11 +26,17 @@ def copied(message: str, *, mitosis: bool) -> AddOptions:
     return AddOptions(labels=labels, positive=dict(given).get("--positive"))
 
 
-@pytest.mark.parametrize(("classes", "mapping"), [
-    ("0110", {"1": "mitotic figure", "0": "non-mitotic figure"}),
-    ("1221", {"1": "mitotic figure", "2": "non-mitotic figure"}),
-    (["True", "False", "True", "False"], {"True": "mitotic figure", "False": "non-mitotic figure"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("classes", "mapping"),
+    [
+        ("0110", {"1": "mitotic figure", "0": "non-mitotic figure"}),
+        ("1221", {"1": "mitotic figure", "2": "non-mitotic figure"}),
+        (
+            ["True", "False", "True", "False"],
+            {"True": "mitotic figure", "False": "non-mitotic figure"},
+        ),
+    ],
+)
 def test_codes_are_mapped_explicitly_and_the_message_can_be_copied(tmp_path, classes, mapping):
     file, uri = write(tmp_path / "a.csv", classes), str(tmp_path / "s")
     with pytest.raises(EmbedstoreError) as e:
@@ -46,10 +52,17 @@ def test_codes_are_mapped_explicitly_and_the_message_can_be_copied(tmp_path, cla
     assert report.classes == {c: c for c in set(classes)}
 
 
-@pytest.mark.parametrize("classes", [
-    ["tumour", "stroma"], ["it's", "not it"], ["A", "B", "C"], ["3", "1", "2"], ["only"],
-    [f"grade {k}" for k in range(9)],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["tumour", "stroma"],
+        ["it's", "not it"],
+        ["A", "B", "C"],
+        ["3", "1", "2"],
+        ["only"],
+        [f"grade {k}" for k in range(9)],
+    ],
+)
 def test_other_label_sets_get_an_example_that_works(tmp_path, classes):
     file, uri = write(tmp_path / "a.csv", classes * 2), str(tmp_path / "s")
     with pytest.raises(EmbedstoreError) as e:

@@ -17,15 +17,28 @@ from embedstore.store.sql import connect, fetch_rows
 def write(path, boxes, *, size=(7000, 5000), forms=None, **more):
     """Write a file of boxes on one image; forms gives a row's other keys."""
     width, height = size
-    rows = [{"id": n, "image_id": 1, "category_id": 1, "bbox": list(box), **more}
-            for n, box in enumerate(boxes, start=1)]  # fmt: skip
+    rows = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": list(box), **more}
+        for n, box in enumerate(boxes, start=1)
+    ]
     for row, form in zip(rows, forms or [{}] * len(rows), strict=True):
         row |= form
-    path.write_text(json.dumps({
-        "info": {}, "licenses": [],
-        "images": [{"license": 1, "file_name": "a.svs", "id": 1, "width": width, "height": height}],
-        "categories": [{"id": 1, "name": "mitotic figure"}, {"id": 7, "name": "hard negative"}],
-        "annotations": rows}))  # fmt: skip
+    path.write_text(
+        json.dumps(
+            {
+                "info": {},
+                "licenses": [],
+                "images": [
+                    {"license": 1, "file_name": "a.svs", "id": 1, "width": width, "height": height}
+                ],
+                "categories": [
+                    {"id": 1, "name": "mitotic figure"},
+                    {"id": 7, "name": "hard negative"},
+                ],
+                "annotations": rows,
+            }
+        )
+    )
     return path
 
 
@@ -53,12 +66,16 @@ def test_midog_centres_agree_with_the_json(data):
 def test_sliderunner_and_json_hold_the_same_midog_2021(data):
     database = read_annotations(data / "midog21/MIDOG.sqlite")
     assert Counter(a.category for a in database.annotations) == {
-        "mitotic figure": 1721, "not mitotic figure": 2714,
-    }  # fmt: skip
+        "mitotic figure": 1721,
+        "not mitotic figure": 2714,
+    }
     both = read_annotations(data / "midogpp/MIDOG++.json")
     first = Counter((a.slide, round(a.x_l0), round(a.y_l0)) for a in database.annotations)
-    second = Counter((a.slide, round(a.x_l0), round(a.y_l0)) for a in both.annotations
-                     if a.attributes["tumor_type"] == "human breast cancer")  # fmt: skip
+    second = Counter(
+        (a.slide, round(a.x_l0), round(a.y_l0))
+        for a in both.annotations
+        if a.attributes["tumor_type"] == "human breast cancer"
+    )
     assert sum((first & second).values()) > 0.98 * 4435
 
 
@@ -79,26 +96,42 @@ def test_the_experts_votes_can_be_asked_in_sql(data, tmp_path):
 
 def test_ccmct_json_has_an_entry_per_coordinate(tmp_path):
     """As the public exporter writes it: xyxy around each coordinate, ids repeat, classes lack."""
-    boxes = [(x - 25, y - 25, x + 25, y + 25) for x, y in
-             [(4100, 200), (4140, 260), (3000, 4000), (5000, 10), (20, 20), (30, 30)]]  # fmt: skip
-    forms = [{"id": 4}, {"id": 4}, {"id": 9, "category_id": 7}, {"id": 5, "category_id": None},
-             {"id": 6, "category_id": 3}, {"id": 6, "category_id": 3}]  # fmt: skip
+    boxes = [
+        (x - 25, y - 25, x + 25, y + 25)
+        for x, y in [(4100, 200), (4140, 260), (3000, 4000), (5000, 10), (20, 20), (30, 30)]
+    ]
+    forms = [
+        {"id": 4},
+        {"id": 4},
+        {"id": 9, "category_id": 7},
+        {"id": 5, "category_id": None},
+        {"id": 6, "category_id": 3},
+        {"id": 6, "category_id": 3},
+    ]
     content = read_annotations(write(tmp_path / "a.json", boxes, forms=forms))
     assert content.format == "midog"
     assert [(a.source_id, a.x_l0, a.y_l0, a.category) for a in content.annotations] == [
-        ("4", 4120, 230, "mitotic figure"), ("9", 3000, 4000, "hard negative")]  # fmt: skip
+        ("4", 4120, 230, "mitotic figure"),
+        ("9", 3000, 4000, "hard negative"),
+    ]
     assert content.notes == [
         "2 annotations without a class that the file lists were left out",
         "1 annotations have several entries of one id: their centre is the mean",
     ]
 
 
-@pytest.mark.parametrize(("forms", "said"), [
-    ([{"id": 4}, {"id": 4, "category_id": 7}], "annotation id 4 comes twice, .*(1, 1) and (1, 7)"),
-    ([{"id": 4}, {"id": 4, "category_id": None}], "annotation id 4 comes twice"),
-    ([{"id": 4}, {"id": 4, "image_id": 2}], "annotation id 4 comes twice|image 2"),
-    ([{}, {"image_id": 2}], "annotation 2 is on image 2, which the file does not list"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("forms", "said"),
+    [
+        (
+            [{"id": 4}, {"id": 4, "category_id": 7}],
+            "annotation id 4 comes twice, .*(1, 1) and (1, 7)",
+        ),
+        ([{"id": 4}, {"id": 4, "category_id": None}], "annotation id 4 comes twice"),
+        ([{"id": 4}, {"id": 4, "image_id": 2}], "annotation id 4 comes twice|image 2"),
+        ([{}, {"image_id": 2}], "annotation 2 is on image 2, which the file does not list"),
+    ],
+)
 def test_contradicting_ids_are_refused(tmp_path, forms, said):
     path = write(tmp_path / "a.json", [(6000, 4000, 6050, 4050)] * 2, forms=forms)
     with pytest.raises(EmbedstoreError, match=said.replace("(", r"\(").replace(")", r"\)")):
@@ -153,7 +186,9 @@ def test_where_no_box_tells_the_form_it_says_what_it_took(tmp_path):
     path = write(tmp_path / "a.json", [(100, 100, 150, 150)])
     content = read_annotations(path)
     assert (content.format, centres(content)) == ("midog", [(125, 125)])
-    assert content.notes == ["no box says which form it has: read as [x1, y1, x2, y2] (else --format coco)"]  # fmt: skip
+    assert content.notes == [
+        "no box says which form it has: read as [x1, y1, x2, y2] (else --format coco)"
+    ]
     path = write(tmp_path / "b.json", [(100, 100, 150, 150)], area=22_500, iscrowd=0)
     content = read_annotations(path)
     assert (content.format, centres(content)) == ("coco", [(175, 175)])

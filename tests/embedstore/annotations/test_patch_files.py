@@ -63,8 +63,13 @@ def test_patch_files_are_embedded_whole_and_say_when_they_were_resized(folder, t
     store = Store.open(uri)
     done = ingest(store, "crops", [RESNET], IngestOptions(**{**vars(RANDOM), "views": "d4"}))
     assert (done.models[0].n_embedded, done.models[0].n_views, done.set_aside) == (40, 320, {})
-    model = load_embedder(RESNET, resolve(RESNET), find_weights(RESNET, "random", ""),
-                          dtype="float32", device=choose_device("cpu"))  # fmt: skip
+    model = load_embedder(
+        RESNET,
+        resolve(RESNET),
+        find_weights(RESNET, "random", ""),
+        dtype="float32",
+        device=choose_device("cpu"),
+    )
     rows = query(
         store, f'select e.*, s.width, s.height from "{RESNET}" e join slides s using (slide)'
     )

@@ -19,8 +19,10 @@ from embedstore.store.sql import connect, fetch_rows
 NAMES = st.text("abcXYZ0123_- é.", min_size=1, max_size=8).map(lambda s: f"{s.strip() or 'x'}.tiff")
 ROWS = st.lists(
     st.tuples(NAMES, st.floats(-0.0, 1e5), st.floats(0, 1e5), st.sampled_from("AB")),
-    min_size=1, max_size=20, unique_by=lambda r: r[:3],
-)  # fmt: skip
+    min_size=1,
+    max_size=20,
+    unique_by=lambda r: r[:3],
+)
 
 
 def by_id(path) -> dict:
@@ -69,22 +71,42 @@ def test_parquet_and_csv_hold_the_same(tmp_path_factory, rows, numbered, splits)
 
 def test_parquets_cells_as_text(tmp_path):
     columns = {
-        "slide": ["a.tiff", "a.tiff"], "x": pa.array([1, 2], pa.int16()), "y": [0.5, 3.0],
-        "label": pa.array(["m", "m"]).dictionary_encode(), "case": [7.0, 7.0], "gap": [float("nan"), 2.5],
-        "none": [None, "x"], "flag": [True, False], "price": [Decimal("1.00"), Decimal("1.25")],
-    }  # fmt: skip
+        "slide": ["a.tiff", "a.tiff"],
+        "x": pa.array([1, 2], pa.int16()),
+        "y": [0.5, 3.0],
+        "label": pa.array(["m", "m"]).dictionary_encode(),
+        "case": [7.0, 7.0],
+        "gap": [float("nan"), 2.5],
+        "none": [None, "x"],
+        "flag": [True, False],
+        "price": [Decimal("1.00"), Decimal("1.25")],
+    }
     pq.write_table(pa.table(columns), tmp_path / "a.pq")
     first, second = read_annotations(tmp_path / "a.pq", "csv").annotations
-    assert first.attributes == {"slide": "a.tiff", "x": "1", "y": "0.5", "label": "m", "case": "7",
-                                "flag": "True", "price": "1"}  # fmt: skip
+    assert first.attributes == {
+        "slide": "a.tiff",
+        "x": "1",
+        "y": "0.5",
+        "label": "m",
+        "case": "7",
+        "flag": "True",
+        "price": "1",
+    }
     assert (second.y_l0, second.attributes["gap"], second.attributes["none"]) == (3, "2.5", "x")
     assert second.attributes["price"] == "1.25"
 
 
-@pytest.mark.parametrize("value", [
-    pa.array([[1]]), pa.array([{"a": 1}]), pa.array([b"x"]), pa.array([b"x"]).dictionary_encode(),
-    pa.array([b"x"], pa.large_binary()), pa.array([b"x"], pa.binary(1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        pa.array([[1]]),
+        pa.array([{"a": 1}]),
+        pa.array([b"x"]),
+        pa.array([b"x"]).dictionary_encode(),
+        pa.array([b"x"], pa.large_binary()),
+        pa.array([b"x"], pa.binary(1)),
+    ],
+)
 def test_nested_and_binary_columns_are_refused_by_name(tmp_path, value):
     table = pa.table({"slide": ["a"], "x": [1], "y": [1], "label": ["m"], "thumb": value})
     pq.write_table(table, tmp_path / "a.parquet")

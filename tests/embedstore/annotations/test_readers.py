@@ -14,21 +14,25 @@ MIDOG = {
     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [600, 400, 650, 450]}],
 }
 FEATURE = {
-    "type": "Feature", "properties": {"classification": {"name": "mitosis"}},
+    "type": "Feature",
+    "properties": {"classification": {"name": "mitosis"}},
     "geometry": {"type": "Point", "coordinates": [5, 6]},
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize(("name", "text", "format"), [
-    ("a.json", json.dumps(MIDOG), "midog"),
-    ("a.json", "\ufeff \n" + json.dumps(MIDOG), "midog"),
-    ("a.json", json.dumps({"type": "FeatureCollection", "features": [FEATURE]}), "geojson"),
-    ("a.geojson", json.dumps([FEATURE]), "geojson"),
-    ("a.tiff.json", json.dumps(FEATURE), "geojson"),
-    ("a.tsv", "slide\tx\ty\tlabel\na\t1\t2\tmitosis\n", "csv"),
-    ("a.txt", "path;x;y;label\na;1;2;mitosis\n", "csv"),
-    ("a.csv", "path,label\na.png,mitosis\n", "patches"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "text", "format"),
+    [
+        ("a.json", json.dumps(MIDOG), "midog"),
+        ("a.json", "\ufeff \n" + json.dumps(MIDOG), "midog"),
+        ("a.json", json.dumps({"type": "FeatureCollection", "features": [FEATURE]}), "geojson"),
+        ("a.geojson", json.dumps([FEATURE]), "geojson"),
+        ("a.tiff.json", json.dumps(FEATURE), "geojson"),
+        ("a.tsv", "slide\tx\ty\tlabel\na\t1\t2\tmitosis\n", "csv"),
+        ("a.txt", "path;x;y;label\na;1;2;mitosis\n", "csv"),
+        ("a.csv", "path,label\na.png,mitosis\n", "patches"),
+    ],
+)
 def test_formats_are_told_from_content(tmp_path, name, text, format):
     (tmp_path / name).write_text(text, encoding="utf-8")
     for asked in ("auto", format):
@@ -111,9 +115,19 @@ def test_a_folder_goes_through_the_command(tmp_path):
     for name, label in (("a", "mitosis"), ("b", "imposter")):
         (tmp_path / "f" / label).mkdir(parents=True)
         (tmp_path / "f" / label / f"{name}.png").write_bytes(b"no image")
-    done = call_command("embedstore", "add", "d", "--annotations", tmp_path / "f", "--json",
-                       "--store", tmp_path / "s")  # fmt: skip
+    done = call_command(
+        "embedstore",
+        "add",
+        "d",
+        "--annotations",
+        tmp_path / "f",
+        "--json",
+        "--store",
+        tmp_path / "s",
+    )
     assert [(r["label"], r["status"], r["n_annotations"]) for r in done.json()] == [
-        ("mitotic figure", "unreadable", 1), ("non-mitotic figure", "unreadable", 1)]  # fmt: skip
+        ("mitotic figure", "unreadable", 1),
+        ("non-mitotic figure", "unreadable", 1),
+    ]
     assert "2 annotations on 2 patches as imagefolder" in done.err
     assert "mitosis/a.png: " in done.err

@@ -43,20 +43,32 @@ def test_midogpps_table_reaches_all_labelled_slides(data, real, tmp_path):
     per_scanner = Counter(real[n]["Scanner"].replace("Hamammatsu", "Hamamatsu") for n in names)
     assert Counter(r["scanner"] for r in rows) == per_scanner
     assert per_scanner == {
-        "3D Histech": 199, "Hamamatsu XR": 154, "Aperio CS2": 100, "Hamamatsu S360": 50}  # fmt: skip
+        "3D Histech": 199,
+        "Hamamatsu XR": 154,
+        "Aperio CS2": 100,
+        "Hamamatsu S360": 50,
+    }
     domains = fetch_rows(
         connect(Store.open(uri)),
         "select domain, count(distinct slide) as n from annotations group by 1",
     )
     assert {r["domain"]: r["n"] for r in domains} == per_scanner
-    assert "scanner 'Hamammatsu XR' of datasets_xvalidation.csv was taken for 'Hamamatsu XR', 50 times" in report.notes  # fmt: skip
-    assert "99 slides were found in datasets_xvalidation.csv by their number ('1' is 001.tiff)" in report.notes  # fmt: skip
+    assert (
+        "scanner 'Hamammatsu XR' of datasets_xvalidation.csv was taken for 'Hamamatsu XR', 50 times"
+        in report.notes
+    )
+    assert (
+        "99 slides were found in datasets_xvalidation.csv by their number ('1' is 001.tiff)"
+        in report.notes
+    )
 
 
 def test_the_tumour_is_the_jsons_unless_the_tables_is_asked_for(data, real, tmp_path):
     table = data / "midogpp/datasets_xvalidation.csv"
-    for name, domain_from, expected in (("json", None, "canine lymphosarcoma"),
-                                        ("table", "tumor", "canine lymphoma")):  # fmt: skip
+    for name, domain_from, expected in (
+        ("json", None, "canine lymphosarcoma"),
+        ("table", "tumor", "canine lymphoma"),
+    ):
         uri = str(tmp_path / name)
         options = AddOptions(slide_table=table, domain_from=domain_from)
         add(uri, "m", data / "midogpp/MIDOG++.json", options)
@@ -81,28 +93,38 @@ def test_parquet_says_the_same_as_csv(tmp_path):
     assert rows[0] == rows[1] == {"1": {"mpp": "0.23"}, "2": {"site": "Ulm"}}
 
 
-@pytest.mark.parametrize(("rows", "slides", "expected"), [
-    (["a.svs", "b"], ["a.svs", "b.svs"], {"a.svs": "a.svs", "b.svs": "b"}),
-    (["a.svs"], ["a"], {"a": "a.svs"}),
-    (["1", "02.tiff"], ["001.tiff", "2.tiff"], {"001.tiff": "1", "2.tiff": "02.tiff"}),
-    (["1.tiff", "001.tiff"], ["001.tiff", "1.tiff"], {"1.tiff": "1.tiff", "001.tiff": "001.tiff"}),
-    (["1"], ["1.tiff", "001.tiff"], {"1.tiff": "1"}),  # the better rule has it
-    (["a.svs"], ["a.tiff", "b.svs"], {}),  # another file
-    (["0", "000"], ["0", "000"], {"0": "0", "000": "000"}),
-    (["v1.2", "v1"], ["v1.2.svs"], {"v1.2.svs": "v1.2"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "slides", "expected"),
+    [
+        (["a.svs", "b"], ["a.svs", "b.svs"], {"a.svs": "a.svs", "b.svs": "b"}),
+        (["a.svs"], ["a"], {"a": "a.svs"}),
+        (["1", "02.tiff"], ["001.tiff", "2.tiff"], {"001.tiff": "1", "2.tiff": "02.tiff"}),
+        (
+            ["1.tiff", "001.tiff"],
+            ["001.tiff", "1.tiff"],
+            {"1.tiff": "1.tiff", "001.tiff": "001.tiff"},
+        ),
+        (["1"], ["1.tiff", "001.tiff"], {"1.tiff": "1"}),  # the better rule has it
+        (["a.svs"], ["a.tiff", "b.svs"], {}),  # another file
+        (["0", "000"], ["0", "000"], {"0": "0", "000": "000"}),
+        (["v1.2", "v1"], ["v1.2.svs"], {"v1.2.svs": "v1.2"}),
+    ],
+)
 def test_matching(tmp_path, rows, slides, expected):
     table = SlideTable(tmp_path / "t.csv", {r: {"row": r} for r in rows})
     found, _ = table.match(slides)
     assert {s: r["row"] for s, r in found.items()} == expected
 
 
-@pytest.mark.parametrize(("rows", "slides"), [
-    (["a"], ["a.svs", "a.tiff"]),
-    (["a.svs", "a.tiff"], ["a"]),
-    (["1"], ["01.tiff", "001.tiff"]),
-    (["1", "01"], ["001.tiff"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "slides"),
+    [
+        (["a"], ["a.svs", "a.tiff"]),
+        (["a.svs", "a.tiff"], ["a"]),
+        (["1"], ["01.tiff", "001.tiff"]),
+        (["1", "01"], ["001.tiff"]),
+    ],
+)
 def test_ambiguous_matches_are_refused(tmp_path, rows, slides):
     table = SlideTable(tmp_path / "t.csv", {r: {} for r in rows})
     with pytest.raises(EmbedstoreError, match="no single partner: row .* would be slide"):
@@ -110,8 +132,12 @@ def test_ambiguous_matches_are_refused(tmp_path, rows, slides):
 
 
 @settings(max_examples=80, deadline=None)
-@given(numbers=st.sets(st.integers(0, 2000), min_size=1, max_size=30), pad=st.integers(1, 6),
-       row_pad=st.integers(1, 6), suffix=st.sampled_from(["", ".tiff"]))  # fmt: skip
+@given(
+    numbers=st.sets(st.integers(0, 2000), min_size=1, max_size=30),
+    pad=st.integers(1, 6),
+    row_pad=st.integers(1, 6),
+    suffix=st.sampled_from(["", ".tiff"]),
+)
 def test_numbers_are_matched_however_they_are_padded(
     tmp_path_factory, numbers, pad, row_pad, suffix
 ):
@@ -133,16 +159,23 @@ def test_rows_and_slides_without_a_partner_are_counted(tmp_path):
     with pytest.raises(
         EmbedstoreError, match=r"b.svs has no 'scanner' \(--domain-from\), nor have 1"
     ):
-        add(str(tmp_path / "s"), "d", file,
-            AddOptions(slide_table=tmp_path / "t.csv", domain_from="scanner"))  # fmt: skip
+        add(
+            str(tmp_path / "s"),
+            "d",
+            file,
+            AddOptions(slide_table=tmp_path / "t.csv", domain_from="scanner"),
+        )
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("slide,mpp\na,1\na,2\n", "slide a twice with other values"),
-    ("image,mpp\na,1\n", "no column slide"),
-    ("", "no column slide"),
-    ("slide,mpp,mpp\na,1,2\n", "column mpp more than once"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slide,mpp\na,1\na,2\n", "slide a twice with other values"),
+        ("image,mpp\na,1\n", "no column slide"),
+        ("", "no column slide"),
+        ("slide,mpp,mpp\na,1,2\n", "column mpp more than once"),
+    ],
+)
 def test_broken_tables_are_named(tmp_path, text, said):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(EmbedstoreError, match=said):

@@ -18,17 +18,27 @@ def database(path: Path, *, new: bool) -> Path:
     """Write a SlideRunner database of the older or the newer form, columns in another order."""
     with sqlite3.connect(path) as db:
         extra = ", guid text, deleted integer default 0" if new else ""
-        db.execute("create table Slides (filename text, uid integer primary key, width integer, "
-                   "height integer)")  # fmt: skip
-        db.execute(f"create table Annotations (agreedClass integer, uid integer primary key, "
-                   f"slide integer, type integer{extra})")  # fmt: skip
-        db.execute("create table Annotations_coordinates (annoId integer, coordinateY integer, "
-                   "coordinateX integer, slide integer, orderIdx integer)")  # fmt: skip
+        db.execute(
+            "create table Slides (filename text, uid integer primary key, width integer, "
+            "height integer)"
+        )
+        db.execute(
+            f"create table Annotations (agreedClass integer, uid integer primary key, "
+            f"slide integer, type integer{extra})"
+        )
+        db.execute(
+            "create table Annotations_coordinates (annoId integer, coordinateY integer, "
+            "coordinateX integer, slide integer, orderIdx integer)"
+        )
         db.execute("create table Classes (name text, uid integer primary key)")
-        db.executemany("insert into Classes values (?, ?)",
-                       [("Mitose", 2), ("Hard negative", 7), ("granulocyte", 1)])  # fmt: skip
-        db.executemany("insert into Slides values (?, ?, ?, ?)",
-                       [("C:\\slides\\one.svs", 1, None, None), ("two.svs", 2, 900, 700)])  # fmt: skip
+        db.executemany(
+            "insert into Classes values (?, ?)",
+            [("Mitose", 2), ("Hard negative", 7), ("granulocyte", 1)],
+        )
+        db.executemany(
+            "insert into Slides values (?, ?, ?, ?)",
+            [("C:\\slides\\one.svs", 1, None, None), ("two.svs", 2, 900, 700)],
+        )
         rows = [
             (2, 1, 1, 1),
             (7, 2, 1, 2),
@@ -41,8 +51,13 @@ def database(path: Path, *, new: bool) -> Path:
             db.execute(
                 "insert into Annotations (agreedClass, uid, slide, type) values (?,?,?,?)", row
             )
-        points = {1: [(10, 20)], 2: [(0, 0), (40, 60)], 3: [(1, 1), (3, 1), (2, 4)], 4: [(5, 5)],
-                  5: [(6, 6)]}  # fmt: skip
+        points = {
+            1: [(10, 20)],
+            2: [(0, 0), (40, 60)],
+            3: [(1, 1), (3, 1), (2, 4)],
+            4: [(5, 5)],
+            5: [(6, 6)],
+        }
         for uid, corners in points.items():
             for n, (x, y) in enumerate(corners):
                 db.execute(
@@ -76,10 +91,20 @@ def test_older_and_newer_form(tmp_path, new):
 
 # What CCMCT's three databases differ in: the columns, their order, and what the classes are called.
 CLASSES = {
-    "MEL": {1: "Eosinophilic granulocyte", 2: "Mitotic figure", 3: "Tumor cells", 7: "Mitotic-like"},
+    "MEL": {
+        1: "Eosinophilic granulocyte",
+        2: "Mitotic figure",
+        3: "Tumor cells",
+        7: "Mitotic-like",
+    },
     "HEAEL": {1: "granulocyte", 2: "Mitose", 3: "Tumor cells", 7: "Hard negative"},
-    "ODAEL": {1: "granulocyte", 2: "mitotic figure", 3: "Tumor cells", 7: "Mitotic figure look-alike"},
-}  # fmt: skip
+    "ODAEL": {
+        1: "granulocyte",
+        2: "mitotic figure",
+        3: "Tumor cells",
+        7: "Mitotic figure look-alike",
+    },
+}
 COLUMNS = {
     "MEL": "uid integer primary key, slide integer, type integer, agreedClass integer",
     "HEAEL": "agreedClass integer, type integer, slide integer, uid integer primary key, "
@@ -95,30 +120,39 @@ ROWS = st.lists(
             st.tuples(st.integers(0, 90_000), st.integers(0, 90_000)), min_size=0, max_size=40
         ),
     ),
-    min_size=1, max_size=25,
-)  # fmt: skip
+    min_size=1,
+    max_size=25,
+)
 
 
 def ccmct(path: Path, variant: str, rows: list) -> Path:
     """Write annotations (class, deleted, coordinates): one is a spot, two a box, more a polygon."""
     with sqlite3.connect(path) as db:
-        db.execute("create table Slides (uid integer primary key, filename text, width integer, height "
-                   "integer, directory text)")  # fmt: skip
+        db.execute(
+            "create table Slides (uid integer primary key, filename text, width integer, height "
+            "integer, directory text)"
+        )
         db.execute("insert into Slides values (3, 'a.svs', null, null, 'lowgrade')")
         db.execute(f"create table Annotations ({COLUMNS[variant]})")
-        db.execute("create table Annotations_coordinates (uid integer primary key, coordinateX integer, "
-                   "coordinateY integer, slide integer, annoId integer, orderIdx integer)")  # fmt: skip
+        db.execute(
+            "create table Annotations_coordinates (uid integer primary key, coordinateX integer, "
+            "coordinateY integer, slide integer, annoId integer, orderIdx integer)"
+        )
         db.execute("create table Classes (uid integer primary key, name text, color text)")
         db.executemany("insert into Classes values (?, ?, '#ff0000')", CLASSES[variant].items())
         for uid, (agreed, deleted, points) in enumerate(rows, start=10):
             kind = {0: 1, 1: 1, 2: 2}.get(len(points), 3)
-            db.execute("insert into Annotations (uid, slide, type, agreedClass) values (?, 3, ?, ?)",
-                       (uid, kind, agreed))  # fmt: skip
+            db.execute(
+                "insert into Annotations (uid, slide, type, agreedClass) values (?, 3, ?, ?)",
+                (uid, kind, agreed),
+            )
             if deleted and "deleted" in COLUMNS[variant]:
                 db.execute("update Annotations set deleted = 1 where uid = ?", (uid,))
             db.executemany(
                 "insert into Annotations_coordinates (coordinateX, coordinateY, slide, annoId, orderIdx) "
-                "values (?, ?, 3, ?, ?)", [(x, y, uid, k) for k, (x, y) in enumerate(points)])  # fmt: skip
+                "values (?, ?, 3, ?, ?)",
+                [(x, y, uid, k) for k, (x, y) in enumerate(points)],
+            )
     db.close()
     return path
 
@@ -130,11 +164,14 @@ def test_centres_are_means_whatever_the_shape(tmp_path_factory, variant, rows):
     rows = [*rows, (2, False, [(7, 9)])]
     path = ccmct(tmp_path_factory.mktemp("db") / "a.sqlite", variant, rows)
     expected = {
-        str(uid): (sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points),
-                   CLASSES[variant][agreed])
+        str(uid): (
+            sum(x for x, _ in points) / len(points),
+            sum(y for _, y in points) / len(points),
+            CLASSES[variant][agreed],
+        )
         for uid, (agreed, deleted, points) in enumerate(rows, start=10)
         if agreed and points and not (deleted and variant != "MEL")
-    }  # fmt: skip
+    }
     found = {a.source_id: (a.x_l0, a.y_l0, a.category) for a in read_annotations(path).annotations}
     assert found.keys() == expected.keys()
     for uid, (x, y, category) in expected.items():
@@ -143,8 +180,10 @@ def test_centres_are_means_whatever_the_shape(tmp_path_factory, variant, rows):
 
 @pytest.mark.parametrize("variant", CLASSES)
 def test_classes_outside_the_task_are_left_out_and_counted(tmp_path, variant):
-    rows = [(agreed, False, [(k, 5)] * (1 + k % 4)) for k, agreed in
-            enumerate([1] * 6 + [2] * 5 + [3] * 4 + [7] * 3, start=1)]  # fmt: skip
+    rows = [
+        (agreed, False, [(k, 5)] * (1 + k % 4))
+        for k, agreed in enumerate([1] * 6 + [2] * 5 + [3] * 4 + [7] * 3, start=1)
+    ]
     path, uri = ccmct(tmp_path / "a.sqlite", variant, rows), str(tmp_path / "s")
     report = add(uri, "ccmct", path, AddOptions(domain_from="directory"))
     assert report.n_annotations == 8
@@ -152,4 +191,6 @@ def test_classes_outside_the_task_are_left_out_and_counted(tmp_path, variant):
     assert "4 annotations of class 'Tumor cells' were left out" in report.notes
     found = fetch_rows(connect(Store.open(uri)), "select label, domain from annotations")
     assert Counter((r["label"], r["domain"]) for r in found) == {
-        ("mitotic figure", "lowgrade"): 5, ("non-mitotic figure", "lowgrade"): 3}  # fmt: skip
+        ("mitotic figure", "lowgrade"): 5,
+        ("non-mitotic figure", "lowgrade"): 3,
+    }

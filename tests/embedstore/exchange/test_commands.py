@@ -30,20 +30,33 @@ def test_out_and_in_again(embedded, uri, tmp_path):
     """Into a store where the dataset has another name and the model gets one, too."""
     for form in ("parquet", "npz"):
         file = tmp_path / f"x.{form}"
-        done = call_command("embedstore", "export", "tiny", "--model", VIT, "--output", file,
-                           "--json", "--store", embedded)  # fmt: skip
+        done = call_command(
+            "embedstore",
+            "export",
+            "tiny",
+            "--model",
+            VIT,
+            "--output",
+            file,
+            "--json",
+            "--store",
+            embedded,
+        )
         (row,) = done.json()
         assert (row["exported"], row["not_embedded"], row["file"]) == (48, 0, str(file))
         assert done.err == ""
-        done = call_command("embedstore", "import", "mine", file, "--model", f"vit-{form}", "--json",
-                           "--store", uri)  # fmt: skip
+        done = call_command(
+            "embedstore", "import", "mine", file, "--model", f"vit-{form}", "--json", "--store", uri
+        )
         (row,) = done.json()
         assert (row["imported"], row["there_before"], row["not_in_file"]) == (48, 0, 0)
         assert row["weights"] == "random"
         assert done.err == ""
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "x.npz", "x.parquet"]
-    sql = ("select count(*) as n from embeddings a join embeddings b using (annotation_id) "
-           "where a.model < b.model and a.vector = b.vector")  # fmt: skip
+    sql = (
+        "select count(*) as n from embeddings a join embeddings b using (annotation_id) "
+        "where a.model < b.model and a.vector = b.vector"
+    )
     assert call_command("embedstore", "sql", sql, "--json", "--store", uri).json() == [{"n": 48}]
     shown = call_command("embedstore", "status", "--store", uri)
     assert "vit-npz" in shown.out
@@ -53,13 +66,31 @@ def test_out_and_in_again(embedded, uri, tmp_path):
 
 
 def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
-    call_command("embedstore", "export", "tiny", "--model", VIT, "--output", tmp_path / "x.parquet",
-                "--store", embedded)  # fmt: skip
+    call_command(
+        "embedstore",
+        "export",
+        "tiny",
+        "--model",
+        VIT,
+        "--output",
+        tmp_path / "x.parquet",
+        "--store",
+        embedded,
+    )
     table = pq.read_table(tmp_path / "x.parquet").slice(0, 40)
     vectors = np.stack(table["vector"].to_pylist())
     np.savez(tmp_path / "y.npz", annotation_id=table["annotation_id"].to_pylist(), features=vectors)
-    done = call_command("embedstore", "import", "mine", tmp_path / "y.npz", "--model", "own", "--json",
-                       "--store", uri)  # fmt: skip
+    done = call_command(
+        "embedstore",
+        "import",
+        "mine",
+        tmp_path / "y.npz",
+        "--model",
+        "own",
+        "--json",
+        "--store",
+        uri,
+    )
     (row,) = done.json()
     assert (row["weights"], row["imported"], row["not_in_file"]) == ("imported: y.npz", 40, 8)
     assert "the file holds float64, stored as float32" in done.err
@@ -68,8 +99,20 @@ def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
     assert refused.code == 1
     assert "leave them out with --where" in refused.err
     where = done.err.split("--where '")[1].split("'\n")[0]
-    ran = call_command("probes", "run", "mine", "--model", "own", "--where", where, "--fold", 0,
-                      "--json", "--store", uri)  # fmt: skip
+    ran = call_command(
+        "probes",
+        "run",
+        "mine",
+        "--model",
+        "own",
+        "--where",
+        where,
+        "--fold",
+        0,
+        "--json",
+        "--store",
+        uri,
+    )
     assert {r["n_train"] + r["n_val"] + r["n_test"] for r in ran.json()} == {40}
     bad = vectors.copy()
     bad[3, 0] = np.nan
@@ -94,8 +137,14 @@ def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
 
 
 def test_h5_by_the_command(uri, tmp_path):
-    rows = call_command("embedstore", "sql", "select * from annotations where slide = 'a0.tiff'", "--json",
-                       "--store", uri).json()  # fmt: skip
+    rows = call_command(
+        "embedstore",
+        "sql",
+        "select * from annotations where slide = 'a0.tiff'",
+        "--json",
+        "--store",
+        uri,
+    ).json()
     corners = np.array([(r["x_l0"] - 112, r["y_l0"] - 112) for r in rows]).round().astype(int)
     with h5py.File(tmp_path / "a0.h5", "w") as f:
         f["features"] = np.eye(len(rows), dtype=np.float32)

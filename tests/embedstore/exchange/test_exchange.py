@@ -76,8 +76,9 @@ def pair(tmp_path_factory) -> Path:
 def test_round_trip_is_bitwise(pair, data, dim):
     sources = data.draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
     cells = [{"slide": f"{len(s) % 2}.tiff", "source_id": s, "domain": s[::-1]} for s in sources]
-    vectors = np.array([data.draw(st.lists(FLOAT32, min_size=dim, max_size=dim)) for _ in cells],
-                       dtype=np.float32)  # fmt: skip
+    vectors = np.array(
+        [data.draw(st.lists(FLOAT32, min_size=dim, max_size=dim)) for _ in cells], dtype=np.float32
+    )
     n = next(EXAMPLE)
     here = bare_store(str(pair / "here"), f"d{n}", cells)
     bare_store(str(pair / "here"), f"e{n}", cells)
@@ -107,8 +108,11 @@ def test_files_hold_what_the_store_holds(store, tmp_path):
     assert seen[-1] == (7, 7)
     export(store, "d", "m", tmp_path / "x.npz")
     table = pq.read_table(tmp_path / "x.parquet")
-    rows = fetch_rows(connect(store), "select annotation_id, dataset, slide, case_id, domain, label, "
-                      "x_l0, y_l0 from annotations order by annotation_id")[1:]  # fmt: skip
+    rows = fetch_rows(
+        connect(store),
+        "select annotation_id, dataset, slide, case_id, domain, label, "
+        "x_l0, y_l0 from annotations order by annotation_id",
+    )[1:]
     assert table.drop_columns("vector").to_pylist() == rows
     assert table.schema.field("vector").type == pa.list_(pa.float32(), 3)
     np.testing.assert_array_equal(np.stack(table["vector"].to_pylist()), VECTORS[1:])
@@ -179,7 +183,13 @@ def test_files_of_others_are_read(store, tmp_path, name):
     said = record(store, "mine")
     assert said["weights"] == f"imported: {name}"
     assert [said[k] for k in ("arch", "pooling", "dtype", "dim", "weights_sha256", "patch_px")] == [
-        "imported", "imported", "float32", 3, None, None]  # fmt: skip
+        "imported",
+        "imported",
+        "float32",
+        3,
+        None,
+        None,
+    ]
 
 
 def spoilt(value: float) -> np.ndarray:
@@ -190,48 +200,75 @@ def spoilt(value: float) -> np.ndarray:
 
 RAGGED = [v.tolist() for v in VECTORS[:7]] + [[1.0, 2.0]]
 BAD = {
-    "8 of 8 ids are not of dataset 'd': z0, z1, z2, .*looks like d/a.tiff/0":
-        {"annotation_id": [f"z{n}" for n in range(8)], "vector": VECTORS},
-    "1 of 8 ids are not of dataset 'd': d/a.tiff/9":
-        {"annotation_id": ["d/a.tiff/9", *IDS[1:]], "vector": VECTORS},
-    "1 annotations come more than once: d/a.tiff/1":
-        {"annotation_id": [IDS[1], *IDS[1:]], "vector": VECTORS},
-    "1 annotations come more than once: d/b.tiff/3":
-        {"annotation_id": [*IDS, IDS[7]], "vector": VECTORS[[*range(8), 7]]},
+    "8 of 8 ids are not of dataset 'd': z0, z1, z2, .*looks like d/a.tiff/0": {
+        "annotation_id": [f"z{n}" for n in range(8)],
+        "vector": VECTORS,
+    },
+    "1 of 8 ids are not of dataset 'd': d/a.tiff/9": {
+        "annotation_id": ["d/a.tiff/9", *IDS[1:]],
+        "vector": VECTORS,
+    },
+    "1 annotations come more than once: d/a.tiff/1": {
+        "annotation_id": [IDS[1], *IDS[1:]],
+        "vector": VECTORS,
+    },
+    "1 annotations come more than once: d/b.tiff/3": {
+        "annotation_id": [*IDS, IDS[7]],
+        "vector": VECTORS[[*range(8), 7]],
+    },
     "1 vectors hold NaN or infinity: d/b.tiff/1": {"annotation_id": IDS, "vector": spoilt(np.nan)},
     "1 vectors hold NaN or infinity: d/b.tiff/1 ": {"annotation_id": IDS, "vector": spoilt(np.inf)},
-    "1 vectors hold numbers too large for float32: d/b.tiff/1":
-        {"annotation_id": IDS, "vector": spoilt(1e39)},
+    "1 vectors hold numbers too large for float32: d/b.tiff/1": {
+        "annotation_id": IDS,
+        "vector": spoilt(1e39),
+    },
     "it holds no embeddings": {"annotation_id": np.array([], str), "vector": VECTORS[:0]},
     "1 rows have no annotation_id: row 0": {"annotation_id": ["", *IDS[1:]], "vector": VECTORS},
     "1 annotations lie elsewhere .*other pixels: d/a.tiff/2": {
-        "annotation_id": IDS, "vector": VECTORS, "x_l0": [100, 101, 102.5, 103, 104, 105, 106, 107.],
-        "y_l0": [200.0] * 8},
+        "annotation_id": IDS,
+        "vector": VECTORS,
+        "x_l0": [100, 101, 102.5, 103, 104, 105, 106, 107.0],
+        "y_l0": [200.0] * 8,
+    },
     "must have 'annotation_id' and 'vector' .*it has: id, vector": {"id": IDS, "vector": VECTORS},
-    "must have .*'embedding' or 'features'.*it has: annotation_id, v": {"annotation_id": IDS, "v": VECTORS},
+    "must have .*'embedding' or 'features'.*it has: annotation_id, v": {
+        "annotation_id": IDS,
+        "v": VECTORS,
+    },
     "float": {"annotation_id": IDS, "vector": VECTORS.astype(np.int32)},
-}  # fmt: skip
+}
 ONLY_PARQUET = {
     "1 vectors are not 3 wide as the first: d/b.tiff/3": {"annotation_id": IDS, "vector": RAGGED},
     "1 rows have no vector: d/b.tiff/3": {"annotation_id": IDS, "vector": [*RAGGED[:7], None]},
-    "1 vectors hold NaN or infinity: d/a.tiff/0":
-        {"annotation_id": IDS, "vector": [[None, 1.0, 2.0], *RAGGED[:6], [1.0, 1.0, 1.0]]},
+    "1 vectors hold NaN or infinity: d/a.tiff/0": {
+        "annotation_id": IDS,
+        "vector": [[None, 1.0, 2.0], *RAGGED[:6], [1.0, 1.0, 1.0]],
+    },
     "column 'annotation_id' is int64": {"annotation_id": list(range(8)), "vector": RAGGED},
     "column 'vector' is double": {"annotation_id": IDS, "vector": [1.0] * 8},
-    "8 rows have no vector": {"annotation_id": IDS, "vector": pa.array([[]] * 8, pa.list_(pa.float32()))},
-}  # fmt: skip
+    "8 rows have no vector": {
+        "annotation_id": IDS,
+        "vector": pa.array([[]] * 8, pa.list_(pa.float32())),
+    },
+}
 
 
-@pytest.mark.parametrize(("form", "said"), [
-    *((f, s) for f in FORMATS for s in BAD), *(("parquet", s) for s in ONLY_PARQUET),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        *((f, s) for f in FORMATS for s in BAD),
+        *(("parquet", s) for s in ONLY_PARQUET),
+    ],
+)
 def test_a_bad_file_is_refused_and_nothing_is_written(store, tmp_path, form, said):
     columns = dict({**BAD, **ONLY_PARQUET}[said])
     if form == "parquet" and isinstance(v := columns.get("vector", columns.get("v")), np.ndarray):
         kind = pa.list_(pa.from_numpy_dtype(v.dtype))
         columns["vector" if "vector" in columns else "v"] = pa.array(list(v), kind)
-        columns = {k: pa.array(c, pa.string()) if len(c) == 0 and k != "vector" else c
-                   for k, c in columns.items()}  # fmt: skip
+        columns = {
+            k: pa.array(c, pa.string()) if len(c) == 0 and k != "vector" else c
+            for k, c in columns.items()
+        }
     tables = store.tables()
     with pytest.raises(EmbedstoreError, match=said.strip()):
         import_embeddings(store, "d", "mine", write(tmp_path / f"x.{form}", **columns))
@@ -241,20 +278,33 @@ def test_a_bad_file_is_refused_and_nothing_is_written(store, tmp_path, form, sai
 
 def test_all_that_is_wrong_is_told_at_once(store, tmp_path):
     put_embeddings(store, "mine", IDS, VECTORS)
-    file = write(tmp_path / "x.npz", annotation_id=[*IDS[:7], IDS[0], "q/1", "q/2"],
-                 vector=np.vstack([spoilt(np.nan), VECTORS[:2]]))  # fmt: skip
+    file = write(
+        tmp_path / "x.npz",
+        annotation_id=[*IDS[:7], IDS[0], "q/1", "q/2"],
+        vector=np.vstack([spoilt(np.nan), VECTORS[:2]]),
+    )
     with pytest.raises(EmbedstoreError) as e:
         import_embeddings(store, "d", "mine", file)
-    for said in ("x.npz was not imported, nothing is written", "1 vectors hold NaN", "q/1, q/2",
-                 "more than once: d/a.tiff/0"):  # fmt: skip
+    for said in (
+        "x.npz was not imported, nothing is written",
+        "1 vectors hold NaN",
+        "q/1, q/2",
+        "more than once: d/a.tiff/0",
+    ):
         assert said in str(e.value)
 
 
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("x.parquet", b"PAR1", "cannot be read as Parquet"), ("x.npz", b"PK", "cannot be read as npz"),
-    ("x.npz", b"", "cannot be read as npz"), ("x.pt", b"x", r"\.parquet, \.npz, \.h5"),
-    ("x.parquet", None, "no file or folder"), ("x.h5", b"x", "no file matches a slide"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.parquet", b"PAR1", "cannot be read as Parquet"),
+        ("x.npz", b"PK", "cannot be read as npz"),
+        ("x.npz", b"", "cannot be read as npz"),
+        ("x.pt", b"x", r"\.parquet, \.npz, \.h5"),
+        ("x.parquet", None, "no file or folder"),
+        ("x.h5", b"x", "no file matches a slide"),
+    ],
+)
 def test_what_is_no_file_of_embeddings(store, tmp_path, name, content, said):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -322,8 +372,12 @@ def test_a_name_stands_for_one_model(store, tmp_path):
     for name in ("results", "MINE"):
         with pytest.raises(EmbedstoreError, match="choose another --model NAME"):
             import_embeddings(store, "d", name, foreign)
-    for wrong, said in (({"dim": 4}, "the file says dim 4"), ({"n_params": "x"}, "cannot be stored"),
-                        ({"created_at": "y"}, "cannot be stored"), (None, "lacks arch")):  # fmt: skip
+    for wrong, said in (
+        ({"dim": 4}, "the file says dim 4"),
+        ({"n_params": "x"}, "cannot be stored"),
+        ({"created_at": "y"}, "cannot be stored"),
+        (None, "lacks arch"),
+    ):
         model = {} if wrong is None else record(store, "m") | {"created_at": None} | wrong
         model |= {"dim": 3} if wrong is None else {}
         file = write(
@@ -372,8 +426,10 @@ def test_probes_score_a_restored_model_as_the_original(tiny, embedded, tmp_path)
     original = run(here, spec, RunOptions(models=[RESNET], folds=[0]))
     restored = run(there, spec, RunOptions(models=[RESNET, "mine"], folds=[0]))
     key = ("metric", "eval_domain")
-    values = {m: {tuple(r[k] for k in key): r["value"] for r in restored.rows if r["model"] == m}
-              for m in (RESNET, "mine")}  # fmt: skip
+    values = {
+        m: {tuple(r[k] for k in key): r["value"] for r in restored.rows if r["model"] == m}
+        for m in (RESNET, "mine")
+    }
     expected = {tuple(r[k] for k in key): r["value"] for r in original.rows}
     assert values[RESNET] == values["mine"] == expected
     assert {r["run_id"] for r in original.rows} < {r["run_id"] for r in restored.rows}

@@ -16,27 +16,45 @@ from tests.conftest import bare_store
 
 # Where TRIDENT stops and CLAM goes on: the same tiles, what is said of them differs.
 TRIDENT = {
-    "patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40,
-    "target_magnification": 20, "overlap": 0, "name": "a", "savetodir": "out/x",
-    "level0_width": 9000, "level0_height": 8000,
-}  # fmt: skip
+    "patch_size": 256,
+    "patch_size_level0": 512,
+    "level0_magnification": 40,
+    "target_magnification": 20,
+    "overlap": 0,
+    "name": "a",
+    "savetodir": "out/x",
+    "level0_width": 9000,
+    "level0_height": 8000,
+}
 CLAM_PATCHES = {
-    "patch_size": 256, "patch_level": 1, "downsample": (2.0, 2.0), "downsampled_level_dim": (4500, 4000),
-    "level_dim": (4500, 4000), "name": "a", "save_path": "out",
-}  # fmt: skip
+    "patch_size": 256,
+    "patch_level": 1,
+    "downsample": (2.0, 2.0),
+    "downsampled_level_dim": (4500, 4000),
+    "level_dim": (4500, 4000),
+    "name": "a",
+    "save_path": "out",
+}
 POINTS = np.random.default_rng(3).uniform(300, 8000, (12, 2)).round(1)
-CELLS = [{"slide": f"{'ab'[n % 2]}.svs", "source_id": str(n), "x_l0": x, "y_l0": y}
-         for n, (x, y) in enumerate(POINTS)]  # fmt: skip
+CELLS = [
+    {"slide": f"{'ab'[n % 2]}.svs", "source_id": str(n), "x_l0": x, "y_l0": y}
+    for n, (x, y) in enumerate(POINTS)
+]
 
 
-def write_h5(path: Path, corners: np.ndarray, features: np.ndarray, attrs: dict | None = None,
-             chunk: int = 1) -> Path:  # fmt: skip
+def write_h5(
+    path: Path, corners: np.ndarray, features: np.ndarray, attrs: dict | None = None, chunk: int = 1
+) -> Path:
     """Write one slide's file: resizable datasets, TRIDENT in chunks of one row, CLAM of 32."""
     path.parent.mkdir(exist_ok=True)
     with h5py.File(path, "w") as f:
         for name, values in (("features", features), ("coords", corners)):
-            f.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]),
-                             chunks=(chunk, *values.shape[1:]))  # fmt: skip
+            f.create_dataset(
+                name,
+                data=values,
+                maxshape=(None, *values.shape[1:]),
+                chunks=(chunk, *values.shape[1:]),
+            )
         for key, value in (attrs or {}).items():
             f["coords"].attrs[key] = value
     return path
@@ -58,10 +76,15 @@ def store(tmp_path) -> Store:
     return bare_store(str(tmp_path / "store"), "d", CELLS)
 
 
-@pytest.mark.parametrize(("attrs", "chunk", "shape", "options", "width"), [
-    (TRIDENT, 1, (6, 4), TileOptions(), 512), (TRIDENT, 1, (1, 6, 4), TileOptions(), 512),
-    (CLAM_PATCHES, 32, (6, 4), TileOptions(), 512), ({}, 32, (6, 4), TileOptions(tile_px_l0=448), 448),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("attrs", "chunk", "shape", "options", "width"),
+    [
+        (TRIDENT, 1, (6, 4), TileOptions(), 512),
+        (TRIDENT, 1, (1, 6, 4), TileOptions(), 512),
+        (CLAM_PATCHES, 32, (6, 4), TileOptions(), 512),
+        ({}, 32, (6, 4), TileOptions(tile_px_l0=448), 448),
+    ],
+)
 def test_tiles_centred_on_annotations(store, tmp_path, attrs, chunk, shape, options, width):
     rng = np.random.default_rng(0)
     expected = {}
@@ -70,8 +93,13 @@ def test_tiles_centred_on_annotations(store, tmp_path, attrs, chunk, shape, opti
         order = rng.permutation(6)
         corners = centred(slide, width)[order]
         dtype = np.int64 if chunk == 1 else np.int32
-        write_h5(tmp_path / "h5" / f"{slide[0]}.h5", corners.astype(dtype), features.reshape(shape),
-                 attrs, chunk)  # fmt: skip
+        write_h5(
+            tmp_path / "h5" / f"{slide[0]}.h5",
+            corners.astype(dtype),
+            features.reshape(shape),
+            attrs,
+            chunk,
+        )
         ids = [f"d/{slide}/{c['source_id']}" for c in CELLS if c["slide"] == slide]
         expected |= {ids[at]: features[n].astype(np.float32).tolist() for n, at in enumerate(order)}
     report = import_embeddings(store, "d", "mine", tmp_path / "h5", options)
@@ -103,8 +131,9 @@ def test_tiles_of_a_grid_need_a_reach_and_are_the_nearest(store, tmp_path):
     report = import_embeddings(store, "d", "mine", file, TileOptions(within_px=reach))
     assert vectors_of(store, "mine") == {
         f"d/a.svs/{c['source_id']}": features[n].tolist()
-        for c, n, o in zip(mine, nearest, offsets, strict=True) if o <= reach
-    }  # fmt: skip
+        for c, n, o in zip(mine, nearest, offsets, strict=True)
+        if o <= reach
+    }
     said = "\n".join(report.notes)
     taken = np.sort(offsets)[:4]
     assert (
@@ -134,8 +163,11 @@ def test_files_and_slides_are_matched_by_name(store, tmp_path):
     write_h5(folder / "a.h5", centred("a.svs", 512), rng.random((6, 3), np.float32), TRIDENT)
     with pytest.raises(EmbedstoreError, match=r"a.h5 and a.svs.h5 are both of slide a.svs"):
         import_embeddings(store, "d", "mine", folder)
-    twins = bare_store(str(tmp_path / "twins"), "d", [c | {"slide": s} for c in CELLS[:1]
-                                                      for s in ("a.svs", "a.tiff")])  # fmt: skip
+    twins = bare_store(
+        str(tmp_path / "twins"),
+        "d",
+        [c | {"slide": s} for c in CELLS[:1] for s in ("a.svs", "a.tiff")],
+    )
     with pytest.raises(EmbedstoreError, match="a.h5 may be of slide a.svs or a.tiff"):
         import_embeddings(twins, "d", "mine", folder / "a.h5")
     with pytest.raises(
@@ -163,19 +195,22 @@ BROKEN = FEATURES.copy()
 BROKEN[2, 1] = np.nan
 
 
-@pytest.mark.parametrize(("features", "attrs", "options", "said"), [
-    (FEATURES, {}, TileOptions(), "--tile-px-l0 N"),
-    (FEATURES, {"patch_size": 256, "patch_level": 1}, TileOptions(), "--tile-px-l0 N"),
-    (FEATURES, TRIDENT | {"patch_size_level0": "None"}, TileOptions(), "--tile-px-l0 N"),
-    (FEATURES, TRIDENT | {"patch_size_level0": "wide"}, TileOptions(), "not a size in pixels"),
-    (FEATURES, TRIDENT, TileOptions(tile_px_l0=256), "says its tiles are 512 px wide"),
-    (FEATURES, TRIDENT, TileOptions(within_px=-1), "--within -1: give at least 0"),
-    (FEATURES, {}, TileOptions(tile_px_l0=0), "--tile-px-l0 0: give at least 1"),
-    (FEATURES[:4], TRIDENT, TileOptions(), "4 features for 6 coords"),
-    (FEATURES.astype(np.int32), TRIDENT, TileOptions(), "int32, not floating point"),
-    (FEATURES[0], TRIDENT, TileOptions(), r"features have shape \(3,\)"),
-    (BROKEN, TRIDENT, TileOptions(), "1 vectors hold NaN or infinity: d/a.svs/4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("features", "attrs", "options", "said"),
+    [
+        (FEATURES, {}, TileOptions(), "--tile-px-l0 N"),
+        (FEATURES, {"patch_size": 256, "patch_level": 1}, TileOptions(), "--tile-px-l0 N"),
+        (FEATURES, TRIDENT | {"patch_size_level0": "None"}, TileOptions(), "--tile-px-l0 N"),
+        (FEATURES, TRIDENT | {"patch_size_level0": "wide"}, TileOptions(), "not a size in pixels"),
+        (FEATURES, TRIDENT, TileOptions(tile_px_l0=256), "says its tiles are 512 px wide"),
+        (FEATURES, TRIDENT, TileOptions(within_px=-1), "--within -1: give at least 0"),
+        (FEATURES, {}, TileOptions(tile_px_l0=0), "--tile-px-l0 0: give at least 1"),
+        (FEATURES[:4], TRIDENT, TileOptions(), "4 features for 6 coords"),
+        (FEATURES.astype(np.int32), TRIDENT, TileOptions(), "int32, not floating point"),
+        (FEATURES[0], TRIDENT, TileOptions(), r"features have shape \(3,\)"),
+        (BROKEN, TRIDENT, TileOptions(), "1 vectors hold NaN or infinity: d/a.svs/4"),
+    ],
+)
 def test_bad_files_are_refused(store, tmp_path, features, attrs, options, said):
     file = write_h5(tmp_path / "a.h5", centred("a.svs", 512), features, attrs)
     tables = store.tables()

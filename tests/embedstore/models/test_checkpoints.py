@@ -75,15 +75,27 @@ def hub() -> Iterator[str]:
 
 def ask(code: str, hub: str, home: Path, offline: bool = False) -> dict:
     """Run code in a process of its own, since the client reads its settings at import."""
-    env = {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)),
-           "HF_HUB_DISABLE_XET": "1", "PATH": "/usr/bin:/bin", "HOME": str(home)}  # fmt: skip
+    env = {
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": str(int(offline)),
+        "HF_HUB_DISABLE_XET": "1",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+    }
     whole = (
         "import json\nfrom embedstore.models.checkpoints import *\nfrom embedstore.errors import *\n"
         f"try:\n    said = {code}\nexcept EmbedstoreError as e:\n    said = {{'error': str(e)}}\n"
         "print(json.dumps(said, default=str))"
     )
-    done = subprocess.run([sys.executable, "-c", whole], env=env, cwd=ROOT, capture_output=True,
-                          text=True, timeout=120)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", whole],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -97,10 +109,13 @@ def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(hub, tmp_p
     assert ask("availability('hub', 'ok/model')", hub, tmp_path, offline=True).startswith("here")
 
 
-@pytest.mark.parametrize(("repository", "said"), [
-    ("gated/model", "gated: accept its terms"),
-    ("none/model", "the hub knows no none/model"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("repository", "said"),
+    [
+        ("gated/model", "gated: accept its terms"),
+        ("none/model", "the hub knows no none/model"),
+    ],
+)
 def test_what_the_hub_refuses_says_the_way_out(hub, tmp_path, repository, said):
     found = ask(f"vars(find_weights('m', 'hub', '{repository}'))", hub, tmp_path)
     assert said in found["error"]
@@ -112,10 +127,15 @@ def test_offline_without_a_copy(hub, tmp_path):
     assert "no copy is cached" in found["error"]
 
 
-@pytest.mark.parametrize(("repository", "said"), [
-    ("ok/model", "hub"), ("gated/model", "no: gated"), ("none/model", "no: the hub shows"),
-    ("broken/model", "no: the hub cannot be reached"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("repository", "said"),
+    [
+        ("ok/model", "hub"),
+        ("gated/model", "no: gated"),
+        ("none/model", "no: the hub shows"),
+        ("broken/model", "no: the hub cannot be reached"),
+    ],
+)
 def test_availability_asks_without_fetching(hub, tmp_path, repository, said):
     assert ask(f"availability('hub', '{repository}')", hub, tmp_path).startswith(said)
     assert not list(tmp_path.rglob("*.bin"))
@@ -129,11 +149,19 @@ def test_models_check_offline():
 
 
 CONFIG = {
-    "architecture": "test_vit", "num_classes": 0, "num_features": 64, "global_pool": "token",
+    "architecture": "test_vit",
+    "num_classes": 0,
+    "num_features": 64,
+    "global_pool": "token",
     "model_args": {"reg_tokens": 2, "dynamic_img_size": True},
-    "pretrained_cfg": {"mean": [0.7, 0.6, 0.5], "std": [0.2, 0.3, 0.4], "license": "mit",
-                       "input_size": [3, 160, 160], "num_classes": 0},
-}  # fmt: skip
+    "pretrained_cfg": {
+        "mean": [0.7, 0.6, 0.5],
+        "std": [0.2, 0.3, 0.4],
+        "license": "mit",
+        "input_size": [3, 160, 160],
+        "num_classes": 0,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +184,26 @@ def published() -> torch.nn.Module:
 
 
 def on_hub(hub: str, home: Path, offline: bool = False) -> dict[str, str]:
-    return {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline)),
-            "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+    return {
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": str(int(offline)),
+        "HF_HUB_DISABLE_XET": "1",
+    }
 
 
 def add_tiny(tiny, uri: Path) -> None:
-    added = call_command("embedstore", "add", "tiny", "--annotations", tiny.csv, "--slides",
-                        tiny.slides, "--store", uri)  # fmt: skip
+    added = call_command(
+        "embedstore",
+        "add",
+        "tiny",
+        "--annotations",
+        tiny.csv,
+        "--slides",
+        tiny.slides,
+        "--store",
+        uri,
+    )
     assert added.code == 0, added.err
 
 
@@ -176,8 +217,18 @@ def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
 
     uri, name = tmp_path / "s", "hf-hub:ok/net"
     add_tiny(tiny, uri)
-    words = ("embedstore", "ingest", "tiny", "--model", name, "--dtype", "float32", "--json",
-             "--store", uri)  # fmt: skip
+    words = (
+        "embedstore",
+        "ingest",
+        "tiny",
+        "--model",
+        name,
+        "--dtype",
+        "float32",
+        "--json",
+        "--store",
+        uri,
+    )
     (row,) = run_command(*words, env=on_hub(hub, tmp_path / "hf")).json()
     assert (row["embedded"], row["weights"]) == (48, f"ok/net@{COMMIT}")
     con = connect(Store.open(str(uri)))
@@ -194,9 +245,12 @@ def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
     x = (patch / 255.0 - np.array([0.7, 0.6, 0.5])) / np.array([0.2, 0.3, 0.4])
     with torch.inference_mode():
         expected = published(torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None])[0]
-    (stored,) = fetch_rows(con, "select vector from embeddings join annotations using (annotation_id) "
-                           f"where annotations.slide = '{one['slide']}' and x_l0 = {one['x']} "
-                           f"and y_l0 = {one['y']}")  # fmt: skip
+    (stored,) = fetch_rows(
+        con,
+        "select vector from embeddings join annotations using (annotation_id) "
+        f"where annotations.slide = '{one['slide']}' and x_l0 = {one['x']} "
+        f"and y_l0 = {one['y']}",
+    )
     np.testing.assert_allclose(stored["vector"], expected.numpy(), atol=1e-4)
     # What was fetched serves offline, and what is embedded needs no hub at all.
     again = run_command(*words, env=on_hub(hub, tmp_path / "hf", offline=True))
@@ -213,12 +267,28 @@ def test_a_folder_with_its_config_serves_where_there_is_no_hub(published, tiny, 
         (folder / file).write_bytes(Hub.files[f"ok/net/{file}"])
     for weights in (folder, folder / "model.safetensors"):
         (row,) = call_command(
-            "embedstore", "ingest", "tiny", "--model", "hf-hub:some/where", "--weights",
-            f"some/where={weights}", "--pooling", "cls+mean", "--json", "--store", uri,
-        ).json()  # fmt: skip
+            "embedstore",
+            "ingest",
+            "tiny",
+            "--model",
+            "hf-hub:some/where",
+            "--weights",
+            f"some/where={weights}",
+            "--pooling",
+            "cls+mean",
+            "--json",
+            "--store",
+            uri,
+        ).json()
     assert (row["there_before"], row["embedded"], row["weights"]) == (48, 0, "net")
-    done = call_command("embedstore", "sql", "select dim, pooling, registry_name from models",
-                       "--json", "--store", uri)  # fmt: skip
+    done = call_command(
+        "embedstore",
+        "sql",
+        "select dim, pooling, registry_name from models",
+        "--json",
+        "--store",
+        uri,
+    )
     assert done.json() == [
         {"dim": 128, "pooling": "cls+mean", "registry_name": "hf-hub:some/where"}
     ]
@@ -250,8 +320,13 @@ def told(hub, published, tiny, tmp_path_factory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("wrong")
     add_tiny(tiny, folder / "s")
     given = json.dumps([str(folder / "s"), on_hub(hub, folder / "hf"), list(WRONG)])
-    done = subprocess.run([sys.executable, "-c", INGEST_EACH, given], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", INGEST_EACH, given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

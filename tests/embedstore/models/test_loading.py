@@ -57,8 +57,14 @@ def test_registry_entries_build_as_written(name):
 
 def test_the_papers_sizes_need_their_layers():
     """Table 1 of the paper: 1.1B, 1.1B, 632M, 632M, 307M, 86M (nominal)."""
-    nominal = {"gigapath": 1.1e9, "h-optimus-0": 1.1e9, "virchow": 632e6, "virchow2": 632e6,
-               "uni": 307e6, "phikon": 86e6}  # fmt: skip
+    nominal = {
+        "gigapath": 1.1e9,
+        "h-optimus-0": 1.1e9,
+        "virchow": 632e6,
+        "virchow2": 632e6,
+        "uni": 307e6,
+        "phikon": 86e6,
+    }
     for name, size in nominal.items():
         assert REGISTRY[name].n_params == pytest.approx(size, rel=0.035)
     virchow = REGISTRY["virchow"]
@@ -143,8 +149,12 @@ def test_random_weights_are_the_same_in_every_process_and_differ_by_name():
         "from tests.embedstore.models.test_loading import embedder\n"
         "print(embedder('timm:test_vit').weights.sha256)"
     )
-    seen = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                           check=True).stdout.strip() for _ in range(2)}  # fmt: skip
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    }
     here = embedder("timm:test_vit")
     assert seen == {here.weights.sha256}
     assert here.weights.label == "random"
@@ -207,14 +217,17 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
             embedder("timm:test_vit", str(tmp_path / name))
 
 
-@pytest.mark.parametrize(("name", "spec", "said"), [
-    ("timm:test_vit", "nowhere.pth", "no weights for timm:test_vit at nowhere.pth"),
-    ("timm:resnet19", "random", "near it: timm:resnet18"),
-    ("univ", "random", "unknown model 'univ'; known: "),
-    ("timm:", "random", "unknown model 'timm:'"),
-    ("dinov2-vits14", "hub", "--weights dinov2-vits14=PATH"),
-    ("dinov2-vits14", "package:no-such-package", "pip install no-such-package"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "spec", "said"),
+    [
+        ("timm:test_vit", "nowhere.pth", "no weights for timm:test_vit at nowhere.pth"),
+        ("timm:resnet19", "random", "near it: timm:resnet18"),
+        ("univ", "random", "unknown model 'univ'; known: "),
+        ("timm:", "random", "unknown model 'timm:'"),
+        ("dinov2-vits14", "hub", "--weights dinov2-vits14=PATH"),
+        ("dinov2-vits14", "package:no-such-package", "pip install no-such-package"),
+    ],
+)
 def test_what_cannot_be_had_says_the_way_out(name, spec, said):
     with pytest.raises(EmbedstoreError) as e:
         embedder(name, spec)
@@ -293,23 +306,39 @@ class Tiny:
         for p in self.theirs.parameters():
             torch.nn.init.normal_(p, std=0.2)  # zeros and ones would hide what is swapped
         self.entry = replace(
-            REGISTRY["phikon"], arch="vit_tiny_patch16_224", n_params=-1, dim=48,
-            kwargs={"img_size": 56, "patch_size": 14, "embed_dim": 48, "depth": 3, "num_heads": 4,
-                    "global_pool": "", "dynamic_img_size": True, **kwargs},
-        )  # fmt: skip
+            REGISTRY["phikon"],
+            arch="vit_tiny_patch16_224",
+            n_params=-1,
+            dim=48,
+            kwargs={
+                "img_size": 56,
+                "patch_size": 14,
+                "embed_dim": 48,
+                "depth": 3,
+                "num_heads": 4,
+                "global_pool": "",
+                "dynamic_img_size": True,
+                **kwargs,
+            },
+        )
 
 
-@pytest.mark.parametrize("kind", ["vit", "dinov2", "dinov2-swiglu", "dinov2-registers",
-                                  "dinov2-registers-swiglu"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind", ["vit", "dinov2", "dinov2-swiglu", "dinov2-registers", "dinov2-registers-swiglu"]
+)
 def test_hugging_face_files_give_the_same_tokens(kind, tmp_path):
     """Saved and run by transformers, remapped and run by timm: all tokens agree."""
     pytest.importorskip("transformers", reason="the test extra has transformers")
     tiny = Tiny(kind)
     tiny.theirs.eval().save_pretrained(tmp_path)
     n_params = sum(p.numel() for p in build(tiny.entry).parameters())
-    ours = load_embedder("x", replace(tiny.entry, n_params=n_params),
-                         find_weights("x", str(tmp_path / "model.safetensors"), ""),
-                         dtype="float32", device=CPU)  # fmt: skip
+    ours = load_embedder(
+        "x",
+        replace(tiny.entry, n_params=n_params),
+        find_weights("x", str(tmp_path / "model.safetensors"), ""),
+        dtype="float32",
+        device=CPU,
+    )
     x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = tiny.theirs(x).last_hidden_state
@@ -348,9 +377,10 @@ def by_tokens(name: str, pooling: str, **kwargs: object) -> tuple[np.ndarray, np
 def test_poolings_token_by_token(name):
     prefix = 1
     for pooling, expected in {
-        "cls": lambda t: t[:, 0], "mean": lambda t: t[:, prefix:].mean(1),
+        "cls": lambda t: t[:, 0],
+        "mean": lambda t: t[:, prefix:].mean(1),
         "cls+mean": lambda t: np.concatenate((t[:, 0], t[:, prefix:].mean(1)), axis=1),
-    }.items():  # fmt: skip
+    }.items():
         found, tokens = by_tokens(name, pooling)
         np.testing.assert_allclose(found, expected(tokens), atol=1e-4)
 
@@ -363,15 +393,18 @@ def test_a_registry_model_can_be_pooled_and_normalised_otherwise():
     assert resolve("virchow2", NO_VARIATION) == REGISTRY["virchow2"]
 
 
-@pytest.mark.parametrize(("name", "variation", "said"), [
-    ("uni", Variation("avg"), "unknown pooling 'avg'; allowed: cls, cls+mean, mean, timm"),
-    ("resnet50-imagenet", Variation("cls"), "cannot be pooled by 'cls'; allowed: gap"),
-    ("uni", Variation("timm"), "cannot be pooled by 'timm'; allowed: cls, cls"),
-    ("timm:test_resnet", Variation("mean"), "global_pool|no patch token"),
-    ("timm:vit_base_patch16_siglip_224", Variation("cls"), "no class token"),
-    ("uni", Variation(mean=(120.0, 110.0, 100.0)), "--mean 120,110,100 is not three numbers"),
-    ("uni", Variation(std=(0.2, 0.0, 0.2)), "--std 0.2,0,0.2 is not three numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "variation", "said"),
+    [
+        ("uni", Variation("avg"), "unknown pooling 'avg'; allowed: cls, cls+mean, mean, timm"),
+        ("resnet50-imagenet", Variation("cls"), "cannot be pooled by 'cls'; allowed: gap"),
+        ("uni", Variation("timm"), "cannot be pooled by 'timm'; allowed: cls, cls"),
+        ("timm:test_resnet", Variation("mean"), "global_pool|no patch token"),
+        ("timm:vit_base_patch16_siglip_224", Variation("cls"), "no class token"),
+        ("uni", Variation(mean=(120.0, 110.0, 100.0)), "--mean 120,110,100 is not three numbers"),
+        ("uni", Variation(std=(0.2, 0.0, 0.2)), "--std 0.2,0,0.2 is not three numbers"),
+    ],
+)
 def test_variations_that_cannot_be_are_told(name, variation, said):
     with pytest.raises(EmbedstoreError, match=said.replace("+", r"\+")):
         resolve(name, variation)

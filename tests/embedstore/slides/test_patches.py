@@ -36,9 +36,11 @@ class Ramp:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    x=st.floats(800, 1200), y=st.floats(800, 1200), mpp=st.floats(0.12, 0.9),
+    x=st.floats(800, 1200),
+    y=st.floats(800, 1200),
+    mpp=st.floats(0.12, 0.9),
     px=st.sampled_from([96, 224]),
-)  # fmt: skip
+)
 def test_patch_samples_the_right_places_at_the_right_scale(x, y, mpp, px):
     slide = Ramp((1.0, 2.0, 4.0))
     patch = read_patch(slide, x, y, mpp, PatchGeometry(px, 0.25)).astype(float)
@@ -109,14 +111,17 @@ def test_unreadable_files_are_slide_errors(data, tmp_path):
             Slide(path)
 
 
-@pytest.mark.parametrize(("stated", "given", "status", "source"), [
-    (0.23, (None, None), "ok", "slide"),
-    (0.23, (0.5, "option"), "ok", "slide"),
-    (0.00499, (None, None), "no-mpp", None),
-    (0.00499, (0.499, "option"), "ok", "option"),
-    (None, (None, None), "no-mpp", None),
-    (None, (0.4, "slide table"), "ok", "slide table"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stated", "given", "status", "source"),
+    [
+        (0.23, (None, None), "ok", "slide"),
+        (0.23, (0.5, "option"), "ok", "slide"),
+        (0.00499, (None, None), "no-mpp", None),
+        (0.00499, (0.499, "option"), "ok", "option"),
+        (None, (None, None), "no-mpp", None),
+        (None, (0.4, "slide table"), "ok", "slide table"),
+    ],
+)
 def test_probe_never_takes_an_implausible_mpp(tmp_path, stated, given, status, source):
     path = write_slide(tmp_path / "a.tiff", np.zeros((300, 300, 3), np.uint8), mpp=stated)
     row = probe(path, given)

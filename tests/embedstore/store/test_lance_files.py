@@ -28,11 +28,16 @@ def write(
     vectors = np.random.default_rng(0).standard_normal((sum(sizes), dim), dtype=np.float32)
     ends = np.cumsum(sizes)
     batches = [
-        pa.record_batch({
-            "annotation_id": pa.array([f"a{k}" for k in range(end - n, end)]),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors[end - n : end].ravel()), dim)})
+        pa.record_batch(
+            {
+                "annotation_id": pa.array([f"a{k}" for k in range(end - n, end)]),
+                "vector": pa.FixedSizeListArray.from_arrays(
+                    pa.array(vectors[end - n : end].ravel()), dim
+                ),
+            }
+        )
         for n, end in zip(sizes, ends, strict=True)
-    ]  # fmt: skip
+    ]
     reader = pa.RecordBatchReader.from_batches(batches[0].schema, batches)
     return lance.write_dataset(reader, str(path), max_rows_per_file=per_file), vectors
 
@@ -95,8 +100,9 @@ def test_what_lies_otherwise_is_left_to_the_scan(tmp_path):
     assert not read(lance.dataset(str(tmp_path / "a")), 499)
     narrow, _ = write(tmp_path / "b", [500], dim=3)  # packed with others in small blocks
     assert not read(narrow, 500, dim=3)
-    nulls = pa.table({"vector": pa.array([None, *np.ones((99, DIM), np.float32)],
-                                         pa.list_(pa.float32(), DIM))})  # fmt: skip
+    nulls = pa.table(
+        {"vector": pa.array([None, *np.ones((99, DIM), np.float32)], pa.list_(pa.float32(), DIM))}
+    )
     assert not read(lance.write_dataset(nulls, str(tmp_path / "c")), 100)
 
 

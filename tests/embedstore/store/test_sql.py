@@ -54,9 +54,13 @@ def test_every_view_has_the_columns_of_the_contract(embedded, tmp_path, view):
 
 def test_two_widths_in_one_view_and_each_under_its_own_name(embedded):
     store = Store.open(embedded)
-    rows = to_rows(run_sql(
-        store, "select model, count(*) as n, min(len(vector)) as low, max(len(vector)) as high "
-        "from embeddings group by model order by model"))  # fmt: skip
+    rows = to_rows(
+        run_sql(
+            store,
+            "select model, count(*) as n, min(len(vector)) as low, max(len(vector)) as high "
+            "from embeddings group by model order by model",
+        )
+    )
     assert [(r["model"], r["n"]) for r in rows] == [("timm:test_resnet", 48), ("timm:test_vit", 48)]
     assert len({r["low"] for r in rows}) == 2
     assert all(r["low"] == r["high"] for r in rows)
@@ -64,21 +68,38 @@ def test_two_widths_in_one_view_and_each_under_its_own_name(embedded):
     assert pa.types.is_fixed_size_list(schema.field("vector").type)
 
 
-@pytest.mark.parametrize("sql", [
-    "create table t as select 1", "drop view results", "copy annotations to '/tmp/x.csv'",
-    "attach '/tmp/x.db'", "insert into _results select * from _results", "set threads = 1",
-    "delete from _annotations", "install httpfs", "explain analyze copy (select 1) to '/tmp/x.csv'",
-    "EXPLAIN  ANALYZE create table t as select 1", "pragma database_list", "select 1; select 2",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create table t as select 1",
+        "drop view results",
+        "copy annotations to '/tmp/x.csv'",
+        "attach '/tmp/x.db'",
+        "insert into _results select * from _results",
+        "set threads = 1",
+        "delete from _annotations",
+        "install httpfs",
+        "explain analyze copy (select 1) to '/tmp/x.csv'",
+        "EXPLAIN  ANALYZE create table t as select 1",
+        "pragma database_list",
+        "select 1; select 2",
+    ],
+)
 def test_only_one_reading_statement_is_taken(embedded, sql):
     with pytest.raises(EmbedstoreError, match="read only|one SQL statement"):
         run_sql(Store.open(embedded), sql)
 
 
-@pytest.mark.parametrize(("sql", "said"), [
-    ("selec 1", "syntax error"), ("select * from nowhere", 'views: annotations,.*"timm:test_vit"'),
-    ("select nothing from results", "nothing"), ("select 1/'a'", "a"), ("", "one SQL statement"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("selec 1", "syntax error"),
+        ("select * from nowhere", 'views: annotations,.*"timm:test_vit"'),
+        ("select nothing from results", "nothing"),
+        ("select 1/'a'", "a"),
+        ("", "one SQL statement"),
+    ],
+)
 def test_errors_in_sql_are_told(embedded, sql, said):
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         run_sql(Store.open(embedded), sql)
@@ -146,11 +167,21 @@ def test_wide_results_are_read_down(embedded):
 
 
 def test_json_is_json_whatever_the_values(embedded):
-    table = run_sql(Store.open(embedded), "select 'nan'::double as a, sum(2) as b, 1.5::decimal(4,2) "
-                    "as c, date '2026-01-02' as d, [1, null] as e, {'x': 1} as f, 1 as a")  # fmt: skip
+    table = run_sql(
+        Store.open(embedded),
+        "select 'nan'::double as a, sum(2) as b, 1.5::decimal(4,2) "
+        "as c, date '2026-01-02' as d, [1, null] as e, {'x': 1} as f, 1 as a",
+    )
     (row,) = to_rows(table)
-    assert row == {"a": None, "b": 2, "c": 1.5, "d": "2026-01-02", "e": [1, None], "f": {"x": 1},
-                   "a_1": 1}  # fmt: skip
+    assert row == {
+        "a": None,
+        "b": 2,
+        "c": 1.5,
+        "d": "2026-01-02",
+        "e": [1, None],
+        "f": {"x": 1},
+        "a_1": 1,
+    }
     json.dumps(row, allow_nan=False)
     assert to_csv(table).splitlines()[0] == "a,b,c,d,e,f,a_1"
 

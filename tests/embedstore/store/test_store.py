@@ -39,10 +39,12 @@ BATCHES = st.lists(
     st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=6),
         st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3),
-        min_size=1, max_size=8,
+        min_size=1,
+        max_size=8,
     ),
-    min_size=1, max_size=4,
-)  # fmt: skip
+    min_size=1,
+    max_size=4,
+)
 
 
 @settings(max_examples=15, deadline=None)
@@ -84,8 +86,9 @@ def test_some_columns_can_change_without_touching_the_vector(tmp_path):
     assert store.update_columns(model_table("m"), update) == 1
     table = store.lance(model_table("m")).to_table().sort_by("annotation_id").to_pylist()
     assert [(r["annotation_id"], r["label"], r["vector"]) for r in table] == [
-        ("a", "x", [1, 2]), ("b", "new", [3, 4]),
-    ]  # fmt: skip
+        ("a", "x", [1, 2]),
+        ("b", "new", [3, 4]),
+    ]
 
 
 WRITER = """

@@ -69,9 +69,14 @@ def test_unis_own_recipe_finds_the_same(n, d, k):
     linear = torch.nn.Linear(d, k).double()
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
-    optimiser = torch.optim.LBFGS(linear.parameters(), max_iter=1000, history_size=100,
-                                  line_search_fn="strong_wolfe", tolerance_grad=1e-7,
-                                  tolerance_change=1e-9)  # fmt: skip
+    optimiser = torch.optim.LBFGS(
+        linear.parameters(),
+        max_iter=1000,
+        history_size=100,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-7,
+        tolerance_change=1e-9,
+    )
     inputs, targets = torch.from_numpy(X).double(), torch.from_numpy(y)
 
     def closure():
@@ -114,9 +119,12 @@ def test_two_classes_are_antisymmetric():
 
 @settings(max_examples=30, deadline=None)
 @given(
-    n=st.integers(4, 60), d=st.integers(1, 300), k=st.integers(2, 4), seed=st.integers(0, 999),
+    n=st.integers(4, 60),
+    d=st.integers(1, 300),
+    k=st.integers(2, 4),
+    seed=st.integers(0, 999),
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
-)  # fmt: skip
+)
 def test_at_the_minimum_no_direction_goes_down(n, d, k, seed, scale):
     X, y = data(n, d, k, seed)
     y[:k] = np.arange(k)
@@ -216,10 +224,14 @@ def test_without_a_choice_c_is_one_and_says_so():
     X, y = data(120, 20)
     rows = np.flatnonzero(y == 1)[:5]
     probes = [LogRegProbe(), LogRegProbe(), LogRegProbe(C=3.0)]
-    fit_many(X, [
-        Task(probes[0], None, y), Task(probes[1], None, y, rows, y[rows]),
-        Task(probes[2], None, y, np.arange(50), y[:50]),
-    ])  # fmt: skip
+    fit_many(
+        X,
+        [
+            Task(probes[0], None, y),
+            Task(probes[1], None, y, rows, y[rows]),
+            Task(probes[2], None, y, np.arange(50), y[:50]),
+        ],
+    )
     assert [(p.cost_, p.choice_) for p in probes] == [(1, "default"), (1, "default"), (3, "given")]
     assert all(p.val_losses_ is None for p in probes)
 
@@ -228,12 +240,18 @@ def test_all_kinds_of_probe_are_fitted_together_as_alone():
     X, y = data(500, 40, 3, signal=1.5)
     two = np.flatnonzero(y < 2)
     tasks = [
-        Task(UniProbe(), two, y[two]), Task(LogRegProbe(C=0.5), two[::2], y[two[::2]]),
-        Task(LogRegProbe(), two[::2], np.array(["b", "a"])[y[two[::2]]], two[1::2],
-             np.array(["b", "a"])[y[two[1::2]]]),
+        Task(UniProbe(), two, y[two]),
+        Task(LogRegProbe(C=0.5), two[::2], y[two[::2]]),
+        Task(
+            LogRegProbe(),
+            two[::2],
+            np.array(["b", "a"])[y[two[::2]]],
+            two[1::2],
+            np.array(["b", "a"])[y[two[1::2]]],
+        ),
         Task(UniProbe(), None, y),
         Task(LogRegProbe(), np.arange(300), y[:300], np.arange(300, 500), y[300:]),
-    ]  # fmt: skip
+    ]
     seen = []
     fitted = fit_many(X, tasks, on_progress=lambda done, total: seen.append((done, total)))
     assert fitted == [t.probe for t in tasks]

@@ -83,11 +83,25 @@ def browser(tmp_path_factory):
 
     def go(address: str, *options: str) -> tuple[str, list[str]]:
         done = subprocess.run(
-            [found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-             "--allow-file-access-from-files", "--hide-scrollbars", f"--user-data-dir={profile}",
-             "--virtual-time-budget=4000", "--enable-logging=stderr", "--v=0", *options, address],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            [
+                found,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--allow-file-access-from-files",
+                "--hide-scrollbars",
+                f"--user-data-dir={profile}",
+                "--virtual-time-budget=4000",
+                "--enable-logging=stderr",
+                "--v=0",
+                *options,
+                address,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         return done.stdout, [x for x in done.stderr.splitlines() if "CONSOLE" in x]
 
     return go
@@ -176,8 +190,10 @@ def test_no_number_of_a_matrix_is_broken_in_two(look, width):
 
 
 def luminance(rgb: str) -> float:
-    linear = [v / 255 / 12.92 if v / 255 <= 0.04045 else ((v / 255 + 0.055) / 1.055) ** 2.4
-              for v in map(float, re.findall(r"[\d.]+", rgb)[:3])]  # fmt: skip
+    linear = [
+        v / 255 / 12.92 if v / 255 <= 0.04045 else ((v / 255 + 0.055) / 1.055) ** 2.4
+        for v in map(float, re.findall(r"[\d.]+", rgb)[:3])
+    ]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
@@ -200,8 +216,11 @@ def test_light_and_dark_have_contrast(look, theme):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_screenshot_is_not_blank(browser, written, tmp_path, width, theme):  # noqa: F811
     shot: Path = tmp_path / "shot.png"
-    browser(f"{written['index.html'].as_uri()}#theme={theme}", f"--screenshot={shot}",
-            f"--window-size={width},1600")  # fmt: skip
+    browser(
+        f"{written['index.html'].as_uri()}#theme={theme}",
+        f"--screenshot={shot}",
+        f"--window-size={width},1600",
+    )
     pixels = np.asarray(Image.open(shot).convert("L"), dtype=float)
     assert (pixels.mean() > 128) == (theme == "light")
     assert pixels.std() > 10

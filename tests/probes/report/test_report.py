@@ -39,14 +39,23 @@ OTHER = "other </script> \"label\" 'x'"
 
 
 def cells(n: int) -> list[dict]:
-    return [{"slide": f"{'abc'[k % 3]}{k % 4}<i>.tiff", "source_id": f"{k}&", "domain": DOMAINS[k % 3],
-             "label": ("mitotic figure", OTHER)[k // 3 % 2]} for k in range(n)]  # fmt: skip
+    return [
+        {
+            "slide": f"{'abc'[k % 3]}{k % 4}<i>.tiff",
+            "source_id": f"{k}&",
+            "domain": DOMAINS[k % 3],
+            "label": ("mitotic figure", OTHER)[k // 3 % 2],
+        }
+        for k in range(n)
+    ]
 
 
 def fill(uri: str, dataset: str, models, n: int = 150, domains=DOMAINS, other=OTHER) -> Store:
     """A store with vectors that tell labels a little, the first model better than the second."""
-    mine = [{**c, "domain": domains[k % 3], "label": c["label"].replace(OTHER, other)}
-            for k, c in enumerate(cells(n))]  # fmt: skip
+    mine = [
+        {**c, "domain": domains[k % 3], "label": c["label"].replace(OTHER, other)}
+        for k, c in enumerate(cells(n))
+    ]
     store = bare_store(uri, dataset, mine)
     ids = [f"{dataset}/{c['slide']}/{c['source_id']}" for c in mine]
     rng = np.random.default_rng(3)
@@ -93,27 +102,37 @@ def sql(store, query: str) -> list[dict]:
 
 
 def test_figure_1_holds_the_means_over_folds(store, written):
-    want = sql(store, "select model, method, group_by, fraction, avg(value) as mean, "
-               "stddev_samp(value) as sd, avg(n_train) as n, avg(ci_low) as low, count(*) as k from "
-               "results where metric = 'auroc' and scheme = 'monte-carlo' and target = 'label' "
-               "group by all")  # fmt: skip
+    want = sql(
+        store,
+        "select model, method, group_by, fraction, avg(value) as mean, "
+        "stddev_samp(value) as sd, avg(n_train) as n, avg(ci_low) as low, count(*) as k from "
+        "results where metric = 'auroc' and scheme = 'monte-carlo' and target = 'label' "
+        "group by all",
+    )
     rows = table(written, "figure1")
     assert len(rows) == len(want) == 10
     for w in want:
-        (r,) = [r for r in rows if (r["model"], r["method"], float(r["fraction"])) ==
-                (w["model"], w["method"], w["fraction"])
-                and f"by {w['group_by']}" in r["condition"]]  # fmt: skip
+        (r,) = [
+            r
+            for r in rows
+            if (r["model"], r["method"], float(r["fraction"]))
+            == (w["model"], w["method"], w["fraction"])
+            and f"by {w['group_by']}" in r["condition"]
+        ]
         got = [float(r[k]) for k in ("mean", "sd", "ci_low", "n_runs")]
         assert got == pytest.approx([w["mean"], w["sd"], w["low"], w["k"]])
         assert int(r["n_train"]) == round(w["n"])
 
 
 def test_table_2_is_as_the_paper_counts(store, written):
-    want = sql(store, "with runs as (select model, run_id, train_domain = eval_domain as inside, "
-               "avg(value) as v from results where metric = 'auroc' and scheme = 'cross-domain' "
-               "group by all) select model, avg(v) filter (inside) as i, stddev_samp(v) filter "
-               "(inside) as isd, avg(v) filter (not inside) as o, stddev_samp(v) filter (not inside) "
-               "as osd, count(*) filter (inside) as n from runs group by 1")  # fmt: skip
+    want = sql(
+        store,
+        "with runs as (select model, run_id, train_domain = eval_domain as inside, "
+        "avg(value) as v from results where metric = 'auroc' and scheme = 'cross-domain' "
+        "group by all) select model, avg(v) filter (inside) as i, stddev_samp(v) filter "
+        "(inside) as isd, avg(v) filter (not inside) as o, stddev_samp(v) filter (not inside) "
+        "as osd, count(*) filter (inside) as n from runs group by 1",
+    )
     rows = table(written, "table2")
     assert len(rows) == len(want) == 2
     for w in want:
@@ -128,11 +147,18 @@ def test_table_2_is_as_the_paper_counts(store, written):
 def test_every_cell_of_figure_2(store, written):
     rows = table(written, "figure2")
     assert len(rows) == 2 * 9
-    want = sql(store, "select model, train_domain, eval_domain, avg(value) as v from results where "
-               "metric = 'auroc' and scheme = 'cross-domain' group by all")  # fmt: skip
+    want = sql(
+        store,
+        "select model, train_domain, eval_domain, avg(value) as v from results where "
+        "metric = 'auroc' and scheme = 'cross-domain' group by all",
+    )
     for w in want:
-        (r,) = [r for r in rows if w["model"] in r["name"] and
-                (r["train_domain"], r["eval_domain"]) == (w["train_domain"], w["eval_domain"])]  # fmt: skip
+        (r,) = [
+            r
+            for r in rows
+            if w["model"] in r["name"]
+            and (r["train_domain"], r["eval_domain"]) == (w["train_domain"], w["eval_domain"])
+        ]
         assert float(r["mean"]) == pytest.approx(w["v"])
 
 
@@ -142,15 +168,19 @@ def test_runs_scored_on_another_dataset_have_a_table(tmp_path):
     done = run(made, ManifestSpec("one"), RunOptions(eval_dataset="two", n_resamples=20))
     report(made, ["one"], tmp_path / "r")
     (r,) = csv.DictReader(io.StringIO((tmp_path / "r" / "elsewhere.csv").read_text()))
-    want = np.mean([x["value"] for x in done.rows
-                    if x["metric"] == "auroc" and x["eval_domain"] == "all"])  # fmt: skip
+    want = np.mean(
+        [x["value"] for x in done.rows if x["metric"] == "auroc" and x["eval_domain"] == "all"]
+    )
     assert (r["eval_dataset"], r["n_runs"]) == ("two", "5")
     assert float(r["mean"]) == pytest.approx(want)
 
 
 def test_the_audit_is_the_mean_over_splits(store, written):
-    want = sql(store, "select scheme, group_by, avg(shared_slides) as s, avg(shared_centres) as c "
-               "from splits where fraction = 1 group by all")  # fmt: skip
+    want = sql(
+        store,
+        "select scheme, group_by, avg(shared_slides) as s, avg(shared_centres) as c "
+        "from splits where fraction = 1 group by all",
+    )
     rows = table(written, "leakage")
     assert len(rows) == len(want) == 3
     for w in want:
@@ -164,11 +194,14 @@ def test_calibration_bins_are_those_of_the_metric(store):
     bins = scores.bins()
     assert len(bins) == 4
     for e, mine in bins.items():
-        rows = sql(store, "select p.score::double as s, (a.label = p.label)::int as y from predictions "
-                   "p join annotations a using (annotation_id) join (select distinct run_id, model, "
-                   "method from results where fraction = 1 and scheme = 'monte-carlo' and group_by = "
-                   "'annotation' and target = 'label') using (run_id) where role = 'test' and "
-                   f"model = '{e.model}' and method = '{e.method}'")  # fmt: skip
+        rows = sql(
+            store,
+            "select p.score::double as s, (a.label = p.label)::int as y from predictions "
+            "p join annotations a using (annotation_id) join (select distinct run_id, model, "
+            "method from results where fraction = 1 and scheme = 'monte-carlo' and group_by = "
+            "'annotation' and target = 'label') using (run_id) where role = 'test' and "
+            f"model = '{e.model}' and method = '{e.method}'",
+        )
         y, p = np.array([r["y"] for r in rows]), np.array([r["s"] for r in rows])
         want = calibration_error(y, np.column_stack((1 - p, p)), np.ones((1, len(y))), 0.5)[0]
         n = sum(b["n"] for b in mine)
@@ -181,11 +214,14 @@ def test_mistakes_are_the_surest_ones(store):
     (scores,) = scores_of(gather(store, []))
     found = scores.mistakes(4)
     for e in scores.entries:
-        rows = sql(store, "select annotation_id, a.label, avg(score) as s from predictions p join "
-                   "annotations a using (annotation_id) join (select distinct run_id, model, method "
-                   "from results where fraction = 1 and scheme = 'monte-carlo' and group_by = "
-                   "'annotation' and target = 'label') using (run_id) where role = 'test' and "
-                   f"model = '{e.model}' and method = '{e.method}' group by all")  # fmt: skip
+        rows = sql(
+            store,
+            "select annotation_id, a.label, avg(score) as s from predictions p join "
+            "annotations a using (annotation_id) join (select distinct run_id, model, method "
+            "from results where fraction = 1 and scheme = 'monte-carlo' and group_by = "
+            "'annotation' and target = 'label') using (run_id) where role = 'test' and "
+            f"model = '{e.model}' and method = '{e.method}' group by all",
+        )
         negative = sorted((r["s"] for r in rows if r["label"] == OTHER), reverse=True)
         positive = sorted(r["s"] for r in rows if r["label"] != OTHER)
         got = {k: [r["score"] for r in v] for k, v in found[e].items()}
@@ -231,8 +267,22 @@ def test_every_file_is_there_and_valid(written):
             image.load()
             assert image.width > 500
     tables = [n.removesuffix(".csv") for n in names if n.endswith(".csv")]
-    assert {"table1", "table2", "figure1", "figure2", "leakage", "grouping", "pairs", "paper-1",
-            "calibration", "domain", "metrics", "manifests", "weights", "commands"} <= set(tables)  # fmt: skip
+    assert {
+        "table1",
+        "table2",
+        "figure1",
+        "figure2",
+        "leakage",
+        "grouping",
+        "pairs",
+        "paper-1",
+        "calibration",
+        "domain",
+        "metrics",
+        "manifests",
+        "weights",
+        "commands",
+    } <= set(tables)
     for stem in tables:
         rows = list(csv.reader(io.StringIO(written[f"{stem}.csv"].read_text())))
         assert len(rows) > 1
@@ -253,16 +303,21 @@ def test_every_file_is_there_and_valid(written):
 
 def test_no_markup_of_a_name_survives_in_text_forms():
     assert markdown_text("<b>|*_`[x](y)") == r"&lt;b&gt;\|\*\_\`\[x\](y)"
-    assert latex_text("50% of $x_1$ & {y}\\z") == (
-        r"50\% of \$x\_1\$ \& \{y\}\textbackslash{}z")  # fmt: skip
+    assert latex_text("50% of $x_1$ & {y}\\z") == (r"50\% of \$x\_1\$ \& \{y\}\textbackslash{}z")
     row = Table("t", "T", [Column("a", "a")], [{"a": "=1+1\n2", "b": float("nan")}])
     assert to_csv(row) == 'a,b\n"\'=1+1\n2",\n'
     assert "=1+1 2" in to_latex(row)
 
 
 def test_bold_is_the_best_of_its_group_and_nothing_where_all_are_equal():
-    rows = [{"g": 1, "v": 0.5}, {"g": 1, "v": 0.7}, {"g": 2, "v": 0.9}, {"g": 2, "v": 0.9},
-            {"g": 1, "v": None}, {"g": 3, "v": float("nan")}]  # fmt: skip
+    rows = [
+        {"g": 1, "v": 0.5},
+        {"g": 1, "v": 0.7},
+        {"g": 2, "v": 0.9},
+        {"g": 2, "v": 0.9},
+        {"g": 1, "v": None},
+        {"g": 3, "v": float("nan")},
+    ]
     assert best_of(rows, "v", ("g",)) == {(1, "v")}
     runs = [{"v": 0.9, "n": 1}, {"v": 0.5, "n": 5}, {"v": 0.6, "n": 5}]
     assert best_of(runs, "v", (), "n") == {(2, "v")}
@@ -325,9 +380,15 @@ def test_an_empty_dataset_names_the_commands_that_fill_it(tmp_path):
     bare = bare_store(str(tmp_path / "s"), "few", cells(6))
     report(bare, [], tmp_path / "r")
     text = re.sub("</?span>", "", (tmp_path / "r" / "index.html").read_text())
-    for line in ("probes run few --fraction 0.01", "probes run few --scheme cross-domain",
-                 "probes split few", "probes run few --group-by case", "embedstore ingest few --model",
-                 "probes run few --target domain", "e2e run few"):  # fmt: skip
+    for line in (
+        "probes run few --fraction 0.01",
+        "probes run few --scheme cross-domain",
+        "probes split few",
+        "probes run few --group-by case",
+        "embedstore ingest few --model",
+        "probes run few --target domain",
+        "e2e run few",
+    ):
         assert line in text, line
     assert "Nothing is recorded yet" in text
 
@@ -370,8 +431,12 @@ def test_a_measured_number_stands_beside_the_published_one(tmp_path):
 
 
 def test_demonstration_data_and_random_weights_are_marked(tmp_path):
-    made = fill(str(tmp_path / "s"), "shown", ("resnet50-imagenet",),
-                domains=("demo rose", "demo violet", "demo amber"))  # fmt: skip
+    made = fill(
+        str(tmp_path / "s"),
+        "shown",
+        ("resnet50-imagenet",),
+        domains=("demo rose", "demo violet", "demo amber"),
+    )
     made.merge("models", [{**sql(made, "select * from models")[0], "weights": "random"}])
     run(made, ManifestSpec("shown", scheme="cross-domain"), RunOptions(n_resamples=20))
     report(made, [], tmp_path / "r")
@@ -406,9 +471,12 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path):
     run(made, ManifestSpec("three"), RunOptions(n_resamples=10))
     (s,) = scores_of(gather(made, []))
     assert s.positive is None
-    rows = sql(made, "select r.model, p.run_id, p.annotation_id as i, p.label, p.score, a.label as truth from predictions p "
-               "join (select distinct run_id, model from results) r using (run_id) join annotations a using (annotation_id) "
-               "where p.role = 'test'")  # fmt: skip
+    rows = sql(
+        made,
+        "select r.model, p.run_id, p.annotation_id as i, p.label, p.score, a.label as truth from predictions p "
+        "join (select distinct run_id, model from results) r using (run_id) join annotations a using (annotation_id) "
+        "where p.role = 'test'",
+    )
     order = sorted(set(names))
     truth = {r["i"]: r["truth"] for r in rows}
     for e in s.entries:
@@ -424,8 +492,11 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path):
         gap = sum(b["n"] * abs(b["mean_score"] - b["share_positive"]) for b in bins) / len(keys)
         want = calibration_error(y, p, np.ones((1, len(y))), 0.5)[0]
         assert gap == pytest.approx(want, abs=1e-6)
-        means = {i: p[[n for n, k in enumerate(keys) if k[1] == i]].mean(axis=0) for i in truth
-                 if any(k[1] == i for k in keys)}  # fmt: skip
+        means = {
+            i: p[[n for n, k in enumerate(keys) if k[1] == i]].mean(axis=0)
+            for i in truth
+            if any(k[1] == i for k in keys)
+        }
         wrong = sorted((-m.max(), i) for i, m in means.items() if order[m.argmax()] != truth[i])
         got = s.mistakes(6)[e]["wrong"]
         assert [r["annotation_id"] for r in got] == [i for _, i in wrong[:6]]
@@ -456,8 +527,12 @@ def test_pre_cropped_patches_are_shown_from_their_files(tmp_path):
     facts = gather(made, [])
     patches = Patches(facts, "crops")
     assert patches
-    ids = {r["annotation_id"]: int(Path(r["path"]).stem) for r in sql(
-        made, "select annotation_id, path from annotations join slides using (dataset, slide)")}  # fmt: skip
+    ids = {
+        r["annotation_id"]: int(Path(r["path"]).stem)
+        for r in sql(
+            made, "select annotation_id, path from annotations join slides using (dataset, slide)"
+        )
+    }
     found = patches.read(ids, 112)
     assert len(found) == 39
     for i, image in found.items():
@@ -482,7 +557,8 @@ def test_the_command_lists_its_files(store, tmp_path):
 
 def test_commands_are_quoted_for_a_shell(written):
     assert command("probes", "run", "a b", "--where", "x = 'y'") == (
-        "probes run 'a b' --where 'x = '\"'\"'y'\"'\"''")  # fmt: skip
+        "probes run 'a b' --where 'x = '\"'\"'y'\"'\"''"
+    )
     made = [r["command"] for r in table(written, "commands")]
     assert any("--scheme cross-domain" in c for c in made)
     assert any("--target domain" in c for c in made)

@@ -83,8 +83,15 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
         y = np.tile([0, 1], 80)
         s = y * 1.0 + rng.normal(size=160)
         p = np.column_stack((-s, s))
-        found = bootstrap(y, p, [str(k // 4) for k in range(160)], 0.5, names=["auroc"],
-                          n_resamples=300, seed=seed)["auroc"]  # fmt: skip
+        found = bootstrap(
+            y,
+            p,
+            [str(k // 4) for k in range(160)],
+            0.5,
+            names=["auroc"],
+            n_resamples=300,
+            seed=seed,
+        )["auroc"]
         hits += found.low <= truth <= found.high
     assert 0.91 <= hits / 400 <= 0.98
 
@@ -102,8 +109,10 @@ def test_too_few_groups_have_no_interval():
 def brute_delong(y, a, b):
     """DeLong's covariance by the definition, one pair of annotations at a time."""
     pos, neg = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
-    psi = [[[1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for j in neg] for i in pos]
-           for s in (a, b)]  # fmt: skip
+    psi = [
+        [[1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for j in neg] for i in pos]
+        for s in (a, b)
+    ]
     v10 = [np.mean(m, axis=1) for m in psi]
     v01 = [np.mean(m, axis=0) for m in psi]
     s10, s01 = np.cov(v10), np.cov(v01)

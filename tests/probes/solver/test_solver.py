@@ -53,9 +53,19 @@ def oracle(X, y, strength, squared):
     best = None
     for seed in range(2):
         start = np.random.default_rng(seed).normal(size=X.shape[1] + 1) * 0.01
-        found = minimize(flat, start, jac=True, method="L-BFGS-B", options={
-            "maxiter": 50_000, "maxfun": 200_000, "maxcor": 100, "ftol": 1e-15, "gtol": 1e-11,
-        })  # fmt: skip
+        found = minimize(
+            flat,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "maxiter": 50_000,
+                "maxfun": 200_000,
+                "maxcor": 100,
+                "ftol": 1e-15,
+                "gtol": 1e-11,
+            },
+        )
         best = found if best is None or found.fun < best.fun else best
     v = best.x[:-1] / sd
     return v, best.x[-1] - mean @ v, best.fun
@@ -90,8 +100,18 @@ def awkward(case):
     return X, y, n
 
 
-CASES = ["more columns", "more rows", "tiny", "imbalanced", "separable", "repeated rows",
-         "constant columns", "scales", "offset", "half precision"]  # fmt: skip
+CASES = [
+    "more columns",
+    "more rows",
+    "tiny",
+    "imbalanced",
+    "separable",
+    "repeated rows",
+    "constant columns",
+    "scales",
+    "offset",
+    "half precision",
+]
 
 
 @functools.cache
@@ -112,8 +132,9 @@ def test_no_plain_minimiser_does_better(route, case, squared, strength):
     assert mine <= value * (1 + 1e-6)
     assert value <= mine * (1 + 1e-6)
     assert found.value == pytest.approx(mine, rel=1e-6)
-    ours, theirs = (roc_auc_score(y[n:], X[n:].astype(float) @ w + c) for w, c in
-                    ((found.v, found.b), (v, b)))  # fmt: skip
+    ours, theirs = (
+        roc_auc_score(y[n:], X[n:].astype(float) @ w + c) for w, c in ((found.v, found.b), (v, b))
+    )
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
@@ -140,9 +161,15 @@ def test_company_and_order_do_not_matter(draw):
         ]
         rows = np.union1d(rows, [np.flatnonzero(y)[0], np.flatnonzero(~y)[0]])
         rows = np.random.default_rng(n).permutation(rows)
-        problems.append(Problem(rows, y[rows] ^ draw.draw(st.booleans()),
-                                draw.draw(st.sampled_from([0.3, 0.02, 0.002])),
-                                draw.draw(st.booleans()), tol=1e-11))  # fmt: skip
+        problems.append(
+            Problem(
+                rows,
+                y[rows] ^ draw.draw(st.booleans()),
+                draw.draw(st.sampled_from([0.3, 0.02, 0.002])),
+                draw.draw(st.booleans()),
+                tol=1e-11,
+            )
+        )
     old = solver.SMALL_SIDE
     try:
         solver.SMALL_SIDE = draw.draw(st.sampled_from([0, 30]))
@@ -177,9 +204,13 @@ def test_every_run_gives_the_same_bits_on_any_number_of_threads(monkeypatch):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    n=st.integers(4, 90), d=st.integers(1, 120), seed=st.integers(0, 999), squared=st.booleans(),
-    strength=st.sampled_from([1e-3, 0.03, 1.0]), small=st.sampled_from([0, 512]),
-)  # fmt: skip
+    n=st.integers(4, 90),
+    d=st.integers(1, 120),
+    seed=st.integers(0, 999),
+    squared=st.booleans(),
+    strength=st.sampled_from([1e-3, 0.03, 1.0]),
+    small=st.sampled_from([0, 512]),
+)
 def test_at_the_minimum_no_direction_goes_down(n, d, seed, squared, strength, small):
     X, y = data(n, d, seed)
     old = solver.SMALL_SIDE
@@ -268,8 +299,11 @@ def test_progress_counts_problems():
     X, y = data(1200, 600)
     rows = np.arange(40)
     seen = []
-    fit_many(X, [Problem(None, y, 0.01), Problem(rows, y[rows], 0.01)],
-             on_progress=lambda done, total: seen.append((done, total)))  # fmt: skip
+    fit_many(
+        X,
+        [Problem(None, y, 0.01), Problem(rows, y[rows], 0.01)],
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 

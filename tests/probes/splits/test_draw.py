@@ -36,10 +36,13 @@ def make_pool(n: int, n_slides: int = 7, positives: float = 0.4, seed: int = 0) 
     return Pool(*(list(c) for c in zip(*rows, strict=True)))
 
 
-@pytest.mark.parametrize(("n", "expected"), [
-    (20_552, {0.001: 12, 0.01: 131, 0.1: 1_315, 1: 13_153}),
-    (72_845, {0.001: 46, 0.01: 465, 0.1: 4_661, 1: 46_620}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [
+        (20_552, {0.001: 12, 0.01: 131, 0.1: 1_315, 1: 13_153}),
+        (72_845, {0.001: 46, 0.01: 465, 0.1: 4_661, 1: 46_620}),
+    ],
+)
 def test_sizes_are_the_papers(n, expected):
     for fraction, n_train in expected.items():
         assert sizes(n, fraction)[0] == n_train
@@ -67,13 +70,19 @@ def test_percent_gets_a_hint():
 
 
 POOLS = st.builds(
-    make_pool, n=st.integers(60, 300), n_slides=st.integers(6, 30),
-    positives=st.floats(0.3, 0.7), seed=st.integers(0, 99),
-)  # fmt: skip
-WAYS = st.fixed_dictionaries({
-    "group_by": st.sampled_from(["annotation", "slide"]),
-    "stratify": st.sampled_from(["none", "label"]), "seed": st.integers(0, 5),
-})  # fmt: skip
+    make_pool,
+    n=st.integers(60, 300),
+    n_slides=st.integers(6, 30),
+    positives=st.floats(0.3, 0.7),
+    seed=st.integers(0, 99),
+)
+WAYS = st.fixed_dictionaries(
+    {
+        "group_by": st.sampled_from(["annotation", "slide"]),
+        "stratify": st.sampled_from(["none", "label"]),
+        "seed": st.integers(0, 5),
+    }
+)
 
 
 def cut(scheme, pool, fold, fraction, domain, way):
@@ -91,8 +100,9 @@ def test_monte_carlo_properties(pool, way, fold, small):
     n = len(pool.ids)
     everything = np.concatenate((whole.train, whole.val, whole.test))
     assert sorted(everything) == list(range(n))  # disjoint and complete
-    assert len(set(np.concatenate((part.train, part.val, part.test)))) == len(
-        part.train) + len(part.val) + len(part.test)  # fmt: skip
+    assert len(set(np.concatenate((part.train, part.val, part.test)))) == len(part.train) + len(
+        part.val
+    ) + len(part.test)
     np.testing.assert_array_equal(whole.test, part.test)  # one test set for all fractions
     assert {*part.train, *part.val} <= {*whole.train, *whole.val}  # fractions nest
     again = monte_carlo(pool, fold, small, None, **way)
@@ -169,15 +179,22 @@ def test_a_new_annotation_leaves_the_others_in_place():
     assert [i for i in first if i != pool.ids[-1]] == second
 
 
-@pytest.mark.parametrize(("way", "digest"), [
-    ({"group_by": "annotation", "stratify": "none"}, "9e80284145ab6227"),
-    ({"group_by": "annotation", "stratify": "label"}, "ba8a805947e63109"),
-    ({"group_by": "slide", "stratify": "none"}, "5ca856f99522a32e"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("way", "digest"),
+    [
+        ({"group_by": "annotation", "stratify": "none"}, "9e80284145ab6227"),
+        ({"group_by": "annotation", "stratify": "label"}, "ba8a805947e63109"),
+        ({"group_by": "slide", "stratify": "none"}, "5ca856f99522a32e"),
+    ],
+)
 def test_stored_digests(way, digest):
     """Made once and kept: any machine, Python and numpy must draw these same annotations."""
-    pool = Pool([f"s/{i:04d}" for i in range(400)], ["ab"[i % 3 == 0] for i in range(400)],
-                ["d"] * 400, [f"g{i // 17:02d}" for i in range(400)])  # fmt: skip
+    pool = Pool(
+        [f"s/{i:04d}" for i in range(400)],
+        ["ab"[i % 3 == 0] for i in range(400)],
+        ["d"] * 400,
+        [f"g{i // 17:02d}" for i in range(400)],
+    )
     split = monte_carlo(pool, 2, 0.1, None, seed=42, **way)
     drawn = [[pool.ids[i] for i in r] for r in (split.train, split.val, split.test)]
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == digest
@@ -202,11 +219,14 @@ def test_manifest_digest_sees_everything_but_order():
     )
 
 
-@pytest.mark.parametrize(("labels", "fraction", "said"), [
-    (["a"] * 100, 1.0, "have one label"),
-    (["a", "b"] * 50, 0.01, "fewer than two of 'a'"),
-    (["a"] * 97 + ["b"] * 3, 1.0, "fewer than two of 'b'|one label"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "fraction", "said"),
+    [
+        (["a"] * 100, 1.0, "have one label"),
+        (["a", "b"] * 50, 0.01, "fewer than two of 'a'"),
+        (["a"] * 97 + ["b"] * 3, 1.0, "fewer than two of 'b'|one label"),
+    ],
+)
 def test_too_small_says_what_is_short(labels, fraction, said):
     pool = Pool([f"{i:03d}" for i in range(100)], labels, ["d"] * 100, ["g"] * 100)
     with pytest.raises(InfeasibleError, match=said):

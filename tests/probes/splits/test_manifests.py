@@ -42,7 +42,9 @@ def test_default_fractions_too_small_are_skipped_and_named(real):
     ]
     # 1,214 annotations: floor(0.2 n), floor(0.1 * 972), floor(0.8 * 97)
     assert {(s.row["n_train"], s.row["n_val"], s.row["n_test"]) for s in splits} == {
-        (77, 20, 242), (777, 195, 242)}  # fmt: skip
+        (77, 20, 242),
+        (777, 195, 242),
+    }
     with pytest.raises(EmbedstoreError, match=r"fraction 0\.001: too small"):
         ensure_splits(real, found, folds=range(5), fractions=[1.0, 0.001])
 
@@ -63,12 +65,18 @@ def test_more_fractions_extend_the_same_manifest(real):
 def test_the_view_holds_each_role_once(real):
     found = candidates(real, ManifestSpec("atypia", seed=8))
     (split,), _ = ensure_splits(real, found, folds=[3], fractions=[0.3])
-    rows = query(real, f"select annotation_id, role, fold, fraction from manifests "
-                 f"where manifest_id = '{found.manifest_id}'")  # fmt: skip
+    rows = query(
+        real,
+        f"select annotation_id, role, fold, fraction from manifests "
+        f"where manifest_id = '{found.manifest_id}'",
+    )
     for role in ("train", "val", "test"):
         assert {r["annotation_id"] for r in rows if r["role"] == role} == set(getattr(split, role))
-    assert len(rows) == len({r["annotation_id"] for r in rows}) == len(
-        split.train) + len(split.val) + len(split.test)  # fmt: skip
+    assert (
+        len(rows)
+        == len({r["annotation_id"] for r in rows})
+        == len(split.train) + len(split.val) + len(split.test)
+    )
     assert {(r["fold"], r["fraction"]) for r in rows} == {(3, 0.3)}
 
 
@@ -81,10 +89,17 @@ def test_where_cuts_before_the_split_and_is_part_of_the_identity(real):
     assert {s[:3] for s in h03.slides} == {"H03"}
     same = candidates(real, ManifestSpec("atypia", where="  slide like 'H03%' "))
     assert same.manifest_id == h03.manifest_id
-    ids = {candidates(real, s).manifest_id for s in (
-        ManifestSpec("atypia"), ManifestSpec("atypia", where="true"), ManifestSpec("atypia", seed=1),
-        ManifestSpec("atypia", group_by="case"), ManifestSpec("atypia", stratify="label"),
-        ManifestSpec("atypia", scheme="cross-domain"))}  # fmt: skip
+    ids = {
+        candidates(real, s).manifest_id
+        for s in (
+            ManifestSpec("atypia"),
+            ManifestSpec("atypia", where="true"),
+            ManifestSpec("atypia", seed=1),
+            ManifestSpec("atypia", group_by="case"),
+            ManifestSpec("atypia", stratify="label"),
+            ManifestSpec("atypia", scheme="cross-domain"),
+        )
+    }
     assert len(ids) == 6
 
 
@@ -121,8 +136,10 @@ def test_midog_leaks_as_the_protocol_says(real):
     """Public facts of the paper's splits: all images shared, 38.7% overlap, 11.8% centres."""
     found = candidates(real, ManifestSpec("midogpp", where=MIDOG22))
     splits, _ = ensure_splits(real, found, folds=range(5), fractions=[1.0])
-    mean = {k: np.mean([s.row[k] for s in splits]) for k in ("shared_slides", "overlapping_patches",
-                                                             "shared_centres")}  # fmt: skip
+    mean = {
+        k: np.mean([s.row[k] for s in splits])
+        for k in ("shared_slides", "overlapping_patches", "shared_centres")
+    }
     assert mean["shared_slides"] > 0.99
     assert mean["overlapping_patches"] == pytest.approx(0.387, abs=0.01)
     assert mean["shared_centres"] == pytest.approx(0.118, abs=0.01)
@@ -140,8 +157,13 @@ def test_grouped_by_case_shares_nothing(real):
 
 
 def audit_of(found, split):
-    return audit(split, slides=found.slides, cases=found.cases, centres_um=found.centres_um,
-                 is_patch=found.is_patch)  # fmt: skip
+    return audit(
+        split,
+        slides=found.slides,
+        cases=found.cases,
+        centres_um=found.centres_um,
+        is_patch=found.is_patch,
+    )
 
 
 def test_audit_against_brute_force(real):
@@ -150,8 +172,11 @@ def test_audit_against_brute_force(real):
     seen = [int(i) for i in split.train]
     n = dict.fromkeys(("shared_slides", "shared_cases", "overlapping_patches", "shared_centres"), 0)
     for t in split.test:
-        near = [np.abs(found.centres_um[t] - found.centres_um[i]).max()
-                for i in seen if found.slides[i] == found.slides[t]]  # fmt: skip
+        near = [
+            np.abs(found.centres_um[t] - found.centres_um[i]).max()
+            for i in seen
+            if found.slides[i] == found.slides[t]
+        ]
         n["shared_slides"] += bool(near)
         n["shared_cases"] += any(found.cases[i] == found.cases[t] for i in seen)
         n["overlapping_patches"] += any(d < PATCH_UM for d in near)
@@ -175,7 +200,9 @@ def test_cross_domain_leaves_out_what_cannot_train(tmp_path):
     splits, notes = ensure_splits(store, found, folds=range(5), fractions=[1.0])
     assert {s.row["train_domain"] for s in splits} == {"big"}
     assert sorted(n.split(",")[0] for n in notes) == [
-        "left out train domain one-label", "left out train domain small"]  # fmt: skip
+        "left out train domain one-label",
+        "left out train domain small",
+    ]
     assert all(s.row["n_test"] == 12 + 34 for s in splits)
     with pytest.raises(EmbedstoreError, match="train domain small, fraction 1: too small"):
         ensure_splits(store, found, folds=[0], fractions=[1.0], domains=["small"])
@@ -189,14 +216,19 @@ def test_no_case_means_every_slide_is_one_and_says_so(real):
     assert candidates(real, ManifestSpec("atypia", group_by="case")).notes == []
 
 
-@pytest.mark.parametrize(("spec", "said"), [
-    (ManifestSpec("nothing"), "no dataset 'nothing'.*there: atypia, midogpp"),
-    (ManifestSpec("atypia", scheme="kfold", group_by="patient", stratify="age"),
-     "--scheme kfold .*--group-by patient .*--stratify age"),
-    (ManifestSpec("atypia", where="slide = 'none'"), "no usable annotations that meet"),
-    (ManifestSpec("atypia", where="colour = 'red'"), "colour"),
-    (ManifestSpec("atypia", where="label ="), "no SQL condition"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (ManifestSpec("nothing"), "no dataset 'nothing'.*there: atypia, midogpp"),
+        (
+            ManifestSpec("atypia", scheme="kfold", group_by="patient", stratify="age"),
+            "--scheme kfold .*--group-by patient .*--stratify age",
+        ),
+        (ManifestSpec("atypia", where="slide = 'none'"), "no usable annotations that meet"),
+        (ManifestSpec("atypia", where="colour = 'red'"), "colour"),
+        (ManifestSpec("atypia", where="label ="), "no SQL condition"),
+    ],
+)
 def test_wrong_specs_are_told(real, spec, said):
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         candidates(real, spec)

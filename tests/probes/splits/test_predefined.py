@@ -43,12 +43,21 @@ def make_pool(n: int, n_groups: int, seed: int, *, with_val: bool, by_group: boo
     return Pool([f"a{k:04d}" for k in range(n)], labels, ["d"] * n, groups, splits)
 
 
-POOLS = st.builds(make_pool, n=st.integers(80, 300), n_groups=st.integers(6, 40), seed=st.integers(0, 99),
-                  with_val=st.booleans(), by_group=st.booleans())  # fmt: skip
-WAYS = st.fixed_dictionaries({
-    "group_by": st.sampled_from(["annotation", "slide"]),
-    "stratify": st.sampled_from(["none", "label"]), "seed": st.integers(0, 5),
-})  # fmt: skip
+POOLS = st.builds(
+    make_pool,
+    n=st.integers(80, 300),
+    n_groups=st.integers(6, 40),
+    seed=st.integers(0, 99),
+    with_val=st.booleans(),
+    by_group=st.booleans(),
+)
+WAYS = st.fixed_dictionaries(
+    {
+        "group_by": st.sampled_from(["annotation", "slide"]),
+        "stratify": st.sampled_from(["none", "label"]),
+        "seed": st.integers(0, 5),
+    }
+)
 
 
 def members(pool: Pool, role: str | None) -> set[int]:
@@ -105,17 +114,24 @@ def test_folds_differ_unless_train_and_val_are_given_whole(pool, fold):
     assert distinct_folds("monte-carlo", pool, 1.0, [3, 1, 3]) == [3, 1]
 
 
-@pytest.mark.parametrize(("way", "with_val", "fraction", "digest"), [
-    ({"group_by": "annotation", "stratify": "none"}, True, 0.4, "da1311f15b8a14eb"),
-    ({"group_by": "annotation", "stratify": "label"}, False, 0.4, "8b90c9880c956402"),
-    ({"group_by": "slide", "stratify": "none"}, False, 1.0, "8ac9268751154100"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("way", "with_val", "fraction", "digest"),
+    [
+        ({"group_by": "annotation", "stratify": "none"}, True, 0.4, "da1311f15b8a14eb"),
+        ({"group_by": "annotation", "stratify": "label"}, False, 0.4, "8b90c9880c956402"),
+        ({"group_by": "slide", "stratify": "none"}, False, 1.0, "8ac9268751154100"),
+    ],
+)
 def test_stored_digests(way, with_val, fraction, digest):
     """Made once and kept: any machine, Python and numpy must draw these same annotations."""
     roles = {0: "test", 1: "val" if with_val else "train", 2: None}
-    pool = Pool([f"s/{i:04d}" for i in range(400)], ["ab"[i % 3 == 0] for i in range(400)], ["d"] * 400,
-                [f"g{i // 17:02d}" for i in range(400)],
-                [roles.get(i // 17 % 8, "train") for i in range(400)])  # fmt: skip
+    pool = Pool(
+        [f"s/{i:04d}" for i in range(400)],
+        ["ab"[i % 3 == 0] for i in range(400)],
+        ["d"] * 400,
+        [f"g{i // 17:02d}" for i in range(400)],
+        [roles.get(i // 17 % 8, "train") for i in range(400)],
+    )
     split = predefined(pool, 2, fraction, None, seed=42, **way)
     drawn = [[pool.ids[i] for i in r] for r in (split.train, split.val, split.test)]
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == digest
@@ -125,8 +141,10 @@ def test_the_split_is_in_the_digest_only_where_it_decides():
     pool = Pool(["a", "b"], ["x", "y"], ["d", "d"], ["g", "h"])
     at = ["1.0,2.0", "3.0,4.0"]
     bare = manifest_digest(pool, at, seed=1)
-    ids = {manifest_digest(replace(pool, splits=s), at, seed=1)
-           for s in (["train", "test"], ["test", "train"], ["train", None])}  # fmt: skip
+    ids = {
+        manifest_digest(replace(pool, splits=s), at, seed=1)
+        for s in (["train", "test"], ["test", "train"], ["train", None])
+    }
     assert len(ids | {bare}) == 4
     assert (
         manifest_digest(replace(pool, splits=["train", "test"]), at, seed=1) == "57d386350dd24081"
@@ -138,18 +156,37 @@ def pool_of(*rows: tuple[str, str | None, str]) -> Pool:
     return Pool([f"{k:03d}" for k in range(len(rows))], labels, ["d"] * len(rows), groups, splits)
 
 
-@pytest.mark.parametrize(("rows", "group_by", "said"), [
-    ([("a", "train", "g"), ("b", "train", "g")], "annotation", "no annotation is in test: mend"),
-    ([("a", "test", "g"), ("b", "test", "g")], "annotation", "no annotation is in train: mend"),
-    ([("a", "train", "g"), ("a", "train", "g"), ("a", "test", "h"), ("b", "test", "h")], "annotation",
-     "all 2 annotations in train are 'a', and it takes two labels"),
-    ([("a", "train", "g"), ("b", "train", "g"), ("b", "test", "h")], "annotation",
-     "all 1 annotations in test are 'b'"),
-    ([(x, s, "g7") for x in "ab" for s in ("train", "test")] * 2, "case",
-     "1 cases have annotations in train or val and in test: g7; put each on one side"),
-    ([(x, s, g) for x in "ab" for s, g in (("train", "g"), ("val", "h"), ("test", "h"))], "slide",
-     "1 slides have .* in test: h"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "group_by", "said"),
+    [
+        (
+            [("a", "train", "g"), ("b", "train", "g")],
+            "annotation",
+            "no annotation is in test: mend",
+        ),
+        ([("a", "test", "g"), ("b", "test", "g")], "annotation", "no annotation is in train: mend"),
+        (
+            [("a", "train", "g"), ("a", "train", "g"), ("a", "test", "h"), ("b", "test", "h")],
+            "annotation",
+            "all 2 annotations in train are 'a', and it takes two labels",
+        ),
+        (
+            [("a", "train", "g"), ("b", "train", "g"), ("b", "test", "h")],
+            "annotation",
+            "all 1 annotations in test are 'b'",
+        ),
+        (
+            [(x, s, "g7") for x in "ab" for s in ("train", "test")] * 2,
+            "case",
+            "1 cases have annotations in train or val and in test: g7; put each on one side",
+        ),
+        (
+            [(x, s, g) for x in "ab" for s, g in (("train", "g"), ("val", "h"), ("test", "h"))],
+            "slide",
+            "1 slides have .* in test: h",
+        ),
+    ],
+)
 def test_a_split_that_cannot_be_used_says_what_to_do(rows, group_by, said):
     with pytest.raises(EmbedstoreError, match=said) as e:
         predefined(pool_of(*rows), 0, 1.0, None, group_by=group_by, stratify="none", seed=1)
@@ -179,24 +216,56 @@ def test_from_a_csv_to_the_scores(tiny, tmp_path):
     ]
     rows = with_splits(tiny.rows, roles)
     add(uri, "tiny", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
-    ingest(Store.open(uri), "tiny", ["timm:test_resnet"],
-           IngestOptions(weights={"timm:test_resnet": "random"}))  # fmt: skip
-    ran = call_command("probes", "run", "tiny", "--scheme", "predefined", "--fraction", "1", "--fraction",
-                      "0.5", "--json", "--store", uri)  # fmt: skip
+    ingest(
+        Store.open(uri),
+        "tiny",
+        ["timm:test_resnet"],
+        IngestOptions(weights={"timm:test_resnet": "random"}),
+    )
+    ran = call_command(
+        "probes",
+        "run",
+        "tiny",
+        "--scheme",
+        "predefined",
+        "--fraction",
+        "1",
+        "--fraction",
+        "0.5",
+        "--json",
+        "--store",
+        uri,
+    )
     found = ran.json()
     assert "6 fits done" in ran.err  # five folds at 0.5, one at 1
     assert "fraction 1: train and val are given, so all folds are fold 0" in ran.err
     assert "8 annotations that the dataset puts in no split are left out" in ran.err
     assert {(r["fraction"], r["fold"], r["n_train"], r["n_val"], r["n_test"]) for r in found} == {
-        (1.0, 0, 24, 8, 8), *((0.5, k, 12, 8, 8) for k in range(5))}  # fmt: skip
-    again = call_command("probes", "run", "tiny", "--scheme", "predefined", "--fraction", "1", "--fold",
-                        "3", "--store", uri)  # fmt: skip
+        (1.0, 0, 24, 8, 8),
+        *((0.5, k, 12, 8, 8) for k in range(5)),
+    }
+    again = call_command(
+        "probes",
+        "run",
+        "tiny",
+        "--scheme",
+        "predefined",
+        "--fraction",
+        "1",
+        "--fold",
+        "3",
+        "--store",
+        uri,
+    )
     assert "0 fits done, 1 recorded before" in again.err
     expected = {
         (r["slide"], float(r["x"]), float(r["y"])): r["split"].strip().lower()[:2] for r in rows
     }
-    in_role = query(Store.open(uri), "select role, slide, x_l0, y_l0 from manifests join annotations using "
-                    "(annotation_id) where scheme = 'predefined' and fraction = 1")  # fmt: skip
+    in_role = query(
+        Store.open(uri),
+        "select role, slide, x_l0, y_l0 from manifests join annotations using "
+        "(annotation_id) where scheme = 'predefined' and fraction = 1",
+    )
     for row in in_role:
         of = expected[row["slide"], row["x_l0"], row["y_l0"]]
         assert row["role"] == {"tr": "train", "va": "val", "de": "val", "te": "test"}[of]
@@ -210,8 +279,9 @@ def test_val_is_cut_from_train_where_none_is_given(tiny, tmp_path):
     found = candidates(store, ManifestSpec("d", scheme="predefined"))
     splits, notes = ensure_splits(store, found, folds=range(5), fractions=[1.0])
     assert notes == []
-    assert {(s.row["n_train"], s.row["n_val"], s.row["n_test"], s.row["val_by"]) for s in splits} == {
-        (25, 7, 16, "annotation")}  # fmt: skip
+    assert {
+        (s.row["n_train"], s.row["n_val"], s.row["n_test"], s.row["val_by"]) for s in splits
+    } == {(25, 7, 16, "annotation")}
     assert len({tuple(sorted(s.train)) for s in splits}) == 5
     with pytest.raises(EmbedstoreError, match="fraction 0.01: too small"):
         ensure_splits(store, found, folds=[0], fractions=[0.01])
@@ -224,8 +294,12 @@ def test_another_split_of_the_same_annotations_is_another_manifest(tiny, tmp_pat
     ):
         uri = str(tmp_path / f"s{n}")
         add(uri, "d", write_csv(tmp_path / "a.csv", with_splits(tiny.rows, roles)), AddOptions())
-        ids.append([candidates(Store.open(uri), ManifestSpec("d", scheme=s)).manifest_id
-                    for s in ("predefined", "monte-carlo")])  # fmt: skip
+        ids.append(
+            [
+                candidates(Store.open(uri), ManifestSpec("d", scheme=s)).manifest_id
+                for s in ("predefined", "monte-carlo")
+            ]
+        )
     assert ids[0][0] != ids[1][0]
     assert ids[0][1] == ids[1][1]
 
@@ -267,8 +341,15 @@ def patches(tmp_path_factory) -> Store:
     bare = [{k: v for k, v in r.items() if k != "case"} for r in rows]
     add(uri, "bare", write_csv(folder / "bare.csv", bare), AddOptions())
     add(uri, "mixed", folder / "bare.csv", AddOptions())
-    points = [{"slide": f"s{k % 3}.tiff", "x": 37 * k * k % 5000, "y": 50, "label": ("mitosis", "imposter")[k % 2]}
-              for k in range(60)]  # fmt: skip
+    points = [
+        {
+            "slide": f"s{k % 3}.tiff",
+            "x": 37 * k * k % 5000,
+            "y": 50,
+            "label": ("mitosis", "imposter")[k % 2],
+        }
+        for k in range(60)
+    ]
     add(uri, "mixed", write_csv(folder / "points.csv", points), AddOptions())
     return Store.open(uri)
 
@@ -288,8 +369,17 @@ def test_of_patches_what_they_share_is_unknown_not_zero(patches):
         "probes", "split", "cased", "--fractions", "1", "--json", "--store", patches.uri
     ).json()
     assert {rows[0][k] for k in PLACES} == {None}
-    by_slide = call_command("probes", "split", "cased", "--group-by", "slide", "--fractions", "1",
-                           "--store", patches.uri)  # fmt: skip
+    by_slide = call_command(
+        "probes",
+        "split",
+        "cased",
+        "--group-by",
+        "slide",
+        "--fractions",
+        "1",
+        "--store",
+        patches.uri,
+    )
     assert "every patch counts as a slide of its own" in by_slide.err
 
 
@@ -300,15 +390,21 @@ def test_a_mixed_dataset_is_audited_over_what_is_known(patches):
     known = [t for t in split.test if "tiff" in found.slides[t]]
     n = Counter()
     for t in known:
-        near = [np.abs(found.centres_um[t] - found.centres_um[i]).max()
-                for i in split.train if found.slides[i] == found.slides[t]]  # fmt: skip
+        near = [
+            np.abs(found.centres_um[t] - found.centres_um[i]).max()
+            for i in split.train
+            if found.slides[i] == found.slides[t]
+        ]
         n["shared_slides"] += bool(near)
         n["overlapping_patches"] += any(d < 56 for d in near)
         n["shared_centres"] += any(d < 28 for d in near)
     shares = audit(
-        split, slides=found.slides, cases=found.cases, centres_um=found.centres_um,
+        split,
+        slides=found.slides,
+        cases=found.cases,
+        centres_um=found.centres_um,
         is_patch=found.is_patch,
-    )  # fmt: skip
+    )
     assert {k: shares[k] for k in PLACES} == {k: n[k] / len(known) for k in PLACES}
     assert 0 < shares["overlapping_patches"] < 1
 
