@@ -24,12 +24,13 @@ from e2e.network import Classifier, loss_of
 from e2e.recipe import Recipe, backbone_name
 from e2e.train import Machine, Part, logits_of, one_epoch
 from embedstore.add import AddOptions, add
+from embedstore.crops import fill, located
 from embedstore.demo.dataset import write_demo
 from embedstore.models.checkpoints import Weights
 from embedstore.models.embedder import choose_device, choose_dtype
 from embedstore.models.loading import load_embedder, resolve
 from embedstore.store import Store
-from embedstore.store.patch_cache import PatchCache, fill, located
+from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows
 
 

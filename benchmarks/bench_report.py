@@ -20,10 +20,11 @@ import pyarrow as pa
 from embedstore.store import Store
 from embedstore.store.layout import model_schema, model_table
 from embedstore.store.sql import connect, fetch_rows
-from probes.compare import CompareOptions, Side, compare
+from probes.compare import CompareOptions, compare
 from probes.report import report
 from probes.run import RunOptions, run
-from probes.splits.manifests import ManifestSpec
+from probes.scores.sides import Side
+from probes.splits.spec import ManifestSpec
 
 DIM, DOMAINS, N_SLIDES = 64, 5, 100
 SPECS = (

@@ -22,7 +22,8 @@ import pyarrow as pa
 from embedstore.store import Store
 from embedstore.store.layout import model_schema, model_table
 from probes.slices import Matrix
-from probes.splits.manifests import ManifestSpec, candidates, ensure_splits
+from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.spec import ManifestSpec
 
 
 def fill(uri: str, n: int, dim: int) -> Store:

@@ -11,12 +11,13 @@ from e2e.recipe import backbone_name
 from e2e.run import METHOD, Listener, TrainOptions
 from e2e.run import run as train
 from embedstore.errors import EmbedstoreError
-from embedstore.status import how_to_embed
+from embedstore.identity import how_to_embed
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows, literal
 from probes.compare import CompareOptions, compare, is_compared
 from probes.run import RunOptions, run
-from probes.splits.manifests import ManifestSpec, StoredSplit, candidates, ensure_splits
+from probes.splits.manifests import StoredSplit, candidates, ensure_splits
+from probes.splits.spec import ManifestSpec
 
 PROBE = "uni"
 """The paper's probe."""

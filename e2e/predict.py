@@ -13,13 +13,14 @@ from e2e.folder import RunFolder
 from e2e.network import Classifier, probabilities
 from e2e.recipe import Recipe
 from e2e.train import Machine, score
+from embedstore.crops import fill, located
 from embedstore.errors import EmbedstoreError
 from embedstore.models.checkpoints import Weights, file_sha256, find_weights
 from embedstore.models.embedder import choose_device, choose_dtype
 from embedstore.models.loading import load_embedder
 from embedstore.models.registry import ModelEntry
 from embedstore.store import Store
-from embedstore.store.patch_cache import PatchCache, fill, located
+from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import check_dataset, connect, fetch_rows
 
 

@@ -12,21 +12,24 @@ import numpy as np
 import pyarrow as pa
 
 from e2e.recipe import Recipe, backbone_name
+from embedstore.crops import fill, located
 from embedstore.errors import EmbedstoreError
-from embedstore.ingest.plan import entry_of
+from embedstore.identity import entry_of
 from embedstore.models.checkpoints import Weights, find_weights
 from embedstore.models.registry import NO_VARIATION, ModelEntry
 from embedstore.store import Store
-from embedstore.store.patch_cache import PatchCache, fill, located
+from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows, literal
-from probes.run import RunReport, label_order, splits_for
 from probes.scores.evaluate import evaluate_split, seed_of
 from probes.scores.metrics import best_cut
-from probes.scores.results import Outcome, Run, Scored, load_results, record
+from probes.scores.predictions import Scored
+from probes.scores.results import Outcome, Run, RunReport, load_results, record
 from probes.scores.statistics import N_RESAMPLES
-from probes.slices import codes_of
+from probes.slices import codes_of, label_order
+from probes.splits.asked import splits_for
 from probes.splits.draw import ROLES
-from probes.splits.manifests import Candidates, ManifestSpec
+from probes.splits.manifests import Candidates
+from probes.splits.spec import ManifestSpec
 
 METHOD = "e2e"
 

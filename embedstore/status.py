@@ -14,9 +14,6 @@ from embedstore.store.sql import (
     views_name,
 )
 
-IMPORTED = "imported"
-"""Arch and pooling of a model whose embeddings came from a file that does not say what made it."""
-
 
 def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
     """Return a row per dataset and model: annotations done, missing, set aside; the table.
@@ -83,17 +80,6 @@ def _row(store: Store, con: Any, d: dict[str, Any], m: dict[str, Any]) -> dict[s
         **{k: m[k] for k in keep},
         **store.stats(model_table(m["model"])),
     }
-
-
-def how_to_embed(store: Store, dataset: str, model: str, views: str | None = None) -> str:
-    """Return the command that gives a dataset the embeddings, or views, that a model lacks."""
-    sql = f"select arch from _models where model = {literal(model)}"
-    imported = fetch_rows(connect_to(store, "models"), sql) == [{"arch": IMPORTED}]
-    if imported and views is None:
-        return f"embedstore import {dataset} FILE --model {model}"
-    # What is imported has no views: they come from slides, under another name.
-    name = "MODEL --as NAME" if imported else model
-    return f"embedstore ingest {dataset} --model {name}" + (f" --views {views}" if views else "")
 
 
 def composition(store: Store, dataset: str) -> list[dict[str, Any]]:

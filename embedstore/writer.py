@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.ingest.plan import IDENTITY, check_same, recorded_models
+from embedstore.identity import IDENTITY, check_same, recorded_models
 from embedstore.slides.patches import D4, PLAIN
 from embedstore.store import Store, now
 from embedstore.store.layout import model_schema, model_table, view_id, views_schema, views_table

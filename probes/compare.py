@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,40 +16,11 @@ from embedstore.store.layout import COMPARISONS
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
 from probes.scores.evaluate import ALL, seed_of
 from probes.scores.metrics import LOWER, METRICS
-from probes.scores.results import IN, OUT, known, variant_of
+from probes.scores.results import IN, OUT, known
+from probes.scores.sides import Side, ranked
 from probes.scores.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
 from probes.slices import codes_of
 from probes.splits.schemes import is_in_domain
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison: METHOD:MODEL, or METHOD+VARIANT:MODEL.
-
-    A variant is a set of views, or how a network was adapted: uni+d4:virchow2, e2e+lora:virchow2.
-    """
-
-    method: str
-    model: str
-    variant: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Side":
-        """Return the side that METHOD:MODEL names; a model's name may hold colons itself."""
-        method, colon, model = text.partition(":")
-        if not (method and colon and model):
-            raise EmbedstoreError(f"'{text}' is not METHOD:MODEL, for example uni:virchow2")
-        method, _, variant = method.partition("+")
-        return cls(method, model, variant or None)
-
-    def __str__(self) -> str:
-        """Return it as it is written."""
-        return f"{self.method}{f'+{self.variant}' if self.variant else ''}:{self.model}"
-
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> "Side":
-        """Return the side that a row of results belongs to."""
-        return cls(run["method"], run["model"], variant_of(run["params"]))
 
 
 @dataclass(frozen=True)
@@ -66,7 +37,6 @@ class CompareOptions:
     n_resamples: int = N_RESAMPLES
 
 
-K = TypeVar("K", bound=Hashable)
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
@@ -137,18 +107,6 @@ def is_compared(store: Store, dataset: str, options: CompareOptions) -> bool:
         "as compared",
     )
     return None not in row.values() and bool(row["compared"] > row["ran"])
-
-
-def ranked(cells: Mapping[K, Mapping[tuple[Any, ...], float]]) -> list[K]:
-    """Return the keys, best first: by the mean of their values at the largest fraction of all.
-
-    cells: values by (fraction, ...). Those with fewer cells there come after those with more: a few
-    splits alone may be the easy ones.
-    """
-    top = max(k[0] for each in cells.values() for k in each)
-    at = {who: [v for k, v in each.items() if k[0] == top] for who, each in cells.items()}
-    able = [who for who in cells if at[who]]
-    return sorted(able, key=lambda w: (-len(at[w]), -float(np.mean(at[w]))))
 
 
 def _condition(dataset: str, o: CompareOptions) -> str:

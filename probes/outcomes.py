@@ -14,7 +14,8 @@ from embedstore.store import now
 from probes.methods.fits import Fit, Task
 from probes.scores.evaluate import ALL, evaluate_by, evaluate_split, seed_of
 from probes.scores.metrics import best_cut
-from probes.scores.results import Outcome, Run, Scored
+from probes.scores.predictions import Scored
+from probes.scores.results import Outcome, Run
 from probes.slices import Matrix, codes_of
 
 

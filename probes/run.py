@@ -4,21 +4,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from embedstore.errors import EmbedstoreError
+from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
-from embedstore.status import how_to_embed
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, connect_to, fetch, fetch_rows, literal
 from probes.methods.fits import METHODS, Fit, Task, fit_tasks, recorded_fits
 from probes.outcomes import Scorer, codes_in
 from probes.scores.metrics import best_cut
-from probes.scores.results import Outcome, Run, load_results, record, recorded_runs
+from probes.scores.results import Outcome, Run, RunReport, load_results, record, recorded_runs
 from probes.scores.statistics import N_RESAMPLES
-from probes.slices import Matrix, newest
-from probes.splits.files import recorded_manifest
-from probes.splits.manifests import Candidates, ManifestSpec, StoredSplit, candidates, ensure_splits
+from probes.slices import Matrix, label_order, newest
+from probes.splits.asked import splits_for
+from probes.splits.manifests import Candidates
+from probes.splits.spec import ManifestSpec
 
 TARGETS = ("label", "domain")
 RECORD_SECONDS = 5.0
@@ -45,18 +46,6 @@ class RunOptions:
     manifest: str | None = None
     n_resamples: int = N_RESAMPLES
     force: bool = False
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """The results of all runs asked for (rows of the view), and how many of them are new."""
-
-    manifest_id: str
-    rows: list[dict[str, Any]]
-    n_new: int
-    n_recorded: int
-    notes: list[str]
-    splits: list[StoredSplit]
 
 
 def run(
@@ -108,55 +97,6 @@ def run(
         store.compact(table)
     rows = load_results(store, ids, options.eval_dataset)
     return RunReport(found.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
-
-
-class Asked(Protocol):
-    """Which splits of a manifest are asked for: see RunOptions."""
-
-    @property
-    def fractions(self) -> Sequence[float] | None:
-        """None: the fraction 1, or all of a recorded manifest."""
-
-    @property
-    def folds(self) -> Sequence[int] | None:
-        """None: the first five, or all of a recorded manifest."""
-
-    @property
-    def train_domains(self) -> Sequence[str] | None:
-        """None: all."""
-
-    @property
-    def manifest(self) -> str | None:
-        """The id of a recorded manifest, or None: what the spec makes."""
-
-
-def splits_for(
-    store: Store, spec: ManifestSpec, options: Asked
-) -> tuple[Candidates, list[StoredSplit], list[str]]:
-    """Return a manifest's annotations, the splits asked for, made where missing, and notes."""
-    if options.manifest is None:
-        found = candidates(store, spec)
-        splits, notes = ensure_splits(
-            store,
-            found,
-            folds=options.folds if options.folds is not None else range(5),
-            fractions=options.fractions or (1.0,),
-            domains=options.train_domains,
-        )
-        return found, splits, notes
-    found, every = recorded_manifest(store, spec.dataset, options.manifest)
-    asked = {
-        "fold": options.folds,
-        "fraction": options.fractions,
-        "train_domain": options.train_domains,
-    }
-    splits = [s for s in every if all(v is None or s.row[k] in v for k, v in asked.items())]
-    if not splits:
-        raise EmbedstoreError(
-            f"manifest {options.manifest} has no such split; it has: "
-            + "; ".join(sorted(s.split_id.partition("/")[2] for s in every)[:20])
-        )
-    return found, splits, []
 
 
 @dataclass(frozen=True)
@@ -282,12 +222,3 @@ def _record(store: Store, outcomes: Iterable[Outcome]) -> None:
             record(store, waiting)
             waiting, last = [], time.monotonic()
     record(store, waiting)
-
-
-def label_order(store: Store, found: Candidates, target: str = "label") -> list[str]:
-    """Return the labels (or domains) learnt, the positive label last where there are two."""
-    if target == "domain":
-        return sorted(set(found.pool.domains))
-    sql = f"select positive_label from _datasets where dataset = {literal(found.spec.dataset)}"
-    positive = fetch_rows(connect_to(store, "datasets"), sql)[0]["positive_label"]
-    return sorted(set(found.pool.labels), key=lambda label: (label == positive, label))

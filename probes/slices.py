@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
+from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
-from embedstore.status import how_to_embed
 from embedstore.store import Store
 from embedstore.store.lance_files import read_plain
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.sql import connect_to, fetch, fetch_rows, literal
 from probes.splits.draw import ROLES
-from probes.splits.manifests import StoredSplit
+from probes.splits.manifests import Candidates, StoredSplit
 
 FACTS = ("label", "domain", "slide", "case_id")
 Rows = NDArray[np.int64]
@@ -178,3 +178,12 @@ def codes_of(values: Sequence[Any] | NDArray[Any], order: Sequence[str]) -> NDAr
     """Return the position of each value in `order`."""
     place = {label: i for i, label in enumerate(order)}
     return np.array([place[v] for v in values], dtype=np.intp)
+
+
+def label_order(store: Store, found: Candidates, target: str = "label") -> list[str]:
+    """Return the labels (or domains) learnt, the positive label last where there are two."""
+    if target == "domain":
+        return sorted(set(found.pool.domains))
+    sql = f"select positive_label from _datasets where dataset = {literal(found.spec.dataset)}"
+    positive = fetch_rows(connect_to(store, "datasets"), sql)[0]["positive_label"]
+    return sorted(set(found.pool.labels), key=lambda label: (label == positive, label))

@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedstore.demo.tissue import StainDomain
+from embedstore.demo.domains import StainDomain
 
 FIGURE, LOOK_ALIKE = 1, 2  # category ids, as in MIDOG
 _TILE_PX = 256

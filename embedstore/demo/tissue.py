@@ -14,35 +14,11 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from embedstore.demo.domains import StainDomain
+
 Array = NDArray[np.float32]
 _FIELD_MPP = 0.5  # um/px of the grid on which background texture is computed before resizing
 _CLEARANCE_UM = 9.5  # ordinary nuclei keep this far from an annotated cell
-
-
-@dataclass(frozen=True)
-class StainDomain:
-    """One source group: its scanner, its stain, and which look-alikes are frequent in it.
-
-    `hematoxylin` and `eosin` are optical densities per unit of stain (R, G, B); `white` is the
-    scanner's empty-glass colour (0..255); `blur_um` and `noise` (grey levels) are its optics.
-    `clearing` and `reddening` are log-changes of eosin in the bodies of the two sorts of cells,
-    `context` says how strongly look-alikes lie in stroma and figures outside it.
-    `figures` and `look_alikes` weigh the kinds in FIGURES and LOOK_ALIKES.
-    """
-
-    name: str
-    mpp: float
-    hematoxylin: tuple[float, float, float]
-    eosin: tuple[float, float, float]
-    white: tuple[float, float, float]
-    blur_um: float
-    noise: float
-    nuclear_od: float
-    clearing: float
-    reddening: float
-    context: float
-    figures: tuple[float, ...]
-    look_alikes: tuple[float, ...]
 
 
 @dataclass(frozen=True)

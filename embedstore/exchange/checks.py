@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange.vector_files import ID, VectorFile
-from embedstore.ingest.plan import IDENTITY, check_same
-from embedstore.status import IMPORTED
+from embedstore.identity import IDENTITY, IMPORTED, check_same
 from embedstore.store import Store, now
 from embedstore.store.layout import TABLES, model_table
 from embedstore.store.sql import literal

@@ -1,13 +1,12 @@
 """The verbs `export` and `import`: embeddings out to a file, and in from one that is all well."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
@@ -21,34 +20,14 @@ from embedstore.exchange.checks import (
 )
 from embedstore.exchange.h5 import SUFFIXES
 from embedstore.exchange.tiles import TileOptions, read_tiles
-from embedstore.exchange.vector_files import FORMATS, ID, Format, VectorFile, export_schema
-from embedstore.files.output import write_whole
-from embedstore.ingest.plan import IDENTITY, check_same, recorded_models
+from embedstore.exchange.vector_files import FORMATS, ID, VectorFile
+from embedstore.identity import IDENTITY, check_model_name, check_same, recorded_models
 from embedstore.store import Store, now
 from embedstore.store.layout import model_schema, model_table
-from embedstore.store.sql import (
-    check_dataset,
-    check_model_name,
-    connect,
-    fetch,
-    fetch_rows,
-    literal,
-    to_rows,
-)
+from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 
 READ_ROWS, WRITE_ROWS = 4096, 1024
 """Rows read together, and written in one atomic step."""
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written: n_rows embeddings of width dim, and how many annotations have none."""
-
-    dataset: str
-    model: str
-    n_rows: int
-    n_without: int
-    dim: int
 
 
 @dataclass(frozen=True)
@@ -72,73 +51,6 @@ class ImportReport:
 
 
 # --------------------------------------------------------------------------------- export
-
-
-def export(
-    store: Store,
-    dataset: str,
-    model: str,
-    path: Path,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> ExportReport:
-    """Write a dataset's embeddings of one model to a Parquet or npz file, ordered by annotation id.
-
-    The file holds the model's row of the models view as well, so that `import` restores it, and is
-    written whole or not at all. on_progress(done, total) counts rows.
-    """
-    form = _format_of(path)
-    con = connect(store)
-    check_dataset(store, con, dataset)
-    nothing = (
-        f"dataset '{dataset}' has no embeddings of model '{model}'; there: {{there}}; make them "
-        f"with `embedstore ingest {dataset} --model {model}`"
-    )
-    if model not in store.models():
-        raise EmbedstoreError(nothing.format(there=_have(con, dataset)))
-    lance = store.lance(model_table(model))
-    keys = lance.to_table(columns=[ID])
-    con.register("_keys", keys.append_column("place", pa.array(np.arange(len(keys)))))
-    rows = fetch(
-        con,
-        f"select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, "
-        "a.y_l0, k.place from annotations a left join _keys k using (annotation_id) "
-        f"where a.dataset = {literal(dataset)} order by a.annotation_id",
-    )
-    n_annotations = len(rows)
-    rows = rows.filter(pc.is_valid(rows["place"]))
-    if not len(rows):
-        raise EmbedstoreError(nothing.format(there=_have(con, dataset)))
-    record = to_rows(fetch(con, f"select * from models where model = {literal(model)}"))
-    if not record:
-        raise EmbedstoreError(
-            f"the store has embeddings of '{model}' but no record of what made them; `embedstore "
-            f"ingest {dataset} --model {model}` or the import that was interrupted writes it"
-        )
-    dim = lance.schema.field("vector").type.list_size
-    schema = export_schema(dim, record[0])
-
-    def batches() -> Iterator[pa.Table]:
-        for start in range(0, len(rows), READ_ROWS):
-            on_progress(start, len(rows))
-            part = rows.slice(start, READ_ROWS)
-            vectors = lance.take(part["place"].to_numpy(), columns=["vector"])["vector"]
-            part = part.drop_columns(["place"]).append_column(schema.field("vector"), vectors)
-            yield part.cast(schema)
-        on_progress(len(rows), len(rows))
-
-    write_whole(path, lambda sink: form.write(sink, schema, len(rows), batches()))
-    return ExportReport(dataset, model, len(rows), n_annotations - len(rows), dim)
-
-
-def _have(con: Any, dataset: str) -> str:
-    sql = f"select distinct model from embeddings where dataset = {literal(dataset)} order by 1"
-    return ", ".join(r["model"] for r in fetch_rows(con, sql)) or "none"
-
-
-def _format_of(path: Path) -> Format:
-    if (form := FORMATS.get(path.suffix.lower())) is None:
-        raise EmbedstoreError(f"{path}: name the file {' or '.join(FORMATS)}")
-    return form
 
 
 # --------------------------------------------------------------------------------- import

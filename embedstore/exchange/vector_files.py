@@ -271,3 +271,10 @@ FORMATS: dict[str, Format] = {
     ".parquet": Format(write_parquet, read_parquet),
     ".npz": Format(write_npz, read_npz),
 }
+
+
+def format_of(path: Path) -> Format:
+    """Return how a file is written, by its ending; EmbedstoreError for one that is not known."""
+    if (form := FORMATS.get(path.suffix.lower())) is None:
+        raise EmbedstoreError(f"{path}: name the file {' or '.join(FORMATS)}")
+    return form

@@ -1,8 +1,18 @@
 """Writing a file that is whole or not there."""
 
+import csv
+import io
+import json
+import math
+import sys
 from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
 
@@ -31,3 +41,68 @@ def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
         raise
     except OSError as e:
         raise EmbedstoreError(f"{path} cannot be written: {e.strerror or e}") from e
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows ready for JSON: times in ISO 8601, values that are no number as None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, Decimal):
+            return int(value) if value == value.to_integral_value() else float(value)
+        if isinstance(value, datetime | date | time):
+            return value.isoformat()
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return value if isinstance(value, str | int | bool | None) else str(value)
+
+    try:
+        rows = table.to_pylist()
+    except (OverflowError, ValueError) as e:
+        raise EmbedstoreError(f"a value has no form in Python ({e}); cast it to text in SQL") from e
+    return [{k: plain(v) for k, v in row.items()} for row in rows]
+
+
+def to_csv(table: pa.Table) -> str:
+    """Return a header and rows with LF line ends; lists as JSON, NULL as nothing."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in to_rows(table):
+        writer.writerow(
+            json.dumps(v) if isinstance(v, list | dict) else "" if v is None else v
+            for v in row.values()
+        )
+    return out.getvalue()
+
+
+def write_parquet(table: pa.Table, sink: Path | Any) -> None:
+    """Write rows as Parquet to a path or a binary stream."""
+    try:
+        pq.write_table(table, sink, compression="zstd")
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as e:
+        raise EmbedstoreError(f"Parquet cannot hold this result ({e}); cast it in SQL") from e
+
+
+def to_json(rows: Any) -> str:
+    """Return rows as indented JSON text; times as ISO 8601, NaN refused."""
+
+    def plain(value: Any) -> Any:
+        return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+    return json.dumps(rows, indent=1, ensure_ascii=False, default=plain, allow_nan=False) + "\n"
+
+
+def write_out(path: Path | None, write: Callable[[Any], Any]) -> None:
+    """Write to stdout, or to a file that is whole or not there."""
+    if path is None:
+        sys.stdout.flush()
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    from embedstore.files.output import write_whole
+
+    write_whole(path, write)

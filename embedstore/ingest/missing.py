@@ -7,24 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedstore.crops import slide_jobs
 from embedstore.errors import EmbedstoreError
-from embedstore.ingest.plan import (
+from embedstore.identity import (
     IDENTITY,
+    check_model_name,
     check_same,
     entry_of,
-    plan,
     recorded_models,
-    retry_slides,
     weights_for,
 )
+from embedstore.ingest.plan import plan, retry_slides
 from embedstore.models.checkpoints import Weights
 from embedstore.models.registry import NO_VARIATION, Variation, check_name
 from embedstore.slides.patches import PLAIN, VIEW_SETS, PatchGeometry
 from embedstore.slides.slide import is_plausible_mpp
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
-from embedstore.store.patch_cache import PatchCache, slide_jobs
-from embedstore.store.sql import check_dataset, check_model_name, connect, fetch_rows, literal
+from embedstore.store.patch_cache import PatchCache
+from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from embedstore.writer import SAME, Writer
 
 N_SAMPLE = 16

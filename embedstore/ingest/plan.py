@@ -1,32 +1,16 @@
 """What an ingest has to do: what each model lacks, and what a model's name stands for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
-from embedstore.models.checkpoints import Weights, find_weights
-from embedstore.models.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.slides.patches import PLAIN
 from embedstore.slides.slide import probe, probe_patch
-from embedstore.status import IMPORTED
 from embedstore.store import Store
 from embedstore.store.layout import model_schema, views_schema
 from embedstore.store.sql import connect, connect_to, fetch_rows, identifier, literal, views_name
-
-IDENTITY = (
-    "arch",
-    "dim",
-    "pooling",
-    "dtype",
-    "patch_px",
-    "mpp_out",
-    "weights_sha256",
-    "mean",
-    "std",
-)
-"""What a model's name stands for."""
 
 
 def retry_slides(store: Store, dataset: str) -> None:
@@ -124,71 +108,3 @@ def _count_once(con: Any, dataset: str, name: str, source: str) -> int:
             "it was not written by this tool alone, restore a copy or use --as NAME"
         )
     return int(counts["n"])
-
-
-def recorded_models(store: Store) -> dict[str, dict[str, Any]]:
-    """Return what is recorded of each model, by name: the rows of the models view."""
-    return {r["model"]: r for r in fetch_rows(connect_to(store, "models"), "select * from _models")}
-
-
-def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:
-    """Return the entry of a model; needs torch only where timm or the hub must be asked."""
-    variation.check()
-    if model in REGISTRY:
-        return vary(model, REGISTRY[model], variation)
-    from embedstore.models.loading import resolve
-
-    return resolve(model, variation, spec)
-
-
-def weights_for(
-    model: str,
-    name: str,
-    record: Mapping[str, Any] | None,
-    asked: Mapping[str, Any],
-    spec: str | None,
-    is_open: bool,
-) -> Weights | None:
-    """Return the weights that spec means; None where nothing is to embed and none were asked for.
-
-    record is the name's row of the models view, asked the columns of it that this call decides,
-    is_open whether anything is missing. A name stands for one set of weights, pooling, dtype and
-    geometry, so what is asked for must agree with what is recorded, also when nothing is missing.
-    """
-    if record is not None:
-        if record["arch"] == IMPORTED:
-            raise EmbedstoreError(
-                f"the embeddings of '{name}' were imported ({record['weights']}) and what made "
-                "them is not known, so none can be added from slides; store others under --as NAME"
-            )
-        check_same(name, record, asked)
-        if spec is None and record["weights"] == "random":
-            spec = "random"  # going on with what the name stands for
-    if spec is None and not is_open:
-        return None
-    # Only timm and the hub know where the weights of their models lie.
-    entry = entry_of(model, NO_VARIATION, spec) if spec in (None, "hub") else REGISTRY.get(model)
-    found = find_weights(
-        model,
-        spec or (entry.default_weights if entry else "hub"),
-        entry.hub if entry else "",
-        entry.hub_file if entry else None,
-    )
-    if record is not None and not (found.path is None and record["weights"] == "random"):
-        check_same(name, record, {"weights_sha256": found.sha256})
-    return found
-
-
-def check_same(
-    name: str, record: Mapping[str, Any], asked: Mapping[str, Any], *, other: str = "--as NAME"
-) -> None:
-    """Raise EmbedstoreError where what is asked differs from what the name is recorded with.
-
-    other is the option that the message points to.
-    """
-    differ = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
-    if differ:
-        raise EmbedstoreError(
-            f"model '{name}' is recorded with {', '.join(differ)}; a name stands for one set of "
-            f"weights, pooling, dtype and patch geometry: store the other under {other}"
-        )

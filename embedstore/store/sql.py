@@ -4,20 +4,11 @@ Lance tables are scanned in place (projection and simple filters are pushed down
 copied and no database file is kept.
 """
 
-import csv
-import io
-import json
-import math
 import re
-from collections.abc import Iterable
-from datetime import date, datetime, time
-from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store.layout import (
@@ -162,26 +153,6 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def check_model_name(
-    name: str, recorded: Iterable[str] = (), *, other: str = "another name with --as NAME"
-) -> None:
-    """Raise EmbedstoreError for a name that would hide a view or, to SQL, equal another model's.
-
-    other is what the message says to choose.
-    """
-    if twin := [r for r in recorded if r != name and r.casefold() == name.casefold()]:
-        raise EmbedstoreError(
-            f"there is a model '{twin[0]}' already, and SQL does not tell it from '{name}'; choose "
-            f"{other}"
-        )
-    folded = name.casefold()
-    taken = folded in VIEWS or folded in UNIONS or folded.endswith(views_name(""))
-    if taken or name.startswith("_") or not name.strip():
-        raise EmbedstoreError(
-            f"'{name}' cannot name a model, since SQL has a view of that name; choose {other}"
-        )
-
-
 def run_sql(store: Store, query: str) -> pa.Table:
     """Return the rows of one read-only statement over the views.
 
@@ -265,47 +236,3 @@ def where_clause(where: str | None) -> str:
     if len(found) != 1:
         raise EmbedstoreError(f"--where '{where}' must be one SQL condition, without a semicolon")
     return f"(\n{where}\n)"
-
-
-def to_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return rows ready for JSON: times in ISO 8601, values that are no number as None."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float):
-            return value if math.isfinite(value) else None
-        if isinstance(value, Decimal):
-            return int(value) if value == value.to_integral_value() else float(value)
-        if isinstance(value, datetime | date | time):
-            return value.isoformat()
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return value if isinstance(value, str | int | bool | None) else str(value)
-
-    try:
-        rows = table.to_pylist()
-    except (OverflowError, ValueError) as e:
-        raise EmbedstoreError(f"a value has no form in Python ({e}); cast it to text in SQL") from e
-    return [{k: plain(v) for k, v in row.items()} for row in rows]
-
-
-def to_csv(table: pa.Table) -> str:
-    """Return a header and rows with LF line ends; lists as JSON, NULL as nothing."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.column_names)
-    for row in to_rows(table):
-        writer.writerow(
-            json.dumps(v) if isinstance(v, list | dict) else "" if v is None else v
-            for v in row.values()
-        )
-    return out.getvalue()
-
-
-def write_parquet(table: pa.Table, sink: Path | Any) -> None:
-    """Write rows as Parquet to a path or a binary stream."""
-    try:
-        pq.write_table(table, sink, compression="zstd")
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as e:
-        raise EmbedstoreError(f"Parquet cannot hold this result ({e}); cast it in SQL") from e

@@ -14,10 +14,12 @@ from probes.report.data import Facts, gather
 from probes.report.page import render
 from probes.report.plots import files_of
 from probes.report.predictions import scores_of
-from probes.report.sections.curves import curves, metrics, models
+from probes.report.sections.curves import curves
 from probes.report.sections.domains import domains
 from probes.report.sections.map import embedding_map
+from probes.report.sections.metrics import metrics
 from probes.report.sections.mistakes import mistakes
+from probes.report.sections.models import models
 from probes.report.sections.paper import paper
 from probes.report.sections.sources import sources
 from probes.report.sections.trust import trust
@@ -100,8 +102,8 @@ def build(facts: Facts, on_step: Callable[[int], None] = lambda done: None) -> P
         _numbers(facts),
         sections,
         [
-            "Every number on this page is a query over the store\u2019s views; intervals were computed "
-            "when a run was recorded. Nothing here was fitted or resampled anew.",
+            "Every number on this page is a query over the store\u2019s views; intervals were "
+            "computed when a run was recorded. Nothing here was fitted or resampled anew.",
         ],
     )
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedstore.demo.dataset import DOMAINS
+from embedstore.demo.domains import DOMAINS
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
 from probes.report.published import paper_dataset
-from probes.scores.results import variant_of
+from probes.scores.results import Summary, summarise
+from probes.scores.sides import variant_of
+from probes.splits.spec import Condition
 
 E2E = "e2e"
 """The method of what was trained end to end: see e2e.run, which probes do not import."""
@@ -24,52 +26,6 @@ _COLUMNS = (
     "eval_domain, metric, value, ci_low, ci_high, n_train, n_test, n_pos, seed, state, software, "
     "created_at"
 )
-
-
-@dataclass(frozen=True)
-class Condition:
-    """How a dataset was split: results of one condition can stand side by side."""
-
-    dataset: str
-    scheme: str
-    group_by: str
-    stratify: str
-    where_sql: str | None
-    seed: int
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Condition":
-        """Return the condition of a row of results or splits."""
-        return cls(*(row[k] for k in cls.__dataclass_fields__))
-
-    def __str__(self) -> str:
-        """Return it in words, without the dataset; what is as usual is left out."""
-        words = [self.scheme, f"by {self.group_by}"]
-        words += ["stratified by label"] * (self.stratify == "label")
-        words += [f"where {self.where_sql}"] if self.where_sql else []
-        words += [f"seed {self.seed}"] if self.seed != 42 else []
-        return ", ".join(words)
-
-    @property
-    def options(self) -> list[tuple[str, str]]:
-        """Return the options of `probes split` and `run` that ask for it; usual ones left out."""
-        matched = self.scheme.endswith("-size-matched")
-        asked = {
-            "--scheme": self.scheme.removesuffix("-size-matched"),
-            "--group-by": self.group_by,
-            "--stratify": self.stratify,
-            "--where": self.where_sql or "",
-            "--seed": str(self.seed),
-        }
-        usual = {
-            "--scheme": "monte-carlo",
-            "--group-by": "annotation",
-            "--stratify": "none",
-            "--where": "",
-            "--seed": "42",
-        }
-        given = [(k, v) for k, v in asked.items() if v != usual[k]]
-        return given + [("--size-matched", "")] * matched
 
 
 @dataclass(frozen=True)
@@ -334,3 +290,8 @@ def _distinct(e: Entry, others: Sequence[Entry]) -> str:
     if len({o.weights_sha256 for o in others}) > 1:
         said.append(f"weights {e.weights_sha256[:8] or 'imported'}")
     return ", ".join(said)
+
+
+def summaries(facts: Facts, c: Condition, metric: str = "auroc") -> dict[Entry, list[Summary]]:
+    """Return what a condition's runs reached in a metric, by who competes."""
+    return {e: summarise(rows, metric) for e, rows in by_entry(facts.rows(c, metric)).items()}

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.store.sql import fetch_rows, literal
-from probes.report.data import Condition, Entry, Facts
+from probes.report.data import Entry, Facts
 from probes.scores.metrics import N_BINS
+from probes.splits.spec import Condition
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Scores:
             self.table
             if self.positive is not None
             else (
-                "(select entry, max(score) as score, arg_max(is_positive, score) as is_positive from "
-                f"{self.table} group by run_id, entry, annotation_id)"
+                "(select entry, max(score) as score, "
+                f"arg_max(is_positive, score) as is_positive from {self.table} "
+                "group by run_id, entry, annotation_id)"
             )
         )
         rows = fetch_rows(
@@ -72,8 +74,8 @@ class Scores:
             by_label
             if self.positive is not None
             else (
-                "select entry, annotation_id, max(score) filter (is_positive) as score, max(n_folds) "
-                "as n_folds, arg_max(label, score) as said, max(score) as said_score, "
+                "select entry, annotation_id, max(score) filter (is_positive) as score, "
+                "max(n_folds) as n_folds, arg_max(label, score) as said, max(score) as said_score, "
                 f"arg_max(is_positive, score) as is_right from ({by_label}) group by 1, 2"
             )
         )

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.report.data import Condition, Entry
+from probes.report.data import Entry
+from probes.splits.spec import Condition
 
 _NOT_OPTIONS = {"flip", "adapt"}
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from embedstore.store import Store, now
 from embedstore.store.sql import connect_to, fetch_rows, literal
 from probes.scores.evaluate import ALL, Evaluated
+from probes.scores.predictions import Scored
+from probes.scores.sides import method_of
 from probes.splits.manifests import StoredSplit
 from probes.splits.schemes import is_in_domain
 
@@ -55,15 +56,6 @@ class Run:
             row["train_domain"],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The scores of one role: ids, and probabilities float64 (n, K) in the order of `labels`."""
-
-    annotation_ids: Sequence[str] | NDArray[Any]
-    probabilities: NDArray[np.float64]
-    labels: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -229,7 +221,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
     for r in rows:
         # Another dataset has a row over all of it beside those of its domains.
         if r["metric"] == metric and (r["eval_dataset"] is None or r["eval_domain"] == ALL):
-            key = (r["model"], r["weights"], _method(r), r["fraction"], where_of(r))
+            key = (r["model"], r["weights"], method_of(r), r["fraction"], where_of(r))
             groups[key].append(r)
     lines = []
     for (model, weights, method, fraction, where), members in sorted(groups.items()):
@@ -273,21 +265,13 @@ def where_of(r: Mapping[str, Any]) -> str:
     return IN if is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"]) else OUT
 
 
-def variant_of(params: str) -> str | None:
-    """Return what tells kinds of one method apart, by its recorded params: views, or adaptation.
+@dataclass(frozen=True)
+class RunReport:
+    """The results of all runs asked for (rows of the view), and how many of them are new."""
 
-    None for the usual kind: embeddings of the patches as they are, or all of a network trained.
-    """
-    known_params = json.loads(params)
-    adapt = known_params.get("adapt")
-    return known_params.get("views") or (None if adapt == "full" else adapt)
-
-
-def _method(r: Mapping[str, Any]) -> str:
-    """Return a method's name, with its variant and target where they are not the usual ones."""
-    variant = variant_of(r["params"])
-    return (
-        str(r["method"])
-        + (f"+{variant}" if variant else "")
-        + (f", target {r['target']}" if r["target"] != "label" else "")
-    )
+    manifest_id: str
+    rows: list[dict[str, Any]]
+    n_new: int
+    n_recorded: int
+    notes: list[str]
+    splits: list[StoredSplit]

@@ -17,13 +17,13 @@ from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, lite
 from probes.splits.draw import ROLES, Split, check_fraction, lacking
 from probes.splits.manifests import (
     Candidates,
-    ManifestSpec,
     StoredSplit,
     candidates,
     load_splits,
     split_id,
     split_row,
 )
+from probes.splits.spec import ManifestSpec
 
 COLUMNS = (
     "dataset",

@@ -22,9 +22,7 @@ from embedstore.store.sql import (
 from probes.splits.audit import audit
 from probes.splits.draw import (
     DEFAULT_FRACTIONS,
-    GROUPINGS,
     ROLES,
-    STRATA,
     InfeasibleError,
     Pool,
     Split,
@@ -32,33 +30,7 @@ from probes.splits.draw import (
     manifest_digest,
 )
 from probes.splits.schemes import SCHEMES, distinct_folds, train_domains
-
-
-@dataclass(frozen=True)
-class ManifestSpec:
-    """What a manifest is cut from and how; together with the annotations it decides the digest."""
-
-    dataset: str
-    scheme: str = "monte-carlo"
-    group_by: str = "annotation"
-    stratify: str = "none"
-    where: str | None = None
-    seed: int = 42
-
-    def check(self) -> None:
-        """Raise EmbedstoreError naming every value that is not allowed."""
-        allowed = {
-            "scheme": tuple(SCHEMES),
-            "group_by": GROUPINGS,
-            "stratify": STRATA,
-        }
-        wrong = [
-            f"--{name.replace('_', '-')} {getattr(self, name)} (allowed: {', '.join(values)})"
-            for name, values in allowed.items()
-            if getattr(self, name) not in values
-        ]
-        if wrong:
-            raise EmbedstoreError("not known: " + "; ".join(wrong))
+from probes.splits.spec import ManifestSpec
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from PIL import Image
 
 from e2e.data import StoredPatches, n_batches, read_batches, rows_of_step
 from embedstore.add import AddOptions, add
+from embedstore.crops import fill, located
 from embedstore.errors import SlideError
 from embedstore.slides.patches import PatchGeometry, centre
 from embedstore.store import Store
-from embedstore.store.patch_cache import PatchCache, fill, located
+from embedstore.store.patch_cache import PatchCache
 
 GEOMETRY = PatchGeometry(32)
 

@@ -23,7 +23,7 @@ from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions
 from probes.run import run as run_probes
-from probes.splits.manifests import ManifestSpec
+from probes.splits.spec import ManifestSpec
 from tests.conftest import BIN, TinyDataset, make_tiny, outside, run_command, write_slide
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
@@ -92,8 +92,9 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store):
 
 
 def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(store):
-    from probes.compare import CompareOptions, Side, compare
+    from probes.compare import CompareOptions, compare
     from probes.scores.results import summarise
+    from probes.scores.sides import Side
 
     spec = ManifestSpec("tiny", seed=7)
     probe = run_probes(store, spec, RunOptions(folds=[0], n_resamples=50))

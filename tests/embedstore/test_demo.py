@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from embedstore.demo import dataset as demo
-from embedstore.demo.dataset import DOMAINS, DemoDataset, write_demo
+from embedstore.demo.dataset import DemoDataset, write_demo
+from embedstore.demo.domains import DOMAINS
 from embedstore.errors import EmbedstoreError
 
 SMALL: dict[str, Any] = {"n_slides_per_domain": 2, "n_annotations_per_slide": 12}

@@ -11,12 +11,13 @@ import pytest
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from probes.compare import CompareOptions, Side, compare, is_compared, ranked
+from probes.compare import CompareOptions, compare, is_compared
 from probes.report import report
 from probes.run import RunOptions, run
 from probes.scores.evaluate import seed_of
+from probes.scores.sides import Side, ranked
 from probes.scores.statistics import Fold, holm, paired_bootstrap
-from probes.splits.manifests import ManifestSpec
+from probes.splits.spec import ManifestSpec
 from tests.conftest import bare_store, call_command, put_embeddings
 
 MODELS = ("good", "weak", "third")

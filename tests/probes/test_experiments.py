@@ -16,13 +16,15 @@ from embedstore.slides.patches import D4
 from embedstore.store import Store
 from embedstore.store.layout import view_id, views_schema, views_table
 from embedstore.store.sql import connect, fetch_rows
-from probes.compare import CompareOptions, Side, compare
+from probes.compare import CompareOptions, compare
 from probes.predict import predict
 from probes.run import RunOptions, run
 from probes.scores.results import summarise
+from probes.scores.sides import Side
 from probes.scores.statistics import Fold, paired_bootstrap
 from probes.splits.files import import_manifest, manifest_table, recorded_manifest
-from probes.splits.manifests import ManifestSpec, candidates, ensure_splits
+from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.spec import ManifestSpec
 from tests.conftest import call_command, write_csv
 from tests.probes.test_run import plant
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from embedstore.errors import EmbedstoreError
-from embedstore.status import IMPORTED
+from embedstore.identity import IMPORTED
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.sql import connect, fetch_rows
@@ -15,7 +15,7 @@ from probes.methods.fits import fit_tasks
 from probes.predict import predict
 from probes.run import RunOptions, run
 from probes.scores.metrics import METRICS
-from probes.splits.manifests import ManifestSpec
+from probes.splits.spec import ManifestSpec
 from tests.probes.test_experiments import plant_two, plant_views
 from tests.probes.test_run import plant
 

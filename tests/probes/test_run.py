@@ -18,7 +18,8 @@ from probes.run import RunOptions, run
 from probes.scores.metrics import METRICS
 from probes.scores.results import summarise
 from probes.slices import Matrix
-from probes.splits.manifests import ManifestSpec, candidates, ensure_splits
+from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.spec import ManifestSpec
 
 
 def query(store, sql):

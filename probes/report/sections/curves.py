@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
-from probes.report.data import Condition, Entry, Facts, by_entry
-from probes.report.repeat import ingest_command, run_command
-from probes.report.tables import Column, Table, best_of, between, number, percent, spread
-from probes.scores.metrics import LOWER, METRICS
-from probes.scores.results import Summary, summarise
+from probes.report.data import Entry, Facts, summaries
+from probes.report.repeat import run_command
+from probes.report.tables import Column, Table, best_of, between, spread
+from probes.scores.results import Summary
+from probes.splits.spec import Condition
 
 MAX_LINES = 10
 """Lines in one pair of axes; with more, each method has its own."""
@@ -27,11 +27,12 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
             missing.append(
                 Missing(
                     f"{d['dataset']} has no result on splits of all its domains.",
-                    f"{run_command(_usual(d['dataset']))} --fraction 0.01 --fraction 0.1 --fraction 1",
+                    f"{run_command(_usual(d['dataset']))} "
+                    "--fraction 0.01 --fraction 0.1 --fraction 1",
                 )
             )
         for c in conditions:
-            found = _summaries(facts, c)
+            found = summaries(facts, c)
             rows += [_row(facts, c, e, s) for e, mine in found.items() for s in mine]
             panels += _panels(facts, c, found, styles)
     blocks: list[Block] = []
@@ -42,9 +43,10 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
             Figure(
                 "figure1",
                 "Figure 1. AUROC against the size of the training set",
-                "Points are means over folds at the actual number of training annotations; the band "
-                "is the mean of the runs\u2019 own 95% bootstrap intervals over slides (or cases, "
-                "where the manifest groups by them): how sure one run is, not how sure the mean is. "
+                "Points are means over folds at the actual number of training annotations; the "
+                "band is the mean of the runs\u2019 own 95% bootstrap intervals over slides (or "
+                "cases, where the manifest groups by them): how sure one run is, not how sure the "
+                "mean is. "
                 "Thick, with diamonds: trained end to end. "
                 "Where many lines are in a panel, point at one in the legend to see its band.",
                 panels,
@@ -57,10 +59,6 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
 
 def _usual(dataset: str) -> Condition:
     return Condition(dataset, "monte-carlo", "annotation", "none", None, 42)
-
-
-def _summaries(facts: Facts, c: Condition, metric: str = "auroc") -> dict[Entry, list[Summary]]:
-    return {e: summarise(rows, metric) for e, rows in by_entry(facts.rows(c, metric)).items()}
 
 
 def _row(facts: Facts, c: Condition, e: Entry, s: Summary) -> dict[str, Any]:
@@ -120,7 +118,7 @@ def _floor(facts: Facts) -> float:
         s.low if s.low == s.low else s.mean
         for d in facts.datasets
         for c in facts.conditions(d["dataset"], by_domain=False)
-        for m in _summaries(facts, c).values()
+        for m in summaries(facts, c).values()
         for s in m
         if s.mean == s.mean
     ]
@@ -158,146 +156,3 @@ def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         notes if any(r["n_failed"] for r in rows) else [],
         frozenset(best),
     )
-
-
-def models(facts: Facts) -> Section:
-    """Return the section of Table 1: every model that has embeddings or results here."""
-    rows: list[dict[str, Any]] = []
-    for m in facts.models.values():
-        rows.append(
-            {
-                k: m[k]
-                for k in (
-                    "model",
-                    "registry_name",
-                    "arch",
-                    "n_params",
-                    "dim",
-                    "pooling",
-                    "dtype",
-                    "patch_px",
-                    "mpp_out",
-                    "weights",
-                    "weights_sha256",
-                )
-            }
-            | {"used": "embedded"}
-        )
-    for e in facts.entries:
-        if e.is_e2e:
-            rows.append(
-                {
-                    "model": facts.names[e],
-                    "registry_name": e.model,
-                    "arch": e.model,
-                    "n_params": None,
-                    "dim": None,
-                    "pooling": None,
-                    "dtype": None,
-                    "patch_px": None,
-                    "mpp_out": None,
-                    "weights": e.weights,
-                    "weights_sha256": e.weights_sha256 or None,
-                    "used": "trained end to end",
-                }
-            )
-    if not rows:
-        example = {
-            "model": "efficientnet-lite0",
-            "registry_name": None,
-            "arch": "",
-            "dtype": None,
-            "weights": "",
-            "patch_px": None,
-            "mpp_out": None,
-        }
-        first = facts.datasets[0]["dataset"]
-        return Section(
-            "models",
-            "Which models?",
-            [Missing("No model has embedded anything.", ingest_command(first, example))],
-        )
-    columns = [
-        Column("model", "model"),
-        Column("used", "use"),
-        Column("arch", "architecture"),
-        Column("n_params", "parameters", lambda r: _millions(r["n_params"]), number=True),
-        Column("dim", "width", number=True),
-        Column("pooling", "pooling"),
-        Column("dtype", "dtype"),
-        Column("weights", "weights", lambda r: r["weights"] or "not known (imported)"),
-    ]
-    notes = (
-        ["Random weights are chance\u2019s, seeded by the model\u2019s name: a floor, not a model."]
-        if any(r["weights"] == "random" for r in rows)
-        else []
-    )
-    table = Table("table1", "Table 1. The models", columns, rows, notes)
-    return Section("models", "Which models?", [TableBlock(table)])
-
-
-def _millions(n: Any) -> str:
-    return "" if n is None else f"{n / 1e6:,.1f} M"
-
-
-def metrics(facts: Facts) -> list[Block]:
-    """Return a table of every metric at the largest fraction, per condition not by domain."""
-    rows = []
-    for d in facts.datasets:
-        for c in facts.conditions(d["dataset"], by_domain=False):
-            top = max(r["fraction"] for r in facts.rows(c, "auroc"))
-            each = {m: _summaries(facts, c, m) for m in METRICS}
-            for e in each["auroc"]:
-                row: dict[str, Any] = {
-                    "dataset": c.dataset,
-                    "condition": str(c),
-                    "fraction": top,
-                    "name": facts.names[e],
-                    "n_pos_share": _positives(facts, c, e),
-                }
-                for m in METRICS:
-                    at = [s for s in each[m].get(e, []) if s.fraction == top]
-                    row |= {m: at[0].mean if at else None, f"{m}_sd": at[0].sd if at else None}
-                rows += [row] if row["auroc"] is not None else []
-    if not rows:
-        return []
-    columns = [
-        Column("dataset", "dataset"),
-        Column("condition", "split"),
-        Column("name", "model"),
-        Column("n_pos_share", "positive", lambda r: percent(r["n_pos_share"]), number=True),
-    ]
-    columns += [Column(m, m.replace("_", " "), _shower(m), number=True) for m in METRICS]
-    best = set()
-    for m in METRICS:
-        sign = -1 if m in LOWER else 1
-        signed = [{**r, m: None if r[m] is None else sign * r[m]} for r in rows]
-        best |= best_of(signed, m, ("dataset", "condition"))
-    notes = [
-        "Means over folds at the largest fraction; SDs are in the CSV file. Of Brier score "
-        "and calibration error the lowest is best; read average precision beside the share of "
-        "positives, which is what chance has."
-    ]
-    return [
-        TableBlock(
-            Table(
-                "metrics",
-                "Every metric at the largest fraction",
-                columns,
-                rows,
-                notes,
-                frozenset(best),
-            ),
-            is_open=False,
-        )
-    ]
-
-
-def _shower(metric: str) -> Any:
-    return lambda r: number(r[metric])
-
-
-def _positives(facts: Facts, c: Condition, e: Entry) -> float | None:
-    mine = [r for r in facts.rows(c, "auroc") if Entry.of(r) == e and r["n_pos"] is not None]
-    n = sum(r["n_test"] for r in mine)
-    return sum(r["n_pos"] for r in mine) / n if n else None

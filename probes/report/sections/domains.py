@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from probes.report.blocks import Block, Figure, MatrixPanel, Missing, Section, TableBlock, Widget
-from probes.report.data import Condition, Entry, Facts, by_entry
+from probes.report.data import Entry, Facts, by_entry
 from probes.report.repeat import command
 from probes.report.tables import Column, Table, best_of, between, real, spread
 from probes.scores.results import IN, OUT, summarise
 from probes.splits.schemes import is_in_domain
+from probes.splits.spec import Condition
 
 Rows = Sequence[dict[str, Any]]
 

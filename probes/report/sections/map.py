@@ -11,8 +11,8 @@ from embedstore.store.layout import model_table
 from embedstore.store.sql import fetch_rows, literal
 from probes.report.blocks import Block, Figure, Missing, Points, Section, Widget
 from probes.report.data import Facts
+from probes.report.images import SHEET, THUMB_PX, Patches, sheet
 from probes.report.repeat import command
-from probes.report.sections.mistakes import SHEET, THUMB_PX, Patches, sheet
 
 N_POINTS = 1200
 """Annotations of a dataset on its maps, the same for all models."""

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from probes.compare import ranked
 from probes.report.blocks import Block, Missing, TableBlock
-from probes.report.data import Condition, Entry, Facts, by_entry
+from probes.report.data import Entry, Facts, by_entry
 from probes.report.repeat import command, flat
 from probes.report.tables import Column, Table, number, real, signed, spread
 from probes.scores.results import where_of
+from probes.scores.sides import ranked
 from probes.scores.statistics import holm
+from probes.splits.spec import Condition
 
 Cells = Mapping[tuple[Any, ...], Mapping[str, Any]]
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probes.report.blocks import Block, Missing, Section, TableBlock
-from probes.report.data import Condition, Entry, Facts, by_entry
+from probes.report.data import Entry, Facts, by_entry
 from probes.report.published import PAPER, PUBLISHED, SAME_DATA, Published, paper_dataset
 from probes.report.repeat import command
 from probes.report.tables import Column, Row, Table, real, signed, spread
-from probes.scores.results import Summary, summarise, variant_of
+from probes.scores.results import Summary, summarise
+from probes.scores.sides import variant_of
+from probes.splits.spec import Condition
 
 NOTE = (
     "Within: whether the measured mean lies within the published mean ± SD. The paper gives two "
@@ -32,8 +34,8 @@ def paper(facts: Facts) -> Section:
             n = sum(p.dataset == data for p in PUBLISHED)
             blocks.append(
                 Missing(
-                    f"{data}, on which the paper has {n} of these numbers, is not among the reported "
-                    "datasets (a dataset stands for it whose name holds "
+                    f"{data}, on which the paper has {n} of these numbers, is not among the "
+                    "reported datasets (a dataset stands for it whose name holds "
                     f"{' or '.join(SAME_DATA[data])}).",
                     f"embedstore add {data.lower()} --annotations FILE --slides DIR",
                 )

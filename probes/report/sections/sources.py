@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from probes.report.blocks import Block, Missing, Prose, Section, TableBlock
-from probes.report.data import Condition, Entry, Facts
+from probes.report.data import Entry, Facts
 from probes.report.repeat import command, flat, ingest_command, repeat_command
 from probes.report.tables import Column, Table
+from probes.splits.spec import Condition
 
 
 def sources(facts: Facts) -> Section:

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
-from probes.report.data import Condition, Entry, Facts, by_entry
+from probes.report.data import Entry, Facts, by_entry
 from probes.report.predictions import Scores
 from probes.report.repeat import command, run_command
 from probes.report.sections.pairs import pairs
 from probes.report.tables import Column, Table, best_of, number, percent, real, signed, spread
 from probes.scores.metrics import N_BINS
 from probes.scores.results import summarise
+from probes.splits.spec import Condition
 
 AUDIT = {
     "shared_slides": "on a slide seen in training",

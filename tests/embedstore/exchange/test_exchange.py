@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange import export, import_embeddings
+from embedstore.identity import recorded_models
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.ingest.plan import recorded_models
 from embedstore.status import status
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions, run
-from probes.splits.manifests import ManifestSpec
+from probes.splits.spec import ManifestSpec
 from tests.conftest import bare_store, put_embeddings
 
 FORMATS = ("parquet", "npz")

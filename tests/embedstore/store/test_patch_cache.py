@@ -13,12 +13,13 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from embedstore.add import AddOptions, add
+from embedstore.crops import fill, located
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.slides.patches import PatchGeometry, centre, read_patch
 from embedstore.slides.slide import Slide
 from embedstore.store import Store
-from embedstore.store.patch_cache import PatchCache, decode, encode, fill, located
+from embedstore.store.patch_cache import PatchCache, decode, encode
 from embedstore.store.sql import connect, fetch, fetch_rows
 from tests.conftest import make_tiny
 

@@ -13,18 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError
+from embedstore.files.output import to_csv, to_rows
+from embedstore.identity import check_model_name
 from embedstore.store import Store
-from embedstore.store.sql import (
-    check_model_name,
-    connect,
-    fetch_rows,
-    identifier,
-    literal,
-    run_sql,
-    to_csv,
-    to_rows,
-    where_clause,
-)
+from embedstore.store.sql import connect, fetch_rows, identifier, literal, run_sql, where_clause
 from tests.conftest import call_command
 
 # The contract: these columns must be there, under these names.

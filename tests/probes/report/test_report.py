@@ -19,16 +19,16 @@ from embedstore.store.sql import connect, fetch_rows
 from probes.report import report
 from probes.report.blocks import styles
 from probes.report.data import gather
+from probes.report.images import Patches
 from probes.report.predictions import scores_of
 from probes.report.published import PUBLISHED, paper_dataset
 from probes.report.repeat import command
 from probes.report.sections.map import components
-from probes.report.sections.mistakes import Patches
 from probes.report.tables import Column, Table, best_of, latex_text, markdown_text, to_csv, to_latex
 from probes.run import RunOptions, run
 from probes.scores.metrics import calibration_error
 from probes.scores.results import summarise
-from probes.splits.manifests import ManifestSpec
+from probes.splits.spec import ManifestSpec
 from tests.conftest import bare_store, call_command, put_embeddings
 
 EVIL = "<script>alert(1)</script>"

@@ -9,8 +9,9 @@ from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
 from probes.splits.audit import PATCH_UM, audit
 from probes.splits.draw import Split
-from probes.splits.manifests import ManifestSpec, candidates, ensure_splits, load_splits
+from probes.splits.manifests import candidates, ensure_splits, load_splits
 from probes.splits.schemes import monte_carlo
+from probes.splits.spec import ManifestSpec
 from tests.conftest import write_csv
 
 MIDOG22 = (

@@ -18,8 +18,9 @@ from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions, run
 from probes.splits.audit import audit
 from probes.splits.draw import InfeasibleError, Pool, manifest_digest, subset_size, train_size
-from probes.splits.manifests import ManifestSpec, candidates, ensure_splits
+from probes.splits.manifests import candidates, ensure_splits
 from probes.splits.schemes import distinct_folds, monte_carlo, predefined
+from probes.splits.spec import ManifestSpec
 from tests.conftest import call_command, write_csv
 
 PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}

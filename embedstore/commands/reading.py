@@ -1,0 +1,208 @@
+"""The commands that read a store: status, models, sql, export, neighbors."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedstore.terminal.options import JsonOption, SqlFormat, StoreOption
+from embedstore.terminal.printing import (
+    print_arrow,
+    print_json,
+    print_table,
+    say,
+    say_notes,
+    say_problems,
+)
+from embedstore.terminal.progress import progress_bar
+
+
+class Metric(StrEnum):
+    """How far apart `embedstore neighbors` says two embeddings are."""
+
+    cosine = "cosine"
+    l2 = "l2"
+
+
+class ModelsAction(StrEnum):
+    """What `embedstore models` does."""
+
+    list = "list"
+    check = "check"
+
+
+def status_command(
+    dataset: Annotated[str | None, typer.Argument(help="Only this dataset, in detail.")] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is embedded, what is missing and what was set aside."""
+    from embedstore import status
+    from embedstore.store import Store
+
+    opened = Store.open(store)
+    rows = status.status(opened, dataset)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            "dataset": r["dataset"],
+            "annotations": r["n_annotations"],
+            "model": r["model"],
+            "done": r["done"],
+            "missing": r["missing"],
+            "set aside": r["set_aside"],
+            "views": r.get("views"),
+            "dim": r.get("dim"),
+            "dtype": r.get("dtype"),
+            "weights": r.get("weights"),
+            "sha256": (r.get("weights_sha256") or "")[:12],
+            "version": r.get("version"),
+            "fragments": r.get("n_fragments"),
+            "MB": (r.get("n_bytes") or 0) / 1e6,
+        }
+        for r in rows
+    ]
+    print_table(f"store {store}", shown)
+    n, n_bytes = status.patches(opened)
+    if n:
+        say(f"{n:,} patches kept, {n_bytes / 1e6:,.0f} MB")
+    if dataset is not None:
+        print_table(f"{dataset}: annotations", status.composition(opened, dataset))
+        say_notes(status.notes(opened, dataset))
+    for name in dict.fromkeys(r["dataset"] for r in rows):
+        say_problems(status.problems(opened, name), name)
+
+
+def models_command(
+    action: Annotated[
+        ModelsAction, typer.Argument(help="list them, or check what can be had from here.")
+    ] = ModelsAction.list,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models known by name; others go as timm:NAME or hf-hub:OWNER/NAME."""
+    from embedstore.models.checkpoints import availability
+    from embedstore.models.registry import REGISTRY
+
+    if action is ModelsAction.check:
+        rows = []
+        with progress_bar("asking", "models") as on_progress:
+            for n, (name, e) in enumerate(REGISTRY.items(), start=1):
+                found = availability(e.default_weights, e.hub, e.hub_file)
+                rows.append({"model": name, "gated": e.gated, "weights": found, "hub": e.hub})
+                on_progress(n, len(REGISTRY))
+        if as_json:
+            print_json(rows)
+        else:
+            print_table("weights from here", rows)
+            say("a local file always serves: --weights MODEL=PATH")
+        return
+    rows = [
+        {
+            "model": name,
+            "arch": e.arch,
+            "n_params": e.n_params,
+            "dim": e.dim,
+            "pooling": e.pooling,
+            "licence": e.licence,
+            "gated": e.gated,
+            "verified": e.verified,
+            "expected um/px": e.expected_mpp,
+            "default weights": e.default_weights,
+            "hub": e.hub,
+        }
+        for name, e in REGISTRY.items()
+    ]
+    if as_json:
+        print_json(
+            [{k.replace(" ", "_").replace("um/px", "mpp"): v for k, v in r.items()} for r in rows]
+        )
+    else:
+        print_table("models", rows)
+
+
+def sql_command(
+    query: Annotated[str, typer.Argument(help="One SELECT over the views.")],
+    format: Annotated[SqlFormat, typer.Option(help="How rows are printed.")] = SqlFormat.table,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to a file; its ending decides the format.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the store in SQL (DuckDB), read only.
+
+    Views: datasets, annotations, slides, patches, models, embeddings, embedding_views, manifests,
+    splits, results, predictions, probes, and each model's embeddings under its own name.
+    """
+    from embedstore.store import Store
+    from embedstore.store.sql import run_sql
+
+    print_arrow(run_sql(Store.open(store), query), format, output, as_json)
+
+
+def export_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset with embeddings of the model.")],
+    model: Annotated[str, typer.Option(help="Whose embeddings.")],
+    output: Annotated[Path, typer.Option(help="File to write, .parquet or .npz.")],
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model's embeddings of a dataset to a file, with what made them.
+
+    One row an annotation, in order of annotation_id: annotation_id, dataset, slide, case_id,
+    domain, label, x_l0, y_l0 (centre, level-0 pixels) and vector (float32).
+    """
+    from embedstore.exchange import export
+    from embedstore.store import Store
+
+    with progress_bar("writing", "embeddings") as on_progress:
+        r = export(Store.open(store), dataset, model, output, on_progress)
+    rows = [
+        {
+            "dataset": dataset,
+            "model": model,
+            "exported": r.n_rows,
+            "not_embedded": r.n_without,
+            "dim": r.dim,
+            "file": str(output),
+        }
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(f"{dataset}: exported", rows)
+
+
+def neighbors_command(
+    annotation_id: Annotated[str, typer.Argument(help="Whose neighbours.")],
+    model: Annotated[str, typer.Option(help="By whose embeddings.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on the annotations view.")
+    ] = None,
+    metric: Annotated[
+        Metric, typer.Option(help="cosine: 1 - similarity; l2: Euclidean.")
+    ] = Metric.cosine,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the annotations whose embeddings are nearest to one annotation's.
+
+    Exact, over all datasets of the store unless --where says less, for example
+    --where "domain = 'canine lymphoma' and label = 'mitotic figure'".
+    """
+    from embedstore.neighbors import neighbors
+    from embedstore.store import Store
+
+    found = neighbors(
+        Store.open(store), annotation_id, model, k=k, where=where, metric=metric.value
+    )
+    if as_json:
+        print_json(found.rows)
+    else:
+        print_table(f"nearest to {annotation_id}", found.rows)
+    n = f"{len(found.rows):,} of {found.n_searched:,}"
+    say(f"{n} embeddings of {model}, {metric.value} distance")

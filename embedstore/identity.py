@@ -1,0 +1,126 @@
+"""What a model's name stands for: recorded, checked, and how to get what it lacks."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from embedstore.errors import EmbedstoreError
+from embedstore.models.checkpoints import Weights, find_weights
+from embedstore.models.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
+from embedstore.store import Store
+from embedstore.store.sql import UNIONS, VIEWS, connect_to, fetch_rows, literal, views_name
+
+IDENTITY = (
+    "arch",
+    "dim",
+    "pooling",
+    "dtype",
+    "patch_px",
+    "mpp_out",
+    "weights_sha256",
+    "mean",
+    "std",
+)
+"""What a model's name stands for."""
+
+
+def recorded_models(store: Store) -> dict[str, dict[str, Any]]:
+    """Return what is recorded of each model, by name: the rows of the models view."""
+    return {r["model"]: r for r in fetch_rows(connect_to(store, "models"), "select * from _models")}
+
+
+def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:
+    """Return the entry of a model; needs torch only where timm or the hub must be asked."""
+    variation.check()
+    if model in REGISTRY:
+        return vary(model, REGISTRY[model], variation)
+    from embedstore.models.loading import resolve
+
+    return resolve(model, variation, spec)
+
+
+def weights_for(
+    model: str,
+    name: str,
+    record: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    spec: str | None,
+    is_open: bool,
+) -> Weights | None:
+    """Return the weights that spec means; None where nothing is to embed and none were asked for.
+
+    record is the name's row of the models view, asked the columns of it that this call decides,
+    is_open whether anything is missing. A name stands for one set of weights, pooling, dtype and
+    geometry, so what is asked for must agree with what is recorded, also when nothing is missing.
+    """
+    if record is not None:
+        if record["arch"] == IMPORTED:
+            raise EmbedstoreError(
+                f"the embeddings of '{name}' were imported ({record['weights']}) and what made "
+                "them is not known, so none can be added from slides; store others under --as NAME"
+            )
+        check_same(name, record, asked)
+        if spec is None and record["weights"] == "random":
+            spec = "random"  # going on with what the name stands for
+    if spec is None and not is_open:
+        return None
+    # Only timm and the hub know where the weights of their models lie.
+    entry = entry_of(model, NO_VARIATION, spec) if spec in (None, "hub") else REGISTRY.get(model)
+    found = find_weights(
+        model,
+        spec or (entry.default_weights if entry else "hub"),
+        entry.hub if entry else "",
+        entry.hub_file if entry else None,
+    )
+    if record is not None and not (found.path is None and record["weights"] == "random"):
+        check_same(name, record, {"weights_sha256": found.sha256})
+    return found
+
+
+def check_same(
+    name: str, record: Mapping[str, Any], asked: Mapping[str, Any], *, other: str = "--as NAME"
+) -> None:
+    """Raise EmbedstoreError where what is asked differs from what the name is recorded with.
+
+    other is the option that the message points to.
+    """
+    differ = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
+    if differ:
+        raise EmbedstoreError(
+            f"model '{name}' is recorded with {', '.join(differ)}; a name stands for one set of "
+            f"weights, pooling, dtype and patch geometry: store the other under {other}"
+        )
+
+
+IMPORTED = "imported"
+"""Arch and pooling of a model whose embeddings came from a file that does not say what made it."""
+
+
+def how_to_embed(store: Store, dataset: str, model: str, views: str | None = None) -> str:
+    """Return the command that gives a dataset the embeddings, or views, that a model lacks."""
+    sql = f"select arch from _models where model = {literal(model)}"
+    imported = fetch_rows(connect_to(store, "models"), sql) == [{"arch": IMPORTED}]
+    if imported and views is None:
+        return f"embedstore import {dataset} FILE --model {model}"
+    # What is imported has no views: they come from slides, under another name.
+    name = "MODEL --as NAME" if imported else model
+    return f"embedstore ingest {dataset} --model {name}" + (f" --views {views}" if views else "")
+
+
+def check_model_name(
+    name: str, recorded: Iterable[str] = (), *, other: str = "another name with --as NAME"
+) -> None:
+    """Raise EmbedstoreError for a name that would hide a view or, to SQL, equal another model's.
+
+    other is what the message says to choose.
+    """
+    if twin := [r for r in recorded if r != name and r.casefold() == name.casefold()]:
+        raise EmbedstoreError(
+            f"there is a model '{twin[0]}' already, and SQL does not tell it from '{name}'; choose "
+            f"{other}"
+        )
+    folded = name.casefold()
+    taken = folded in VIEWS or folded in UNIONS or folded.endswith(views_name(""))
+    if taken or name.startswith("_") or not name.strip():
+        raise EmbedstoreError(
+            f"'{name}' cannot name a model, since SQL has a view of that name; choose {other}"
+        )

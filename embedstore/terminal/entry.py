@@ -1,0 +1,29 @@
+"""The start of a console script: errors become messages and exit codes."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from embedstore.errors import EmbedstoreError
+from embedstore.terminal.printing import say
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run an app: an error is told on stderr and ends with code 1, Ctrl-C with 130."""
+    try:
+        app()
+    except EmbedstoreError as e:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {escape(str(e))}", highlight=False
+        )
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except PermissionError as e:
+        say(f"error: {e.strerror}: {e.filename}")
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone; say nothing more
+        raise SystemExit(1) from None

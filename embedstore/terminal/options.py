@@ -1,0 +1,74 @@
+"""Options that commands share, and how their values are read."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": "rich",
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+
+StoreOption = Annotated[
+    str,
+    typer.Option("--store", envvar="EMBEDSTORE_URI", help="Folder or s3:// prefix of the store."),
+]
+
+
+CacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--patch-cache/--no-patch-cache",
+        help="Keep the patches read in the store, so that nothing reads them from slides again.",
+    ),
+]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print rows as JSON.")]
+
+
+class SqlFormat(StrEnum):
+    """How `embedstore sql` prints."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:
+    """Return NAME=VALUE options as a dict; usage error for another form or a name given twice."""
+    pairs: dict[str, str] = {}
+    for value in values or ():
+        # A label may hold "=", a path may too: the first one divides.
+        name, equals, rest = value.partition("=")
+        if not (name and equals and rest):
+            raise typer.BadParameter(f"'{value}' is not of the form NAME=VALUE", param_hint=option)
+        if pairs.setdefault(name, rest) != rest:
+            raise typer.BadParameter(f"'{name}' is given twice", param_hint=option)
+    return pairs
+
+
+def rgb(text: str | None, option: str) -> tuple[float, float, float] | None:
+    """Return R,G,B as three numbers; usage error for another form."""
+    values = numbers(text, option)
+    if values is None:
+        return None
+    if len(values) != 3:
+        raise typer.BadParameter(f"'{text}' is not three numbers R,G,B", param_hint=option)
+    return values[0], values[1], values[2]
+
+
+def numbers(text: str | None, option: str) -> list[float] | None:
+    """Return comma-separated numbers; usage error for anything else."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a list of numbers", param_hint=option) from None

@@ -1,0 +1,70 @@
+"""Bars with rate and time left, on stderr."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from embedstore.terminal.printing import say
+
+
+class _RateColumn(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed as text."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="dim")
+
+
+Bar = Callable[[int, int], None]
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, str], Bar]]:
+    """Show bars with rate and time left on stderr; Ctrl-C ends with a message and code 130.
+
+    Yields the function that adds one by its title and unit.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    try:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as bars:
+
+            def add(what: str, unit: str) -> Bar:
+                task = bars.add_task(what, total=None, unit=unit)
+                return lambda done, total: bars.update(task, completed=done, total=total)
+
+            yield add
+    except KeyboardInterrupt:
+        say("interrupted; what is stored is kept, the same command does the rest")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Bar]:
+    """Show one bar: see `progress_bars`."""
+    with progress_bars() as add:
+        yield add(what, unit)
