@@ -8,16 +8,18 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import BIN, call_command, run_command
+from tests.making.commands import BIN, call_command, run_command
+from tests.making.slides import TinyDataset
 
 MODEL = "dinov2-vits14"
 
 
 @pytest.fixture(scope="module")
-def real(data, vits14_file, tmp_path_factory) -> str:
+def real(data: Path, vits14_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store filled by the commands from all real frames with the real checkpoint."""
     uri = str(tmp_path_factory.mktemp("real") / "S")
     added = run_command(
@@ -57,7 +59,7 @@ def mean_auroc(uri: str, where: str) -> float:
     return call_command("embedstore", "sql", sql, "--json", "--store", uri).json()[0]["v"]
 
 
-def test_the_main_job_on_real_slides(real):
+def test_the_main_job_on_real_slides(real: str) -> None:
     split = run_command("probes", "split", "atypia", "--scheme", "monte-carlo", "--store", real)
     assert split.code == 0
     assert "left out fraction 0.001" in split.err
@@ -103,7 +105,7 @@ def test_the_main_job_on_real_slides(real):
     assert mean_auroc(real, "group_by = 'case' and fraction = 1") == pytest.approx(0.62, abs=0.08)
 
 
-def test_doing_it_again_does_nothing(real):
+def test_doing_it_again_does_nothing(real: str) -> None:
     call_command("probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real)
     again = run_command(
         "probes", "run", "atypia", "--model", MODEL, "--fraction", 1, "--store", real
@@ -113,7 +115,7 @@ def test_doing_it_again_does_nothing(real):
     assert "nothing to embed" in ingested.err
 
 
-def test_any_subset_and_any_fraction(real):
+def test_any_subset_and_any_fraction(real: str) -> None:
     cut = call_command(
         "probes",
         "run",
@@ -132,7 +134,7 @@ def test_any_subset_and_any_fraction(real):
     assert all(c in rows[0] for c in columns)
 
 
-def test_status_and_models(real):
+def test_status_and_models(real: str) -> None:
     (row,) = call_command("embedstore", "status", "--json", "--store", real).json()
     assert (row["dataset"], row["model"], row["done"], row["missing"]) == ("atypia", MODEL, 1214, 0)
     assert (row["dim"], row["n_fragments"], row["set_aside"]) == (384, 1, 0)
@@ -218,7 +220,9 @@ def test_status_and_models(real):
         (["probes", "run", "tiny", "--method"], 2, "--method"),
     ],
 )
-def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, code, said):
+def test_bad_input_has_one_message_and_the_right_code(
+    embedded: str, tiny: TinyDataset, words: Any, code: int, said: str
+) -> None:
     words = [w.format(csv=tiny.csv) if "{csv}" in w else w for w in words]
     done = call_command(*words, env={"EMBEDSTORE_URI": embedded})
     assert done.code == code, done.err
@@ -240,13 +244,13 @@ def test_bad_input_has_one_message_and_the_right_code(embedded, tiny, words, cod
         ["probes", "run", "tiny", "--method"],
     ],
 )
-def test_a_call_shows_what_a_process_shows(embedded, words):
+def test_a_call_shows_what_a_process_shows(embedded: str, words: Any) -> None:
     env = {"EMBEDSTORE_URI": embedded, "COLUMNS": "80"}
     call_command(*words, env=env)  # from here on nothing is new
     assert call_command(*words, env=env) == run_command(*words, env=env)
 
 
-def test_a_checkpoint_of_another_architecture(embedded, vits14_file):
+def test_a_checkpoint_of_another_architecture(embedded: str, vits14_file: Path) -> None:
     done = call_command(
         "embedstore",
         "ingest",
@@ -266,7 +270,7 @@ def test_a_checkpoint_of_another_architecture(embedded, vits14_file):
     assert "timm:resnet18" not in {r["model"] for r in models.json()}
 
 
-def test_results_on_stdout_messages_on_stderr(embedded):
+def test_results_on_stdout_messages_on_stderr(embedded: str) -> None:
     split = call_command(
         "probes", "split", "tiny", "--fractions", "1", "--json", "--store", embedded
     )
@@ -276,12 +280,12 @@ def test_results_on_stdout_messages_on_stderr(embedded):
     assert "train" not in rows[0]
 
 
-def test_sql_says_when_it_shows_a_part(embedded):
+def test_sql_says_when_it_shows_a_part(embedded: str) -> None:
     done = call_command("embedstore", "sql", "select * from range(700)", "--store", embedded)
     assert "first 500 of 700 rows" in done.err
 
 
-def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(data, tmp_path):
+def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(data: Path, tmp_path: Path) -> None:
     """Under a real terminal: a bar with rate and time left, and Ctrl-C keeps what is done."""
     uri = str(tmp_path / "s")
     added = run_command(
@@ -340,7 +344,7 @@ def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(data, tmp_path):
     os.close(main)
 
 
-def test_probes_interrupted_keep_what_is_recorded(real):
+def test_probes_interrupted_keep_what_is_recorded(real: str) -> None:
     """Ctrl-C while fits are under way: what is recorded is whole, the same command does the rest."""
     from embedstore.store import Store
     from embedstore.store.sql import connect, fetch_rows
@@ -367,7 +371,7 @@ def test_probes_interrupted_keep_what_is_recorded(real):
     assert [r["n"] for r in fetch_rows(connect(store), sql)] == [1] * 80 * 7
 
 
-def test_every_command_has_help_with_examples_of_its_options():
+def test_every_command_has_help_with_examples_of_its_options() -> None:
     for app, commands in (
         ("embedstore", "add ingest status models sql export import neighbors demo"),
         ("probes", "split run"),
@@ -383,7 +387,9 @@ def test_every_command_has_help_with_examples_of_its_options():
             assert "--json" in helped.out or name == "demo"
 
 
-def test_demo_command_writes_what_add_reads(tmp_path, monkeypatch):
+def test_demo_command_writes_what_add_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
     (tmp_path / "demo" / "mine.txt").write_text("x")
@@ -393,7 +399,7 @@ def test_demo_command_writes_what_add_reads(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "demo").iterdir()] == ["mine.txt"]
 
 
-def test_bfloat16_keeps_to_float32_on_all_real_frames(real, vits14_file):
+def test_bfloat16_keeps_to_float32_on_all_real_frames(real: str, vits14_file: Path) -> None:
     """Parity row by row, and in AUROC on the very same splits."""
     (model,) = call_command(
         "embedstore",

@@ -1,6 +1,7 @@
 """Augmentation: against PIL, torchvision and scipy, one kind at a time, and nothing invented."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def crops() -> torch.Tensor:
     return torch.from_numpy((128 + noise * 600).clip(0, 255).astype(np.uint8))
 
 
-def test_nothing_asked_for_is_nothing_done(crops):
+def test_nothing_asked_for_is_nothing_done(crops: torch.Tensor) -> None:
     same = a.augment(crops, SIZE, Recipe(**NOTHING), draw())
     assert torch.allclose(same, a.plain(crops, SIZE), atol=1e-5)
     margin = (WIDE - SIZE) // 2
@@ -40,7 +41,7 @@ def test_nothing_asked_for_is_nothing_done(crops):
     assert np.allclose(a.plain(crops, SIZE).permute(0, 2, 3, 1), middle, atol=1e-6)
 
 
-def test_flips_are_flips_and_all_four_occur(crops):
+def test_flips_are_flips_and_all_four_occur(crops: torch.Tensor) -> None:
     flipped = a.augment(crops, SIZE, Recipe(**{**NOTHING, "flip": True}), draw())
     plain = a.plain(crops, SIZE)
     ways = torch.stack([plain, plain.flip(3), plain.flip(2), plain.flip((2, 3))])
@@ -50,7 +51,7 @@ def test_flips_are_flips_and_all_four_occur(crops):
 
 
 @pytest.mark.parametrize("degrees", [-90, 17, 45, 133])
-def test_rotation_is_that_of_pillow(crops, degrees):
+def test_rotation_is_that_of_pillow(crops: torch.Tensor, degrees: Any) -> None:
     angle = math.radians(degrees)
     matrix = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     x = crops[:1].permute(0, 3, 1, 2).float() / 255
@@ -63,7 +64,7 @@ def test_rotation_is_that_of_pillow(crops, degrees):
 
 
 @given(st.integers(0, 10_000))
-def test_rotation_brings_in_no_empty_corner(seed):
+def test_rotation_brings_in_no_empty_corner(seed: Any) -> None:
     """What depends on the distance from the middle alone is the same at any angle, also there."""
     at = np.arange(WIDE) - (WIDE - 1) / 2
     distance = np.hypot(*np.meshgrid(at, at))
@@ -81,7 +82,7 @@ def test_rotation_brings_in_no_empty_corner(seed):
         (2, oracle.adjust_saturation),
     ],
 )
-def test_colours_are_those_of_torchvision(crops, column, adjust):
+def test_colours_are_those_of_torchvision(crops: torch.Tensor, column: int, adjust: Any) -> None:
     x = a.plain(crops, SIZE)
     for factor in (0.7, 1.3):
         colours = torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(len(x), 1)
@@ -90,7 +91,7 @@ def test_colours_are_those_of_torchvision(crops, column, adjust):
         assert (a._recoloured(x, colours) - expected).abs().max() < 2e-3
 
 
-def test_hue_turns_colours_and_keeps_greys_and_luma():
+def test_hue_turns_colours_and_keeps_greys_and_luma() -> None:
     x = torch.rand(4, 3, 8, 8, generator=draw()) * 0.3 + 0.35  # far from being clipped
     grey = torch.tensor(a.GREY)
     for turn in (0.4, -1.0):
@@ -105,7 +106,7 @@ def test_hue_turns_colours_and_keeps_greys_and_luma():
         assert torch.allclose(a._recoloured(same, colours), same, atol=1e-3)
 
 
-def test_blur_is_a_gaussian_of_each_image_and_of_about_half_of_them(crops):
+def test_blur_is_a_gaussian_of_each_image_and_of_about_half_of_them(crops: torch.Tensor) -> None:
     x = a.plain(crops, SIZE)
     blurred = a._blurred(x.clone(), 1.5, draw(1))
     generator = draw(1)
@@ -121,7 +122,7 @@ def test_blur_is_a_gaussian_of_each_image_and_of_about_half_of_them(crops):
 
 
 @given(seed=st.integers(0, 2**40), n=st.integers(1, 5))
-def test_augmented_patches_are_pixels_and_repeat(seed, n):
+def test_augmented_patches_are_pixels_and_repeat(seed: Any, n: Any) -> None:
     crops = torch.randint(0, 256, (n, WIDE, WIDE, 3), dtype=torch.uint8, generator=draw(seed))
     x = a.augment(crops, SIZE, Recipe(), draw(seed))
     assert x.shape == (n, 3, SIZE, SIZE)

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +18,15 @@ from embedstore.errors import SlideError
 from embedstore.slides.patches import PatchGeometry, centre
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
+from tests.making.slides import TinyDataset
 
 GEOMETRY = PatchGeometry(32)
 
 
 @given(n=st.integers(2, 300), batch_size=st.integers(2, 64), seed=st.integers(0, 2**62))
-def test_a_pass_takes_each_annotation_once_and_no_batch_is_alone(n, batch_size, seed):
+def test_a_pass_takes_each_annotation_once_and_no_batch_is_alone(
+    n: Any, batch_size: Any, seed: Any
+) -> None:
     n_each = n_batches(n, batch_size)
     for which in (0, 3):
         steps = range(which * n_each, (which + 1) * n_each)
@@ -33,18 +38,18 @@ def test_a_pass_takes_each_annotation_once_and_no_batch_is_alone(n, batch_size, 
         assert max(sizes) <= max(batch_size, 3)  # three of a batch size of two are one batch
 
 
-def test_passes_differ_and_a_step_depends_on_nothing_before_it():
+def test_passes_differ_and_a_step_depends_on_nothing_before_it() -> None:
     first = [rows_of_step(12, 32, 5, s).tolist() for s in range(4)]
     assert len({tuple(f) for f in first}) == 4
     assert rows_of_step(12, 32, 5, 3).tolist() == first[3]
     assert rows_of_step(12, 32, 6, 3).tolist() != first[3]
 
 
-def test_batches_arrive_in_order_however_long_each_takes_and_not_too_far_ahead():
+def test_batches_arrive_in_order_however_long_each_takes_and_not_too_far_ahead() -> None:
     n_read, lock = 0, threading.Lock()
 
     class Slow:
-        def read(self, ids):
+        def read(self, ids: Any) -> Any:
             nonlocal n_read
             time.sleep(0.02 if int(ids[0]) % 2 else 0)
             with lock:
@@ -59,7 +64,9 @@ def test_batches_arrive_in_order_however_long_each_takes_and_not_too_far_ahead()
     assert n == 19
 
 
-def test_a_patch_is_the_same_from_the_slide_and_from_the_cache(tiny, tmp_path):
+def test_a_patch_is_the_same_from_the_slide_and_from_the_cache(
+    tiny: TinyDataset, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "S")
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     store = Store.open(uri)
@@ -74,7 +81,7 @@ def test_a_patch_is_the_same_from_the_slide_and_from_the_cache(tiny, tmp_path):
         StoredPatches({"x": {**rows[ids[0]], "path": "gone.tiff"}}, GEOMETRY, None).read(["x"])
 
 
-def test_a_pre_cropped_patch_is_whole_and_goes_on_as_its_mirror_image(tmp_path):
+def test_a_pre_cropped_patch_is_whole_and_goes_on_as_its_mirror_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "p.png")
     rows = {"p": {"path": str(tmp_path / "p.png"), "kind": "patch"}}

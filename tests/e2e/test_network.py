@@ -1,5 +1,7 @@
 """The classifier: its losses against scikit-learn, and what each way of adapting leaves alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -15,7 +17,7 @@ from embedstore.models.loading import load_embedder, resolve
 CPU = choose_device("cpu")
 
 
-def classifier(arch: str, n_labels: int = 2, **options) -> Classifier:
+def classifier(arch: str, n_labels: int = 2, **options: Any) -> Classifier:
     name = f"timm:{arch}"
     embedder = load_embedder(
         name, resolve(name), Weights("random", None, None), dtype="float32", device=CPU
@@ -34,7 +36,7 @@ def one_step(model: Classifier, n_labels: int) -> None:
 
 
 @pytest.mark.parametrize("n_labels", [2, 3, 5])
-def test_losses_and_probabilities_are_those_of_scikit_learn(n_labels):
+def test_losses_and_probabilities_are_those_of_scikit_learn(n_labels: int) -> None:
     rng = np.random.default_rng(0)
     logits = torch.from_numpy(rng.normal(size=(50, 1 if n_labels == 2 else n_labels)) * 3)
     codes = np.arange(50) % n_labels
@@ -45,7 +47,7 @@ def test_losses_and_probabilities_are_those_of_scikit_learn(n_labels):
     assert loss.mean() == pytest.approx(log_loss(codes, p.numpy()), rel=1e-6)
 
 
-def test_the_paper_trains_everything():
+def test_the_paper_trains_everything() -> None:
     model = classifier("test_resnet")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     one_step(model, 2)
@@ -57,7 +59,7 @@ def test_the_paper_trains_everything():
     assert any("running_mean" in k for k in moved)
 
 
-def test_head_moves_the_last_layer_alone():
+def test_head_moves_the_last_layer_alone() -> None:
     model = classifier("test_resnet", n_labels=3, adapt="head")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     one_step(model, 3)
@@ -65,7 +67,7 @@ def test_head_moves_the_last_layer_alone():
     assert moved == {"head.weight", "head.bias"} == set(model.learnt())
 
 
-def test_lora_adds_to_attention_and_mlp_and_moves_nothing_else():
+def test_lora_adds_to_attention_and_mlp_and_moves_nothing_else() -> None:
     model = classifier("test_vit", adapt="lora", lora_rank=2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x = torch.rand(2, 3, 64, 64)
@@ -85,7 +87,7 @@ def test_lora_adds_to_attention_and_mlp_and_moves_nothing_else():
     assert layers <= set(PROJECTIONS)
 
 
-def test_what_was_learnt_comes_back():
+def test_what_was_learnt_comes_back() -> None:
     for adapt in ("lora", "head", "full"):
         model = classifier("test_vit", adapt=adapt)
         one_step(model, 2)
@@ -98,12 +100,12 @@ def test_what_was_learnt_comes_back():
             other.load_learnt({**state, "more": torch.zeros(1)})
 
 
-def test_a_network_without_projections_has_no_lora():
+def test_a_network_without_projections_has_no_lora() -> None:
     with pytest.raises(EmbedstoreError, match="--adapt full or head"):
         classifier("test_resnet", adapt="lora")
 
 
-def test_new_parameters_follow_from_the_seed():
+def test_new_parameters_follow_from_the_seed() -> None:
     weights = [classifier("test_vit", seed=s).head.weight for s in (1, 1, 2)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -1,6 +1,8 @@
 """The verb paper: a plan that is true, what is missing run once, and the report at the end."""
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,30 +13,30 @@ from e2e.run import TrainOptions
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import call_command
-from tests.probes.report.test_report import MODELS, fill
+from tests.making.commands import call_command
+from tests.making.stores import MODELS, plant_cells
 
 QUICK = ("--with-e2e", "--backbone", "timm:test_resnet", "--weights", "random")
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory) -> str:
-    made = fill(str(tmp_path_factory.mktemp("paper") / "store"), "cells", MODELS)
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    made = plant_cells(str(tmp_path_factory.mktemp("paper") / "store"), "cells", MODELS)
     return made.uri
 
 
 @pytest.fixture(scope="module")
-def planned(uri) -> list[dict]:
+def planned(uri: str) -> list[dict]:
     return call_command("probes", "paper", "cells", "--plan", "--json", "--store", uri).json()
 
 
 @pytest.fixture(scope="module")
-def done(uri, planned, tmp_path_factory):
+def done(uri: str, planned: list[dict], tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("out") / "r"
     return folder, call_command("probes", "paper", "cells", "--output", folder, "--store", uri)
 
 
-def test_the_plan_counts_both_experiments(planned):
+def test_the_plan_counts_both_experiments(planned: list[dict]) -> None:
     assert [(r["scheme"], r["method"]) for r in planned] == [
         ("monte-carlo", "uni"),
         ("cross-domain", "uni"),
@@ -45,7 +47,7 @@ def test_the_plan_counts_both_experiments(planned):
     assert planned[0]["minutes"] is None
 
 
-def test_it_runs_what_is_missing_and_reports(uri, planned, done):
+def test_it_runs_what_is_missing_and_reports(uri: str, planned: list[dict], done: Any) -> None:
     folder, ran = done
     assert ran.code == 0, ran.err
     n = sum(r["missing"] for r in planned)
@@ -57,7 +59,7 @@ def test_it_runs_what_is_missing_and_reports(uri, planned, done):
     assert rows[0]["n"] == n
 
 
-def test_all_are_compared_with_the_best_at_the_largest_fraction(uri, done):
+def test_all_are_compared_with_the_best_at_the_largest_fraction(uri: str, done: Any) -> None:
     rows = fetch_rows(
         connect(Store.open(uri)),
         "select scheme, fraction, eval_domain, count(*) as n "
@@ -70,7 +72,7 @@ def test_all_are_compared_with_the_best_at_the_largest_fraction(uri, done):
     ]
 
 
-def test_again_nothing_is_missing(uri, done, tmp_path):
+def test_again_nothing_is_missing(uri: str, done: Any, tmp_path: Path) -> None:
     newest = "select max(created_at) as t from comparisons"
     (before,) = fetch_rows(connect(Store.open(uri)), newest)
     made = plan(Store.open(uri), ["cells"], PaperOptions())
@@ -82,7 +84,7 @@ def test_again_nothing_is_missing(uri, done, tmp_path):
     assert fetch_rows(connect(Store.open(uri)), newest) == [before]  # nor compared again
 
 
-def test_with_e2e_the_same_splits_are_trained(uri, done):
+def test_with_e2e_the_same_splits_are_trained(uri: str, done: Any) -> None:
     rows = call_command(
         "probes", "paper", "cells", "--plan", *QUICK, "--json", "--store", uri
     ).json()
@@ -91,7 +93,7 @@ def test_with_e2e_the_same_splits_are_trained(uri, done):
     assert rows[1]["models"] == "timm:test_resnet"
 
 
-def test_a_missing_run_has_a_guess_of_its_time(uri, done, tmp_path):
+def test_a_missing_run_has_a_guess_of_its_time(uri: str, done: Any, tmp_path: Path) -> None:
     copy = str(tmp_path / "store")
     shutil.copytree(uri, copy)
     store = Store.open(copy)
@@ -107,7 +109,9 @@ def test_a_missing_run_has_a_guess_of_its_time(uri, done, tmp_path):
     assert all(s.seconds is not None and s.seconds < 60 for s in made.steps)
 
 
-def test_it_trains_end_to_end_on_the_same_splits(embedded, tmp_path, monkeypatch):
+def test_it_trains_end_to_end_on_the_same_splits(
+    embedded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("e2e.paper.FOLDS", range(1))
     copy = str(tmp_path / "store")
     shutil.copytree(embedded, copy)
@@ -139,7 +143,7 @@ def test_it_trains_end_to_end_on_the_same_splits(embedded, tmp_path, monkeypatch
     assert not any(s.n_missing for s in plan(store, ["tiny"], options).steps)
 
 
-def test_wrong_input_is_told(uri):
+def test_wrong_input_is_told(uri: str) -> None:
     with pytest.raises(EmbedstoreError, match="no embeddings of nope, other"):
         plan(Store.open(uri), ["cells"], PaperOptions(models=["nope", MODELS[0], "other"]))
     ran = call_command("probes", "paper", "cells", "--store", uri)
@@ -148,8 +152,8 @@ def test_wrong_input_is_told(uri):
     assert call_command("probes", "paper", "gone", "--plan", "--store", uri).code == 1
 
 
-def test_a_dataset_too_small_for_an_experiment_is_left_out_by_name(tmp_path):
-    made = fill(str(tmp_path / "s"), "cells", MODELS[:1], n=36, domains=("a", "a", "a"))
+def test_a_dataset_too_small_for_an_experiment_is_left_out_by_name(tmp_path: Path) -> None:
+    made = plant_cells(str(tmp_path / "s"), "cells", MODELS[:1], n=36, domains=("a", "a", "a"))
     found = plan(made, ["cells"], PaperOptions())
     assert [s.spec.scheme for s in found.steps] == ["monte-carlo"]
     assert "Table 2, Figure 2 of cells is left out: it has one domain" in found.notes[-1]

@@ -9,6 +9,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions
 from probes.run import run as run_probes
 from probes.splits.spec import ManifestSpec
-from tests.conftest import BIN, TinyDataset, make_tiny, outside, run_command, write_slide
+from tests.making.commands import BIN, outside, run_command
+from tests.making.slides import TinyDataset, make_tiny, write_slide
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 SMALL = Recipe(epochs=2, min_steps=6, batch_size=8, max_lr=1e-3, patch_px=32)
@@ -40,7 +42,7 @@ OPTIONS = TrainOptions(
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> tuple[TinyDataset, Store]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyDataset, Store]:
     """A dataset of its own with one model's embeddings; tests add runs to it."""
     folder = tmp_path_factory.mktemp("e2e")
     tiny = make_tiny(folder / "data", per_label=8)
@@ -52,7 +54,7 @@ def place(tmp_path_factory) -> tuple[TinyDataset, Store]:
 
 
 @pytest.fixture
-def store(place) -> Store:
+def store(place: tuple[TinyDataset, Store]) -> Store:
     return place[1]
 
 
@@ -60,7 +62,7 @@ def rows_of(store: Store, sql: str) -> list[dict]:
     return fetch_rows(connect(store), sql)
 
 
-def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store):
+def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store) -> None:
     spec = ManifestSpec("tiny")
     probes = run_probes(store, spec, RunOptions(folds=[0, 1], n_resamples=50))
     trained = run(store, spec, replace(OPTIONS, folds=[0, 1]))
@@ -91,7 +93,7 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store):
         assert len(sets[0]) == 12
 
 
-def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(store):
+def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(store: Store) -> None:
     from probes.compare import CompareOptions, compare
     from probes.scores.results import summarise
     from probes.scores.sides import Side
@@ -114,7 +116,7 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
     assert {s.method for s in summarise(head.rows)} == {"e2e+head"}
 
 
-def test_labels_are_the_annotations_own_and_all_metrics_are_there(store):
+def test_labels_are_the_annotations_own_and_all_metrics_are_there(store: Store) -> None:
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
     scored = rows_of(
@@ -133,7 +135,7 @@ def test_labels_are_the_annotations_own_and_all_metrics_are_there(store):
     assert json.loads(auroc["chosen"])["dtype"] in ("float32", "bfloat16")
 
 
-def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store):
+def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store: Store) -> None:
     first = run(store, ManifestSpec("tiny"), OPTIONS)
     lines = []
     again = run(store, ManifestSpec("tiny"), OPTIONS, Listener(line=lines.append))
@@ -151,7 +153,7 @@ def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store)
     assert run(store, ManifestSpec("tiny"), other).n_new == 1  # another recipe is another run
 
 
-def test_force_goes_on_after_an_interruption(store):
+def test_force_goes_on_after_an_interruption(store: Store) -> None:
     first = run(store, ManifestSpec("tiny"), OPTIONS)
     forced, lines = replace(OPTIONS, force=True), []
 
@@ -167,7 +169,7 @@ def test_force_goes_on_after_an_interruption(store):
     assert [r["value"] for r in again.rows] == [r["value"] for r in first.rows]
 
 
-def test_a_run_leaves_its_model_curve_and_config(store):
+def test_a_run_leaves_its_model_curve_and_config(store: Store) -> None:
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     folder = Path(store.uri) / "runs" / report.rows[0]["run_id"]
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -187,7 +189,9 @@ def test_a_run_leaves_its_model_curve_and_config(store):
 @pytest.mark.parametrize(
     ("backbone", "adapt"), [("test_resnet", "full"), ("test_vit", "lora"), ("test_resnet", "head")]
 )
-def test_predict_gives_the_scores_that_were_recorded(store, backbone, adapt):
+def test_predict_gives_the_scores_that_were_recorded(
+    store: Store, backbone: str, adapt: str
+) -> None:
     options = replace(OPTIONS, backbone=backbone, recipe=replace(SMALL, adapt=adapt, lora_rank=2))
     report = run(store, ManifestSpec("tiny"), options)
     run_id = report.rows[0]["run_id"]
@@ -203,7 +207,7 @@ def test_predict_gives_the_scores_that_were_recorded(store, backbone, adapt):
         assert scored[r["annotation_id"]]["score"] == pytest.approx(r["score"], abs=1e-5)
 
 
-def test_cross_domain_is_scored_by_domain(store):
+def test_cross_domain_is_scored_by_domain(store: Store) -> None:
     options = replace(OPTIONS, train_domains=["a"])
     report = run(store, ManifestSpec("tiny", scheme="cross-domain"), options)
     aurocs = {r["eval_domain"]: r for r in report.rows if r["metric"] == "auroc"}
@@ -212,7 +216,7 @@ def test_cross_domain_is_scored_by_domain(store):
     assert {r["train_domain"] for r in report.rows} == {"a"}
 
 
-def test_more_than_two_labels_and_pre_cropped_patches(tmp_path):
+def test_more_than_two_labels_and_pre_cropped_patches(tmp_path: Path) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -248,13 +252,15 @@ def test_more_than_two_labels_and_pre_cropped_patches(tmp_path):
     assert rows_of(store, "select count(*) as n from patches")[0]["n"] == 0  # files already
 
 
-def test_only_annotations_of_the_manifest_are_read_and_trained_on(store, monkeypatch):
+def test_only_annotations_of_the_manifest_are_read_and_trained_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from e2e.data import StoredPatches
 
     seen: set[str] = set()
     real = StoredPatches.read
 
-    def note(self, ids):
+    def note(self, ids: Any) -> Any:
         seen.update(ids)
         return real(self, ids)
 
@@ -271,14 +277,14 @@ def test_only_annotations_of_the_manifest_are_read_and_trained_on(store, monkeyp
     assert len(ids) == 32
 
 
-def test_the_patch_cache_changes_no_number(store):
+def test_the_patch_cache_changes_no_number(store: Store) -> None:
     spec = ManifestSpec("tiny")
     cached = run(store, spec, replace(OPTIONS, force=True))
     direct = run(store, spec, replace(OPTIONS, force=True, patch_cache=False))
     assert [r["value"] for r in direct.rows] == [r["value"] for r in cached.rows]
 
 
-def test_a_changed_slide_is_trained_on_again(tmp_path):
+def test_a_changed_slide_is_trained_on_again(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / "data", per_label=4)
     uri = str(tmp_path / "store")
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
@@ -294,7 +300,7 @@ def test_a_changed_slide_is_trained_on_again(tmp_path):
     assert run(store, ManifestSpec("tiny"), OPTIONS).n_new == 0
 
 
-def test_slides_without_a_file_are_named_and_a_cache_does_without_them(tmp_path):
+def test_slides_without_a_file_are_named_and_a_cache_does_without_them(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / "data", per_label=4)
     uri = str(tmp_path / "store")
     add(uri, "tiny", tiny.csv, AddOptions())
@@ -309,7 +315,9 @@ def test_slides_without_a_file_are_named_and_a_cache_does_without_them(tmp_path)
     assert run(store, ManifestSpec("tiny"), replace(OPTIONS, folds=[1])).n_new == 1
 
 
-def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(place, tmp_path):
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(
+    place: tuple[TinyDataset, Store], tmp_path: Path
+) -> None:
     tiny, _ = place
     words = [
         "--backbone",
@@ -352,7 +360,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(place,
     assert len(found["whole"]) == 7
 
 
-def test_ctrl_c_says_how_to_go_on(place, tmp_path):
+def test_ctrl_c_says_how_to_go_on(place: tuple[TinyDataset, Store], tmp_path: Path) -> None:
     _, store = place
     command = [
         BIN / "e2e",
@@ -392,7 +400,7 @@ def test_ctrl_c_says_how_to_go_on(place, tmp_path):
         ({"device": "cuda:7"}, "cuda:7"),
     ],
 )
-def test_what_cannot_be_is_told_and_leaves_nothing(store, changes, said):
+def test_what_cannot_be_is_told_and_leaves_nothing(store: Store, changes: Any, said: str) -> None:
     runs = Path(store.uri) / "runs"
     before = sorted(runs.iterdir())
     with pytest.raises(EmbedstoreError, match=re.escape(said)):
@@ -419,7 +427,7 @@ def test_what_cannot_be_is_told_and_leaves_nothing(store, changes, said):
         (["--weights", "hub"], "timm/resnet50.tv2_in1k"),
     ],
 )
-def test_bad_input_has_one_message_and_the_right_code(store, words, said):
+def test_bad_input_has_one_message_and_the_right_code(store: Store, words: Any, said: str) -> None:
     done = run_command("e2e", "run", "tiny", *words, "--store", store.uri)
     assert done.code == 1
     assert done.out == ""
@@ -427,7 +435,7 @@ def test_bad_input_has_one_message_and_the_right_code(store, words, said):
     assert "Traceback" not in done.err
 
 
-def test_predict_tells_other_runs_and_unknown_ones_apart(store):
+def test_predict_tells_other_runs_and_unknown_ones_apart(store: Store) -> None:
     report = run_probes(store, ManifestSpec("tiny"), RunOptions(folds=[0], n_resamples=50))
     with pytest.raises(EmbedstoreError, match="probes predict"):
         predict(store, report.rows[0]["run_id"], "tiny")
@@ -440,7 +448,7 @@ def test_predict_tells_other_runs_and_unknown_ones_apart(store):
     assert len(done.json()) == 64
 
 
-def test_lora_refuses_another_backbone_than_it_was_trained_on(store, tmp_path):
+def test_lora_refuses_another_backbone_than_it_was_trained_on(store: Store, tmp_path: Path) -> None:
     import timm
     import torch
 

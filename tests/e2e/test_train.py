@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ class Planted:
         at = np.arange(WIDE) - WIDE / 2
         self.crops[np.ix_(codes == 1, np.abs(at) < 6, np.abs(at) < 6)] //= 3
 
-    def read(self, ids):
+    def read(self, ids: Any) -> Any:
         return self.crops[[int(i) for i in ids]]
 
 
@@ -58,28 +60,28 @@ def model(seed: int = 0) -> Classifier:
     return Classifier(embedder, 2, seed=seed)
 
 
-def fit(folder, data, recipe=RECIPE, *, net=None, **options):
+def fit(folder: Any, data: Path, recipe: Any = RECIPE, *, net: Any = None, **options: Any) -> Any:
     net = net or model()
     curve = train(net, *data, recipe, MACHINE, folder, seed=7, **options)
     return net, curve
 
 
-def facts(curve) -> list[tuple]:
+def facts(curve: Any) -> list[tuple]:
     return [(e.epoch, e.step, e.lr, e.loss, e.val_loss, e.val_auroc) for e in curve]
 
 
-def test_the_schedule_has_steps_enough_however_few_the_annotations():
+def test_the_schedule_has_steps_enough_however_few_the_annotations() -> None:
     recipe = Recipe(epochs=20, min_steps=500, batch_size=32)
     assert schedule_of(12, recipe) == (20, 25)
     assert schedule_of(13_153, recipe) == (20, 412)
     assert schedule_of(2, replace(recipe, epochs=3)) == (3, 167)
 
 
-def test_the_learning_rate_is_one_cycle_up_to_its_maximum(tmp_path):
+def test_the_learning_rate_is_one_cycle_up_to_its_maximum(tmp_path: Path) -> None:
     rates = []
     recipe = replace(RECIPE, epochs=12, min_steps=96)
 
-    def note(epoch):
+    def note(epoch: Any) -> None:
         rates.append(epoch.lr)
 
     fit(RunFolder(str(tmp_path), "r"), parts(12), recipe, on_epoch=note)
@@ -91,13 +93,13 @@ def test_the_learning_rate_is_one_cycle_up_to_its_maximum(tmp_path):
     assert rates[-1] < 3e-3 / 1000
 
 
-def test_the_model_kept_is_the_best_one_not_the_last(tmp_path):
+def test_the_model_kept_is_the_best_one_not_the_last(tmp_path: Path) -> None:
     """Train labels say the opposite of validation's: every epoch makes validation worse."""
     data = parts(flip_train=True)
     states = []
     net = model()
 
-    def note(epoch):
+    def note(epoch: Any) -> None:
         states.append({k: v.clone() for k, v in net.learnt().items()})
 
     recipe = replace(RECIPE, epochs=4, min_steps=48)
@@ -118,14 +120,14 @@ def test_the_model_kept_is_the_best_one_not_the_last(tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 2])
-def test_interrupted_after_any_epoch_the_same_model_comes_out(tmp_path, after):
+def test_interrupted_after_any_epoch_the_same_model_comes_out(tmp_path: Path, after: int) -> None:
     data = parts()
     whole, curve = fit(RunFolder(str(tmp_path), "whole"), data)
 
     class Killed(Exception):  # noqa: N818
         pass
 
-    def kill(epoch):
+    def kill(epoch: Any) -> None:
         if epoch.epoch == after:
             raise Killed
 
@@ -142,7 +144,7 @@ def test_interrupted_after_any_epoch_the_same_model_comes_out(tmp_path, after):
     assert facts(once_more) == facts(curve)
 
 
-def test_a_planted_signal_is_learnt_and_a_shuffled_one_is_not(tmp_path):
+def test_a_planted_signal_is_learnt_and_a_shuffled_one_is_not(tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=4, min_steps=120)
     test, ids = Planted(np.arange(200) % 2), [str(k) for k in range(200)]
     rng = np.random.default_rng(5)
@@ -159,7 +161,7 @@ def test_a_planted_signal_is_learnt_and_a_shuffled_one_is_not(tmp_path):
     assert 0.35 < found["shuffled"] < 0.65
 
 
-def test_patience_stops_early_and_is_off_by_default(tmp_path):
+def test_patience_stops_early_and_is_off_by_default(tmp_path: Path) -> None:
     data = parts(flip_train=True)
     recipe = replace(RECIPE, epochs=8, min_steps=48)
     _, whole = fit(RunFolder(str(tmp_path), "whole"), data, recipe)
@@ -168,11 +170,13 @@ def test_patience_stops_early_and_is_off_by_default(tmp_path):
     assert len(cut) == best_epoch(cut).epoch + 2 < 8
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_the_last_good_model_stays(tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run_and_the_last_good_model_stays(
+    tmp_path: Path,
+) -> None:
     data, net = parts(), model()
     folder, good = RunFolder(str(tmp_path), "r"), {}
 
-    def spoil(epoch):
+    def spoil(epoch: Any) -> None:
         good.update({k: v.clone() for k, v in net.learnt().items()})
         with torch.no_grad():
             net.head.weight.fill_(math.nan)
@@ -183,7 +187,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_last_good_model_stays(tm
     assert all(torch.equal(kept[k], good[k]) for k in kept)
 
 
-def test_a_first_epoch_that_diverges_keeps_no_model_and_says_so(tmp_path):
+def test_a_first_epoch_that_diverges_keeps_no_model_and_says_so(tmp_path: Path) -> None:
     net = model()
     with torch.no_grad():
         net.head.weight.fill_(math.nan)
@@ -192,7 +196,7 @@ def test_a_first_epoch_that_diverges_keeps_no_model_and_says_so(tmp_path):
     assert not RunFolder(str(tmp_path), "r").has("model.safetensors")
 
 
-def test_without_validation_rows_the_last_epoch_is_kept(tmp_path):
+def test_without_validation_rows_the_last_epoch_is_kept(tmp_path: Path) -> None:
     patches, train_on, _ = parts(24)
     folder = RunFolder(str(tmp_path), "r")
     net, curve = fit(folder, (patches, train_on, Part([], np.array([], dtype=np.int64))))
@@ -201,7 +205,7 @@ def test_without_validation_rows_the_last_epoch_is_kept(tmp_path):
     assert torch.equal(folder.model()["head.weight"], net.head.weight)
 
 
-def test_validation_of_one_label_still_chooses_by_its_loss(tmp_path):
+def test_validation_of_one_label_still_chooses_by_its_loss(tmp_path: Path) -> None:
     patches, train_on, val = parts(48)
     ones = [i for i, c in zip(val.ids, val.codes, strict=True) if c == 1]
     _, curve = fit(
@@ -211,10 +215,12 @@ def test_validation_of_one_label_still_chooses_by_its_loss(tmp_path):
     assert best_epoch(curve).val_loss == min(e.val_loss for e in curve)
 
 
-def test_memory_that_does_not_suffice_says_which_option_helps(tmp_path, monkeypatch):
+def test_memory_that_does_not_suffice_says_which_option_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = model()
 
-    def too_large(x):
+    def too_large(x: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(net, "forward", too_large)
@@ -222,7 +228,7 @@ def test_memory_that_does_not_suffice_says_which_option_helps(tmp_path, monkeypa
         fit(RunFolder(str(tmp_path), "r"), parts(24), net=net)
 
 
-def test_what_a_recipe_does_not_allow_is_named_all_at_once():
+def test_what_a_recipe_does_not_allow_is_named_all_at_once() -> None:
     with pytest.raises(EmbedstoreError) as e:
         Recipe(adapt="some", epochs=0, batch_size=1, max_lr=2.0, blur=-1.0).check()
     for option in ("--adapt some", "--epochs 0", "--batch-size 1", "--max-lr 2.0", "--blur -1.0"):
@@ -230,7 +236,7 @@ def test_what_a_recipe_does_not_allow_is_named_all_at_once():
     Recipe().check()
 
 
-def test_backbones_by_name():
+def test_backbones_by_name() -> None:
     assert backbone_name("resnet50") == "resnet50-imagenet"
     assert backbone_name("uni") == "uni"
     assert backbone_name("convnext_tiny") == backbone_name("timm:convnext_tiny")

@@ -1,6 +1,8 @@
 """`add`: what is registered, what is flagged, and that nothing is half-written."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,14 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import write_csv, write_slide
+from tests.making.slides import TinyDataset, write_csv, write_slide
 
 
 def query(uri: str, sql: str) -> list[dict]:
     return fetch_rows(connect(Store.open(uri)), sql)
 
 
-def test_midogpp_without_any_image(data, tmp_path):
+def test_midogpp_without_any_image(data: Path, tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     report = add(uri, "midogpp", data / "midogpp/MIDOG++.json", AddOptions())
     assert (report.n_annotations, report.n_new, report.n_slides) == (26_286, 26_286, 503)
@@ -44,7 +46,7 @@ def test_midogpp_without_any_image(data, tmp_path):
     ]
 
 
-def test_atypia_with_its_frames(data, tmp_path):
+def test_atypia_with_its_frames(data: Path, tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     options = AddOptions(slides=data / "atypia/images")
     steps = []
@@ -65,7 +67,7 @@ def test_atypia_with_its_frames(data, tmp_path):
     assert row["low"] == pytest.approx(0.2273, rel=1e-4) == row["high"]
 
 
-def test_real_slides_with_problems_are_set_aside_not_lost(data, tmp_path):
+def test_real_slides_with_problems_are_set_aside_not_lost(data: Path, tmp_path: Path) -> None:
     wsi, uri = data / "wsi", str(tmp_path / "s")
     names = sorted(p.name for p in wsi.glob("*.svs"))
     rows = [
@@ -97,7 +99,7 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data, tmp_path):
     assert query(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
 
 
-def test_slide_table_gives_mpp_scanner_and_domain(tmp_path):
+def test_slide_table_gives_mpp_scanner_and_domain(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     write_slide(tmp_path / "s" / "1.tiff", np.zeros((300, 300, 3), np.uint8), mpp=None)
     file = write_csv(
@@ -138,13 +140,15 @@ def test_slide_table_gives_mpp_scanner_and_domain(tmp_path):
         ({"format": "voc"}, "unknown format"),
     ],
 )
-def test_wrong_options_leave_no_store_behind(tiny, tmp_path, options, said):
+def test_wrong_options_leave_no_store_behind(
+    tiny: TinyDataset, tmp_path: Path, options: Any, said: str
+) -> None:
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         add(str(tmp_path / "s"), "tiny", tiny.csv, AddOptions(**options))
     assert not (tmp_path / "s").exists()
 
 
-def test_wrong_names_and_folders(tiny, tmp_path):
+def test_wrong_names_and_folders(tiny: TinyDataset, tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     with pytest.raises(EmbedstoreError, match="cannot name a dataset"):
         add(uri, "a/b", tiny.csv, AddOptions())
@@ -154,7 +158,7 @@ def test_wrong_names_and_folders(tiny, tmp_path):
         add(uri, "a", tiny.csv, AddOptions(slide_table=tmp_path / "nowhere"))
 
 
-def test_classes_are_mapped_shown_and_left_out(tmp_path):
+def test_classes_are_mapped_shown_and_left_out(tmp_path: Path) -> None:
     rows = [{"slide": "a.tiff", "x": k, "y": k, "label": c} for k, c in enumerate("AABBBC")]
     file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
     with pytest.raises(EmbedstoreError, match=r"no class .* is known: 'B', 'A', 'C'.*--label"):
@@ -175,7 +179,7 @@ def test_classes_are_mapped_shown_and_left_out(tmp_path):
     ]
 
 
-def test_ids_do_not_depend_on_machine_or_order(tiny, tmp_path):
+def test_ids_do_not_depend_on_machine_or_order(tiny: TinyDataset, tmp_path: Path) -> None:
     rows = write_csv(tmp_path / "b.csv", tiny.rows[::-1])
     ids = []
     for n, file in enumerate((tiny.csv, rows)):
@@ -186,7 +190,7 @@ def test_ids_do_not_depend_on_machine_or_order(tiny, tmp_path):
     assert ids[0][0]["annotation_id"] == "tiny/a0.tiff/1707c69d374b"  # and on another machine
 
 
-def test_changes_reach_the_embeddings(tiny, tmp_path):
+def test_changes_reach_the_embeddings(tiny: TinyDataset, tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     rows = [{**r, "id": str(n)} for n, r in enumerate(tiny.rows)]
     add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
@@ -215,7 +219,7 @@ def test_changes_reach_the_embeddings(tiny, tmp_path):
     assert Store.open(uri).stats(model_table("timm:test_resnet"))["n_rows"] == 48
 
 
-def test_centres_must_be_finite(tmp_path):
+def test_centres_must_be_finite(tmp_path: Path) -> None:
     box = [float("nan")] * 4
     content = {
         "images": [{"id": 1, "file_name": "a.tiff"}],
@@ -228,7 +232,7 @@ def test_centres_must_be_finite(tmp_path):
             add(str(tmp_path / "s"), "d", tmp_path / "a.json", AddOptions(format=format))
 
 
-def test_a_slide_has_one_case(tmp_path):
+def test_a_slide_has_one_case(tmp_path: Path) -> None:
     rows = [{"slide": "a", "x": k, "y": 1, "label": "mitosis", "case": f"c{k}"} for k in range(2)]
     with pytest.raises(EmbedstoreError, match="a slide has one case"):
         add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
@@ -239,7 +243,9 @@ def vectors(uri: str) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("change", ["mpp", "file"])
-def test_another_scale_or_file_drops_the_embeddings_of_its_slides(tmp_path, change):
+def test_another_scale_or_file_drops_the_embeddings_of_its_slides(
+    tmp_path: Path, change: str
+) -> None:
     rng = np.random.default_rng(0)
     folder = tmp_path / "slides"
     folder.mkdir()
@@ -278,7 +284,7 @@ def test_another_scale_or_file_drops_the_embeddings_of_its_slides(tmp_path, chan
     assert all((after[i] == before[i]) == ("b.tiff" in i) for i in after)
 
 
-def test_a_folder_that_moved_drops_nothing(tiny, tmp_path):
+def test_a_folder_that_moved_drops_nothing(tiny: TinyDataset, tmp_path: Path) -> None:
     import shutil
 
     uri = str(tmp_path / "s")
@@ -294,13 +300,13 @@ def test_a_folder_that_moved_drops_nothing(tiny, tmp_path):
     }
 
 
-def test_one_file_name_in_two_folders_is_refused(tmp_path):
+def test_one_file_name_in_two_folders_is_refused(tmp_path: Path) -> None:
     rows = [{"path": f"{d}/s.png", "x": 1, "y": k, "label": "mitosis"} for k, d in enumerate("ab")]
     with pytest.raises(EmbedstoreError, match="have one file name"):
         add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
 
 
-def test_a_slide_keeps_its_case_across_files(tmp_path):
+def test_a_slide_keeps_its_case_across_files(tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     for n, said in ((0, None), (1, "registered in case 'c0'")):
         rows = [
@@ -317,14 +323,18 @@ def test_a_slide_keeps_its_case_across_files(tmp_path):
     assert query(uri, "select distinct case_id from annotations") == [{"case_id": "c9"}]
 
 
-def test_what_a_shorter_file_no_longer_names_stays_and_is_told(tiny, tmp_path):
+def test_what_a_shorter_file_no_longer_names_stays_and_is_told(
+    tiny: TinyDataset, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     add(uri, "d", tiny.csv, AddOptions())
     report = add(uri, "d", write_csv(tmp_path / "a.csv", tiny.rows[:40]), AddOptions())
     assert "8 annotations registered before are not in this file; they stay" in report.notes
 
 
-def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(tmp_path, data):
+def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(
+    tmp_path: Path, data: Path
+) -> None:
     import shutil
 
     for name in ("a.tiff", "b.tiff"):
@@ -347,7 +357,9 @@ def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(tmp_path, data
     ]
 
 
-def test_the_positive_label_is_not_changed_under_recorded_results(tiny, tmp_path):
+def test_the_positive_label_is_not_changed_under_recorded_results(
+    tiny: TinyDataset, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     add(uri, "d", tiny.csv, AddOptions())
     with pytest.raises(EmbedstoreError, match="recorded as 'mitotic figure'"):
@@ -367,20 +379,22 @@ def test_the_positive_label_is_not_changed_under_recorded_results(tiny, tmp_path
         ),
     ],
 )
-def test_malformed_rows_are_told_and_make_no_store(tmp_path, name, text):
+def test_malformed_rows_are_told_and_make_no_store(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(EmbedstoreError, match=name):
         add(str(tmp_path / "s"), "d", tmp_path / name, AddOptions())
     assert not (tmp_path / "s").exists()
 
 
-def test_a_slide_table_in_another_encoding(tiny, tmp_path):
+def test_a_slide_table_in_another_encoding(tiny: TinyDataset, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("slide,scanner\na0.tiff,Müller\n".encode("latin-1"))
     with pytest.raises(EmbedstoreError, match="UTF-8"):
         add(str(tmp_path / "s"), "d", tiny.csv, AddOptions(slide_table=tmp_path / "t.csv"))
 
 
-def test_a_new_mapping_asks_again_which_label_is_positive(tiny, tmp_path):
+def test_a_new_mapping_asks_again_which_label_is_positive(
+    tiny: TinyDataset, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     add(uri, "d", tiny.csv, AddOptions())
     labels = {"mitotic figure": "zebra", "non-mitotic figure": "apple"}

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,25 +25,22 @@ from embedstore.slides.reading import Point, SlideJob
 from embedstore.slides.slide import Slide
 from embedstore.status import problems, status
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import BIN, call_command, make_tiny, write_slide
+from tests.making.commands import BIN, call_command
+from tests.making.slides import TinyDataset, make_tiny, write_slide
+from tests.making.stores import query
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 RANDOM = IngestOptions(weights={RESNET: "random"}, dtype="float32")
 
 
-def query(store: Store, sql: str) -> list[dict]:
-    return fetch_rows(connect(store), sql)
-
-
 @pytest.fixture
-def store(tiny, tmp_path) -> Store:
+def store(tiny: TinyDataset, tmp_path: Path) -> Store:
     uri = str(tmp_path / "s")
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     return Store.open(uri)
 
 
-def test_vectors_are_those_of_patches_read_one_by_one(store, tiny):
+def test_vectors_are_those_of_patches_read_one_by_one(store: Store, tiny: TinyDataset) -> None:
     (report,) = ingest(store, "tiny", [RESNET], RANDOM).models
     assert (report.n_before, report.n_embedded, report.n_left) == (0, 48, 0)
     entry = resolve(RESNET)
@@ -68,7 +66,7 @@ def test_vectors_are_those_of_patches_read_one_by_one(store, tiny):
         assert (mine["label"], mine["domain"]) == (row["label"], row["domain"])
 
 
-def test_again_embeds_nothing_and_needs_no_torch(store, tiny):
+def test_again_embeds_nothing_and_needs_no_torch(store: Store, tiny: TinyDataset) -> None:
     ingest(store, "tiny", [RESNET], RANDOM)
     versions = store.stats("embeddings.timm.3atest_resnet")
     done = call_command(
@@ -85,7 +83,9 @@ def test_again_embeds_nothing_and_needs_no_torch(store, tiny):
     subprocess.run([BIN / "python", "-c", code], check=True, timeout=60)
 
 
-def test_each_patch_is_read_once_for_all_models(store, monkeypatch):
+def test_each_patch_is_read_once_for_all_models(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import embedstore.slides.reading as reading
 
     seen: Counter = Counter()
@@ -111,7 +111,7 @@ def test_each_patch_is_read_once_for_all_models(store, monkeypatch):
     assert sum(seen.values()) == 48
 
 
-def test_a_model_that_is_ahead_is_not_embedded_again(store):
+def test_a_model_that_is_ahead_is_not_embedded_again(store: Store) -> None:
     ingest(store, "tiny", [RESNET], IngestOptions(weights={RESNET: "random"}, limit=30))
     reports = ingest(store, "tiny", [VIT, RESNET], IngestOptions(weights={VIT: "random"})).models
     assert [(r.n_before, r.n_embedded, r.n_left) for r in reports] == [(0, 48, 0), (30, 18, 0)]
@@ -144,7 +144,7 @@ def _wait_for_rows(store: Store, n: int) -> None:
     raise AssertionError("the ingest stored nothing")
 
 
-def test_killed_at_any_moment_it_goes_on(data, tmp_path):
+def test_killed_at_any_moment_it_goes_on(data: Path, tmp_path: Path) -> None:
     """Killed, begun again and interrupted, begun again: it ends as if nothing had been."""
     uri = str(tmp_path / "s")
     add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
@@ -171,7 +171,7 @@ def test_killed_at_any_moment_it_goes_on(data, tmp_path):
     assert row == {"n": 1214, "d": 1214}
 
 
-def test_a_bad_slide_is_set_aside_and_tried_again(data, tmp_path):
+def test_a_bad_slide_is_set_aside_and_tried_again(data: Path, tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / "t")
     good = (tiny.slides / "a1.tiff").read_bytes()
     shutil.copy(data / "wsi/broken.svs", tiny.slides / "a1.tiff")
@@ -191,7 +191,7 @@ def test_a_bad_slide_is_set_aside_and_tried_again(data, tmp_path):
     assert problems(store, "tiny") == []
 
 
-def test_a_slide_that_breaks_in_the_middle_keeps_what_was_read(tmp_path):
+def test_a_slide_that_breaks_in_the_middle_keeps_what_was_read(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / "t")
     uri = str(tmp_path / "s")
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
@@ -207,7 +207,7 @@ def test_a_slide_that_breaks_in_the_middle_keeps_what_was_read(tmp_path):
     assert ingest(store, "tiny", [RESNET], RANDOM).models[0].n_left == 0
 
 
-def test_off_slide_annotations_are_kept_and_not_embedded(tmp_path):
+def test_off_slide_annotations_are_kept_and_not_embedded(tmp_path: Path) -> None:
     write_slide(tmp_path / "a.tiff", np.zeros((300, 300, 3), np.uint8))
     (tmp_path / "a.csv").write_text(
         "slide,x,y,label\na.tiff,-1,5,mitosis\na.tiff,5,300,imposter\na.tiff,0,299.9,mitosis\n"
@@ -230,7 +230,7 @@ def test_off_slide_annotations_are_kept_and_not_embedded(tmp_path):
         {"weights": {RESNET: "FILE"}},
     ],
 )
-def test_a_name_stands_for_one_thing(store, tmp_path, change):
+def test_a_name_stands_for_one_thing(store: Store, tmp_path: Path, change: Any) -> None:
     ingest(store, "tiny", [RESNET], RANDOM)
     if "weights" in change:
         network = load_embedder(
@@ -268,19 +268,19 @@ def test_a_name_stands_for_one_thing(store, tmp_path, change):
         ),
     ],
 )
-def test_wrong_input_makes_nothing(store, models, options, said):
+def test_wrong_input_makes_nothing(store: Store, models: Any, options: Any, said: str) -> None:
     with pytest.raises(EmbedstoreError, match=said):
         ingest(store, "tiny", models, IngestOptions(**options))
     assert store.models() == []
     assert query(store, "select * from models") == []
 
 
-def test_weights_may_name_a_timm_model_without_its_prefix(store):
+def test_weights_may_name_a_timm_model_without_its_prefix(store: Store) -> None:
     options = IngestOptions(weights={"test_resnet": "random"}, limit=2)
     assert ingest(store, "tiny", [RESNET], options).models[0].weights == "random"
 
 
-def test_unknown_and_slideless_datasets(store, tiny):
+def test_unknown_and_slideless_datasets(store: Store, tiny: TinyDataset) -> None:
     with pytest.raises(EmbedstoreError, match="no dataset 'x'.*there: tiny"):
         ingest(store, "x", [RESNET], RANDOM)
     add(store.uri, "later", tiny.csv, AddOptions())
@@ -290,7 +290,7 @@ def test_unknown_and_slideless_datasets(store, tiny):
     assert ingest(store, "later", [RESNET], RANDOM).models[0].n_embedded == 48
 
 
-def test_the_loop_alone_in_order_with_a_failure(tmp_path, data):
+def test_the_loop_alone_in_order_with_a_failure(tmp_path: Path, data: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
     good = str(write_slide(tmp_path / "g.tiff", pixels))
@@ -314,7 +314,7 @@ def test_the_loop_alone_in_order_with_a_failure(tmp_path, data):
     assert all(e.vectors.shape == (len(e.annotation_ids), entry.dim) for e in done)
 
 
-def test_real_frames_with_a_real_checkpoint(data, vits14_file, tmp_path):
+def test_real_frames_with_a_real_checkpoint(data: Path, vits14_file: Path, tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
     store = Store.open(uri)
@@ -333,7 +333,7 @@ def test_real_frames_with_a_real_checkpoint(data, vits14_file, tmp_path):
         ({"device": "meta"}, "--device"),
     ],
 )
-def test_a_first_ingest_that_fails_binds_nothing(store, options, said):
+def test_a_first_ingest_that_fails_binds_nothing(store: Store, options: Any, said: str) -> None:
     name = "timm:vit_tiny_patch16_224"
     weights = {name: "random"}
     with pytest.raises(EmbedstoreError, match=said):
@@ -346,7 +346,7 @@ def test_a_first_ingest_that_fails_binds_nothing(store, options, said):
     )
 
 
-def test_names_that_sql_does_not_tell_apart_are_refused(store):
+def test_names_that_sql_does_not_tell_apart_are_refused(store: Store) -> None:
     ingest(store, "tiny", [RESNET], IngestOptions(weights={RESNET: "random"}, name="foo", limit=3))
     for name, said in (
         ("FOO", "there is a model 'foo'"),
@@ -359,7 +359,9 @@ def test_names_that_sql_does_not_tell_apart_are_refused(store):
     assert status(store)[0]["done"] == 3
 
 
-def test_plain_images_as_slides_give_the_same_vectors_with_any_number_of_threads(tmp_path):
+def test_plain_images_as_slides_give_the_same_vectors_with_any_number_of_threads(
+    tmp_path: Path,
+) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(1)

@@ -1,5 +1,8 @@
 """`neighbors`: the order and the distances of a search by brute force, whatever the condition."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.neighbors import neighbors
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows, where_clause
-from tests.conftest import bare_store, put_embeddings
+from tests.making.stores import bare_store, put_embeddings
 
 N, DIM = 120, 7
 CELLS = [
@@ -26,7 +29,7 @@ IDS = [f"{'de'[n % 2]}/{c['slide']}/{c['source_id']}" for n, c in enumerate(CELL
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two datasets in one model; one annotation without an embedding of it."""
     uri = str(tmp_path_factory.mktemp("n") / "store")
     bare_store(uri, "d", CELLS[::2])
@@ -70,7 +73,9 @@ CONDITIONS = [
     metric=st.sampled_from(["cosine", "l2"]),
     where=st.sampled_from(CONDITIONS),
 )
-def test_as_brute_force_finds_them(store, query, k, metric, where):
+def test_as_brute_force_finds_them(
+    store: Store, query: Any, k: Any, metric: Any, where: Any
+) -> None:
     sql = f"select annotation_id from annotations where {where_clause(where)}"
     allowed = {r["annotation_id"] for r in fetch_rows(connect(store), sql)}
     expected = by_brute_force(query, metric, allowed)
@@ -83,7 +88,7 @@ def test_as_brute_force_finds_them(store, query, k, metric, where):
     assert [r["rank"] for r in found.rows] == list(range(1, len(found.rows) + 1))
 
 
-def test_rows_say_what_the_annotations_are(store):
+def test_rows_say_what_the_annotations_are(store: Store) -> None:
     (row,) = neighbors(store, IDS[3], "m", k=1).rows
     assert list(row) == [
         "rank",
@@ -114,12 +119,14 @@ def test_rows_say_what_the_annotations_are(store):
         (IDS[0], "m", {"where": f"annotation_id = '{IDS[0]}'"}, "no other embedding"),
     ],
 )
-def test_what_cannot_be_answered(store, annotation_id, model, options, said):
+def test_what_cannot_be_answered(
+    store: Store, annotation_id: Any, model: str, options: Any, said: str
+) -> None:
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         neighbors(store, annotation_id, model, **options)
 
 
-def test_vectors_without_a_distance(tmp_path):
+def test_vectors_without_a_distance(tmp_path: Path) -> None:
     cells = [{"slide": "a", "source_id": str(n)} for n in range(4)]
     store = bare_store(str(tmp_path / "s"), "d", cells)
     ids = [f"d/a/{n}" for n in range(4)]

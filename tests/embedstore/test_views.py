@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,26 +23,23 @@ from embedstore.slides.patches import D4, PLAIN, PatchGeometry, read_patch, turn
 from embedstore.slides.slide import Slide
 from embedstore.status import status
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import BIN, write_csv
+from tests.making.commands import BIN
+from tests.making.slides import TinyDataset, write_csv
+from tests.making.stores import query
 
 RESNET = "timm:test_resnet"
 D4_OPTIONS = IngestOptions(weights={RESNET: "random"}, dtype="float32", views="d4")
 
 
-def query(store: Store, sql: str) -> list[dict]:
-    return fetch_rows(connect(store), sql)
-
-
 @pytest.fixture
-def store(tiny, tmp_path) -> Store:
+def store(tiny: TinyDataset, tmp_path: Path) -> Store:
     uri = str(tmp_path / "s")
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     return Store.open(uri)
 
 
 @given(arrays(np.uint8, (5, 5, 3)))
-def test_views_are_pillows_transpositions_and_a_group(patch):
+def test_views_are_pillows_transpositions_and_a_group(patch: Any) -> None:
     """Oracle: Pillow's own flips and turns; eight different maps, closed under composition."""
     T = Image.Transpose
     image = Image.fromarray(patch)
@@ -61,14 +60,14 @@ def test_views_are_pillows_transpositions_and_a_group(patch):
     np.testing.assert_array_equal(turn(patch, PLAIN), patch)
 
 
-def test_the_eight_views_are_different_and_closed():
+def test_the_eight_views_are_different_and_closed() -> None:
     patch = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
     seen = {turn(patch, v).tobytes() for v in D4}
     assert len(seen) == 8
     assert {turn(turn(patch, a), b).tobytes() for a in D4 for b in D4} == seen
 
 
-def test_each_view_is_the_embedding_of_the_turned_patch(store, tiny):
+def test_each_view_is_the_embedding_of_the_turned_patch(store: Store, tiny: TinyDataset) -> None:
     (report,) = ingest(store, "tiny", [RESNET], D4_OPTIONS).models
     assert (report.n_embedded, report.n_views, report.n_left) == (48, 384, 0)
     (counts,) = query(
@@ -108,7 +107,7 @@ def test_each_view_is_the_embedding_of_the_turned_patch(store, tiny):
     assert {r["view"]: r["n"] for r in own} == dict.fromkeys(D4, 48)
 
 
-def test_views_come_later_and_a_part_is_completed(store):
+def test_views_come_later_and_a_part_is_completed(store: Store) -> None:
     plain = IngestOptions(weights={RESNET: "random"}, dtype="float32")
     ingest(store, "tiny", [RESNET], plain)
     before = query(store, "select annotation_id, vector from embeddings order by 1")
@@ -130,7 +129,9 @@ def test_views_come_later_and_a_part_is_completed(store):
     assert status(store)[0]["views"] == 384
 
 
-def test_killed_in_the_middle_the_same_command_completes_the_views(data, tmp_path):
+def test_killed_in_the_middle_the_same_command_completes_the_views(
+    data: Path, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
     store = Store.open(uri)
@@ -171,7 +172,7 @@ def test_killed_in_the_middle_the_same_command_completes_the_views(data, tmp_pat
     assert row["a"] == plain["n"] >= 150
 
 
-def test_moved_and_renamed_annotations_reach_the_views(tiny, tmp_path):
+def test_moved_and_renamed_annotations_reach_the_views(tiny: TinyDataset, tmp_path: Path) -> None:
     uri, file = str(tmp_path / "s"), tmp_path / "a.csv"
 
     def register(rows: list[dict[str, str]]) -> None:
@@ -195,7 +196,7 @@ def test_moved_and_renamed_annotations_reach_the_views(tiny, tmp_path):
     assert (report.n_embedded, report.n_views) == (1, 8)
 
 
-def test_an_unknown_set_of_views_is_refused(store):
+def test_an_unknown_set_of_views_is_refused(store: Store) -> None:
     with pytest.raises(EmbedstoreError, match="unknown --views 'c4'; allowed: d4"):
         ingest(store, "tiny", [RESNET], IngestOptions(views="c4"))
     with pytest.raises(EmbedstoreError, match="--as NAME"):

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from probes.methods.fits import METHODS
 from probes.scores.metrics import METRICS
 from probes.scores.statistics import bootstrap
 from probes.splits.schemes import SCHEMES
-from tests.conftest import ROOT, call_command, make_tiny, write_csv
+from tests.making.commands import ROOT, call_command
+from tests.making.slides import make_tiny, write_csv
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -102,7 +104,7 @@ def write_midog(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store as the cookbook supposes: dataset midog, models uni and virchow2, all experiments."""
     folder = tmp_path_factory.mktemp("cookbook")
     at = f"--store {folder / 'store'}"
@@ -130,7 +132,7 @@ def store(tmp_path_factory) -> Store:
 
 
 @pytest.mark.parametrize("query", blocks("sql-cookbook.md", "sql"))
-def test_every_query_of_the_cookbook_answers(store, query):
+def test_every_query_of_the_cookbook_answers(store: Store, query: Any) -> None:
     found = run_sql(store, query)
     assert found.num_rows
 
@@ -139,7 +141,7 @@ def test_every_query_of_the_cookbook_answers(store, query):
 
 
 @pytest.fixture(scope="module")
-def tutorial(tmp_path_factory) -> list[tuple[str, str]]:
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     """What each shell block of the tutorial printed, in a folder with a reader's files."""
     folder = tmp_path_factory.mktemp("tutorial")
     own_slides(folder)
@@ -152,7 +154,9 @@ def tutorial(tmp_path_factory) -> list[tuple[str, str]]:
     return printed
 
 
-def test_the_tutorial_runs_word_for_word_and_prints_what_it_says(tutorial):
+def test_the_tutorial_runs_word_for_word_and_prints_what_it_says(
+    tutorial: list[tuple[str, str]],
+) -> None:
     said = blocks("tutorial.md", "text")[1:]
     assert len(said) == len(tutorial)
     for (block, printed), text in zip(tutorial, said, strict=True):
@@ -167,7 +171,7 @@ def words(text: str) -> list[str]:
     return [w for w in found if w.isascii()]
 
 
-def test_the_sample_of_the_tutorial_is_the_file(tmp_path):
+def test_the_sample_of_the_tutorial_is_the_file(tmp_path: Path) -> None:
     own_slides(tmp_path)
     rows = (tmp_path / "cells.csv").read_text().splitlines()
     assert blocks("tutorial.md", "text")[0].splitlines() == rows[:4]
@@ -176,7 +180,9 @@ def test_the_sample_of_the_tutorial_is_the_file(tmp_path):
 # ------------------------------------------------------------- data and weights, by the real files
 
 
-def test_the_counts_of_midog_are_those_of_the_page(data, tmp_path, monkeypatch):
+def test_the_counts_of_midog_are_those_of_the_page(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EMBEDSTORE_URI", raising=False)
     for file in (*(data / "midogpp").iterdir(), *(data / "midog21").iterdir()):
@@ -208,7 +214,7 @@ def test_the_counts_of_midog_are_those_of_the_page(data, tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------ Python
 
 
-def test_the_examples_of_python_run(tmp_path, monkeypatch):
+def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = make_tiny(tmp_path)
     tiny.csv.rename(tmp_path / "cells.csv")
     monkeypatch.chdir(tmp_path)
@@ -240,7 +246,7 @@ def example(start: str) -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("tables")
-def test_a_model_of_the_page_embeds(store):
+def test_a_model_of_the_page_embeds(store: Store) -> None:
     example('REGISTRY["our-vits16"]')
     model = "--model our-vits16 --weights our-vits16=random"
     ok(f"embedstore ingest midog {model} --patch-px 64 --limit 4 --store {store.uri}")
@@ -248,7 +254,7 @@ def test_a_model_of_the_page_embeds(store):
 
 
 @pytest.mark.usefixtures("tables")
-def test_an_annotation_format_of_the_page_reads(tmp_path):
+def test_an_annotation_format_of_the_page_reads(tmp_path: Path) -> None:
     example('READERS["asap"]')
     corners = ((0, 0), (10, 0), (10, 20), (0, 20))
     square = "".join(f'<Coordinate X="{x}" Y="{y}"/>' for x, y in corners)
@@ -269,7 +275,7 @@ def test_an_annotation_format_of_the_page_reads(tmp_path):
 
 
 @pytest.mark.usefixtures("tables")
-def test_a_probe_of_the_page_is_recorded(store):
+def test_a_probe_of_the_page_is_recorded(store: Store) -> None:
     example('METHODS["lda"]')
     rows = call_command(
         *shlex.split(f"probes run midog --model uni --method lda --json --store {store.uri}")
@@ -279,7 +285,7 @@ def test_a_probe_of_the_page_is_recorded(store):
 
 
 @pytest.mark.usefixtures("tables")
-def test_a_metric_of_the_page_is_right_and_has_an_interval():
+def test_a_metric_of_the_page_is_right_and_has_an_interval() -> None:
     example('METRICS["specificity"]')
     y, score = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.7, 0.2, 0.8, 0.3])
     p = np.column_stack((1 - score, score))
@@ -291,7 +297,7 @@ def test_a_metric_of_the_page_is_right_and_has_an_interval():
 
 @pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("group_by", ["annotation", "case"])
-def test_a_split_scheme_of_the_page_is_disjoint_and_complete(store, group_by):
+def test_a_split_scheme_of_the_page_is_disjoint_and_complete(store: Store, group_by: str) -> None:
     example('SCHEMES["five-fold"]')
     way = f"--scheme five-fold --group-by {group_by} --fractions 1"
     ok(f"probes split midog {way} --store {store.uri}")
@@ -313,7 +319,7 @@ def test_a_split_scheme_of_the_page_is_disjoint_and_complete(store, group_by):
 # ------------------------------------------------------------------- what is written, and links
 
 
-def test_the_generated_parts_are_up_to_date(monkeypatch):
+def test_the_generated_parts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")  # the page's own width counts
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
     generate = importlib.util.module_from_spec(spec)
@@ -337,7 +343,7 @@ def source_texts() -> list[str]:
     return texts
 
 
-def test_the_errors_of_the_page_are_those_of_the_code():
+def test_the_errors_of_the_page_are_those_of_the_code() -> None:
     texts = source_texts()
     messages = re.findall(r"^\| `([^`]+)` \|", (DOCS / "errors.md").read_text(), flags=re.M)
     assert len(messages) > 60
@@ -357,7 +363,7 @@ LINKING = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda p: p.name)
-def test_links_and_named_files_are_there(page):
+def test_links_and_named_files_are_there(page: Any) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)]+)\)", text):
         name, _, anchor = link.partition("#")
@@ -371,7 +377,7 @@ def test_links_and_named_files_are_there(page):
         assert (ROOT / name).is_file(), name
 
 
-def test_every_page_is_in_the_readme():
+def test_every_page_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for page in PAGES:
         assert f"(docs/{page.name})" in readme, page.name

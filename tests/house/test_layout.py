@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.making.commands import ROOT
 
 PACKAGES = ("embedstore", "probes", "e2e", "cli")
 FILES = sorted([ROOT / "cli.py", *(f for p in PACKAGES[:3] for f in (ROOT / p).rglob("*.py"))])
@@ -180,7 +180,7 @@ def loaded_by(code: str) -> set[str]:
     return {m.split(".")[0] for m in done.stdout.split()}
 
 
-def test_the_command_line_imports_nothing_heavy():
+def test_the_command_line_imports_nothing_heavy() -> None:
     assert not loaded_by("import cli") & {
         "torch",
         "timm",
@@ -193,7 +193,7 @@ def test_the_command_line_imports_nothing_heavy():
     }
 
 
-def test_the_compute_core_knows_no_storage():
+def test_the_compute_core_knows_no_storage() -> None:
     core = (
         "import embedstore.embed, embedstore.models.loading, embedstore.models.embedder, "
         "embedstore.slides.patches, embedstore.slides.slide, embedstore.slides.reading"
@@ -203,5 +203,5 @@ def test_the_compute_core_knows_no_storage():
     assert not loaded_by(probe) & {"lancedb", "lance", "duckdb", "torch"}
 
 
-def test_sql_and_probes_need_no_torch():
+def test_sql_and_probes_need_no_torch() -> None:
     assert "torch" not in loaded_by("import embedstore.store.sql, probes.run")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.making.commands import ROOT
+from tests.making.slides import TinyDataset
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = tmp_path_factory.mktemp("source") / "p", tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns(
         ".venv", ".git", "demo*store", "demo", "demo-report", "*_cache", "*pycache*", "store"
@@ -30,7 +31,7 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-def test_it_holds_exactly_the_packages(wheel):
+def test_it_holds_exactly_the_packages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {
         "embedstore",
@@ -48,7 +49,7 @@ def test_it_holds_exactly_the_packages(wheel):
     assert sources <= set(names)
 
 
-def test_its_commands_run_from_it(wheel, tmp_path, tiny):
+def test_its_commands_run_from_it(wheel: Path, tmp_path: Path, tiny: TinyDataset) -> None:
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"

@@ -9,7 +9,8 @@ import pytest
 
 from embedstore.models.registry import REGISTRY
 from embedstore.store.sql import VIEWS
-from tests.conftest import BIN, ROOT, call_command, make_tiny
+from tests.making.commands import BIN, ROOT, call_command
+from tests.making.slides import make_tiny
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = [b.strip().splitlines() for b in re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)]
@@ -21,7 +22,7 @@ def block(start: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tour(tmp_path_factory) -> list[subprocess.CompletedProcess]:
+def tour(tmp_path_factory: pytest.TempPathFactory) -> list[subprocess.CompletedProcess]:
     """The five lines, in a folder with a user's files, then the queries."""
     folder = tmp_path_factory.mktemp("tour")
     tiny = make_tiny(folder, per_label=15, domains=("a", "b", "c", "d"))
@@ -34,7 +35,7 @@ def tour(tmp_path_factory) -> list[subprocess.CompletedProcess]:
     ]
 
 
-def test_the_tour_runs_word_for_word(tour):
+def test_the_tour_runs_word_for_word(tour: list[subprocess.CompletedProcess]) -> None:
     for done in tour:
         assert done.returncode == 0, f"{done.args}\n{done.stderr}"
     assert "4 slides" in tour[0].stderr or "8 slides" in tour[0].stderr
@@ -43,7 +44,7 @@ def test_the_tour_runs_word_for_word(tour):
     assert "train" in tour[5].stdout
 
 
-def test_every_command_and_view_is_in_the_readme():
+def test_every_command_and_view_is_in_the_readme() -> None:
     for app in ("embedstore", "probes", "e2e"):
         helped = call_command(app, "--help", env={"COLUMNS": "100"}).out
         commands = re.findall(r"^│ ([a-z]+) ", helped, flags=re.MULTILINE)
@@ -54,14 +55,14 @@ def test_every_command_and_view_is_in_the_readme():
         assert re.search(rf"^\|.*\b{view}\b.*\|$", README, flags=re.MULTILINE), view
 
 
-def test_the_file_map_is_complete():
+def test_the_file_map_is_complete() -> None:
     listed = set(re.findall(r"[a-z_0-9]+", README[README.index("## Where things are") :]))
     for package in ("embedstore", "probes", "e2e"):
         for path in (ROOT / package).glob("[a-z]*.py"):
             assert path.stem in listed, path
 
 
-def test_make_targets_of_the_docs_are_there():
+def test_make_targets_of_the_docs_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in set(
         re.findall(
@@ -71,7 +72,7 @@ def test_make_targets_of_the_docs_are_there():
         assert re.search(rf"^{name}:", makefile, flags=re.MULTILINE), name
 
 
-def test_no_path_of_a_machine_and_no_secret_in_the_repository():
+def test_no_path_of_a_machine_and_no_secret_in_the_repository() -> None:
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split()
@@ -81,7 +82,7 @@ def test_no_path_of_a_machine_and_no_secret_in_the_repository():
         assert not re.search(r"hf_[A-Za-z0-9]{20}", text), name
 
 
-def test_the_models_of_the_readme_are_known():
+def test_the_models_of_the_readme_are_known() -> None:
     for name in re.findall(r"--model ([a-z0-9-]+)", README):
         assert name in REGISTRY
     listed = README[README.index("(gigapath") :]

@@ -4,6 +4,8 @@ import csv
 import io
 import re
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +20,15 @@ from probes.scores.evaluate import seed_of
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import Fold, holm, paired_bootstrap
 from probes.splits.spec import ManifestSpec
-from tests.conftest import bare_store, call_command, put_embeddings
+from tests.making.commands import call_command
+from tests.making.stores import bare_store, put_embeddings
 
 MODELS = ("good", "weak", "third")
 CROSS = ManifestSpec("cells", scheme="cross-domain")
 DOMAINS = ("x", "y", "z")
 
 
-def fill(uri: str, models=MODELS, n: int = 360) -> Store:
+def fill(uri: str, models: Any = MODELS, n: int = 360) -> Store:
     """Six slides a domain, both labels on each; vectors of which each model's tell labels less."""
     rng = np.random.default_rng(5)
     labels = rng.integers(2, size=n)
@@ -48,7 +51,7 @@ def fill(uri: str, models=MODELS, n: int = 360) -> Store:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Store:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = fill(str(tmp_path_factory.mktemp("compared") / "s"))
     run(store, ManifestSpec("cells"), RunOptions(fractions=(0.3, 1.0), n_resamples=20))
     run(store, CROSS, RunOptions(n_resamples=20))
@@ -56,7 +59,7 @@ def made(tmp_path_factory) -> Store:
 
 
 @pytest.fixture
-def store(made, tmp_path) -> Store:
+def store(made: Store, tmp_path: Path) -> Store:
     shutil.copytree(made.uri, tmp_path / "s")
     return Store.open(str(tmp_path / "s"))
 
@@ -65,12 +68,12 @@ def sql(store: Store, query: str) -> list[dict]:
     return fetch_rows(connect(store), query)
 
 
-def pairs_of(store: Store, folder) -> list[dict]:
+def pairs_of(store: Store, folder: Any) -> list[dict]:
     report(store, [], folder)
     return list(csv.DictReader(io.StringIO((folder / "pairs.csv").read_text())))
 
 
-def test_the_best_is_held_against_all_others_and_recorded_once(store):
+def test_the_best_is_held_against_all_others_and_recorded_once(store: Store) -> None:
     assert sql(store, "select * from comparisons") == []
     options = CompareOptions(n_resamples=60)
     rows, notes = compare(store, "cells", None, [], options)
@@ -110,7 +113,7 @@ def test_the_best_is_held_against_all_others_and_recorded_once(store):
         compare(store, "cells", None, [], options)
 
 
-def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store):
+def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store: Store) -> None:
     options = CompareOptions(scheme="cross-domain", n_resamples=200)
     rows, _ = compare(store, "cells", Side("uni", "good"), [Side("uni", "weak")], options)
     whole = [r for r in rows if r["fold"] is None]
@@ -152,7 +155,7 @@ def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store):
     assert [r["p_holm"] for r in whole[-2:]] == pytest.approx(holm(p))
 
 
-def test_the_report_shows_what_is_recorded_and_corrects_it(store, tmp_path):
+def test_the_report_shows_what_is_recorded_and_corrects_it(store: Store, tmp_path: Path) -> None:
     before = pairs_of(store, tmp_path / "r")
     assert {(r["is_recorded"], r["p_value"]) for r in before} == {("False", "")}
     page = (tmp_path / "r" / "index.html").read_text()
@@ -175,7 +178,7 @@ def test_the_report_shows_what_is_recorded_and_corrects_it(store, tmp_path):
     assert any(float(r["p_holm"]) > float(r["p_value"]) for r in rows)
 
 
-def test_a_run_made_anew_leaves_a_comparison_behind(store, tmp_path):
+def test_a_run_made_anew_leaves_a_comparison_behind(store: Store, tmp_path: Path) -> None:
     options = CompareOptions(n_resamples=20)
     compare(store, "cells", None, [], options)
     assert is_compared(store, "cells", options)
@@ -187,7 +190,7 @@ def test_a_run_made_anew_leaves_a_comparison_behind(store, tmp_path):
     assert {r["b"]: bool(r["p_value"]) for r in rows} == {"weak": False, "third": True}
 
 
-def test_the_best_by_an_error_is_the_one_with_the_least(store):
+def test_the_best_by_an_error_is_the_one_with_the_least(store: Store) -> None:
     rows, _ = compare(store, "cells", None, [], CompareOptions(metric="brier", n_resamples=5))
     (best,) = sql(
         store,
@@ -201,7 +204,7 @@ def test_the_best_by_an_error_is_the_one_with_the_least(store):
     assert not is_compared(store, "cells", part)
 
 
-def test_one_turned_round_counts_with_its_sign(store, tmp_path):
+def test_one_turned_round_counts_with_its_sign(store: Store, tmp_path: Path) -> None:
     compare(
         store, "cells", Side("uni", "weak"), [Side("uni", "good")], CompareOptions(n_resamples=50)
     )
@@ -213,7 +216,7 @@ def test_one_turned_round_counts_with_its_sign(store, tmp_path):
     )
 
 
-def test_without_runs_or_with_one_side_it_says_so(store, tmp_path):
+def test_without_runs_or_with_one_side_it_says_so(store: Store, tmp_path: Path) -> None:
     with pytest.raises(
         EmbedstoreError, match="no run on 'cells' with --scheme predefined.*probes run"
     ):
@@ -226,7 +229,7 @@ def test_without_runs_or_with_one_side_it_says_so(store, tmp_path):
         compare(lone, "cells", None, [], CompareOptions())
 
 
-def test_the_best_ran_the_most_at_the_largest_fraction():
+def test_the_best_ran_the_most_at_the_largest_fraction() -> None:
     cells = {
         "few": {(1.0, 0): 0.99},
         "most": {(1.0, 0): 0.8, (1.0, 1): 0.7, (0.1, 0): 0.1},

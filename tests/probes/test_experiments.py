@@ -3,19 +3,16 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy.stats import norm
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
-from embedstore.slides.patches import D4
 from embedstore.store import Store
-from embedstore.store.layout import view_id, views_schema, views_table
-from embedstore.store.sql import connect, fetch_rows
 from probes.compare import CompareOptions, compare
 from probes.predict import predict
 from probes.run import RunOptions, run
@@ -25,37 +22,13 @@ from probes.scores.statistics import Fold, paired_bootstrap
 from probes.splits.files import import_manifest, manifest_table, recorded_manifest
 from probes.splits.manifests import candidates, ensure_splits
 from probes.splits.spec import ManifestSpec
-from tests.conftest import call_command, write_csv
-from tests.probes.test_run import plant
-
-
-def query(store, sql):
-    return fetch_rows(connect(store), sql)
-
-
-def plant_two(uri: str, n_d: int, n_e: int) -> Store:
-    """Register datasets d and e, 3 domains of unequal size, 30 slides of 15 cases each."""
-    rng = np.random.default_rng(3)
-    for name, n in (("d", n_d), ("e", n_e)):
-        rows = []
-        for k in range(n):
-            s = min(int(rng.integers(0, 30)), int(rng.integers(0, 30)))
-            rows.append(
-                {
-                    "slide": f"{name}{s:02d}.tiff",
-                    "x": k,
-                    "y": k % 50,
-                    "case": f"c{s // 2}",
-                    "label": ("mitosis", "imposter")[int(rng.random() < 0.6)],
-                    "domain": f"dom{(s // 2) % 3}",
-                }
-            )
-        add(uri, name, write_csv(Path(f"{uri}-{name}.csv"), rows), AddOptions())
-    return Store.open(uri)
+from tests.making.commands import call_command
+from tests.making.slides import write_csv
+from tests.making.stores import plant, plant_two, plant_views, query
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory) -> Store:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two datasets; two models and views."""
     store = plant_two(str(tmp_path_factory.mktemp("planted") / "s"), 600, 200)
     plant(store, "strong", 240, 2.5)
@@ -64,39 +37,11 @@ def planted(tmp_path_factory) -> Store:
     return store
 
 
-def plant_views(store: Store, model: str, dim: int) -> None:
-    """Views that are the model's vectors with noise of their own, r0 the vectors themselves."""
-    rng = np.random.default_rng(9)
-    rows = query(store, f"select * from {model}")
-    base = np.array([r["vector"] for r in rows], dtype=np.float32)
-    store.make_views_table(model, dim)
-    for view in D4:
-        noise = 0 if view == "r0" else rng.normal(0, 0.7, base.shape)
-        columns = {
-            **{
-                k: [r[k] for r in rows]
-                for k in ("annotation_id", "dataset", "domain", "label", "slide")
-            },
-            "view_id": [view_id(r["annotation_id"], view) for r in rows],
-            "view": [view] * len(rows),
-            "model": [model] * len(rows),
-            "embedded_at": [None] * len(rows),
-            "resized": [None] * len(rows),
-            "vector": pa.FixedSizeListArray.from_arrays(
-                pa.array((base + noise).astype(np.float32).ravel()), dim
-            ),
-        }
-        schema = views_schema(dim)
-        store.merge(
-            views_table(model), pa.table({n: columns[n] for n in schema.names}, schema=schema)
-        )
-
-
-def auroc(rows, **where):
+def auroc(rows: Any, **where: Any) -> Any:
     return [r for r in rows if r["metric"] == "auroc" and all(r[k] == v for k, v in where.items())]
 
 
-def test_leave_one_domain_out(planted):
+def test_leave_one_domain_out(planted: Store) -> None:
     report = run(
         planted,
         ManifestSpec("d", scheme="leave-one-domain-out"),
@@ -122,7 +67,7 @@ def test_leave_one_domain_out(planted):
     assert lines["out of domain"].n_runs == 6
 
 
-def test_size_matched_trains_all_domains_alike_and_tests_as_before(planted):
+def test_size_matched_trains_all_domains_alike_and_tests_as_before(planted: Store) -> None:
     plain, _ = ensure_splits(
         planted,
         candidates(planted, ManifestSpec("d", scheme="cross-domain")),
@@ -146,7 +91,7 @@ def test_size_matched_trains_all_domains_alike_and_tests_as_before(planted):
     assert {s.row["n_train"] + s.row["n_val"] for s in half} == {min(n.values()) // 2}
 
 
-def test_the_domain_probe_learns_domains(planted):
+def test_the_domain_probe_learns_domains(planted: Store) -> None:
     report = run(
         planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0], target="domain")
     )
@@ -161,7 +106,7 @@ def test_the_domain_probe_learns_domains(planted):
     assert auroc(usual.rows)[0]["run_id"] != row["run_id"]
 
 
-def test_another_dataset_is_scored_with_the_same_probe(planted):
+def test_another_dataset_is_scored_with_the_same_probe(planted: Store) -> None:
     options = RunOptions(models=["strong"], folds=[0], eval_dataset="e")
     plain = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0]))
     report = run(planted, ManifestSpec("d"), options)
@@ -187,7 +132,7 @@ def test_another_dataset_is_scored_with_the_same_probe(planted):
     assert run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0])).n_new == 0
 
 
-def test_predict_repeats_the_stored_predictions(planted):
+def test_predict_repeats_the_stored_predictions(planted: Store) -> None:
     report = run(planted, ManifestSpec("d"), RunOptions(models=["weak"], folds=[3]))
     run_id = report.rows[0]["run_id"]
     stored = {
@@ -213,7 +158,7 @@ def test_predict_repeats_the_stored_predictions(planted):
         predict(planted, "x", "d")
 
 
-def test_views_are_trained_on_and_averaged(planted):
+def test_views_are_trained_on_and_averaged(planted: Store) -> None:
     plain = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0]))
     report = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0], views="d4"))
     (row,), (usual,) = auroc(report.rows), auroc(plain.rows)
@@ -241,7 +186,7 @@ def test_views_are_trained_on_and_averaged(planted):
         run(planted, ManifestSpec("d"), RunOptions(models=["weak"], views="d4"))
 
 
-def test_thresholds_are_chosen_on_validation(planted):
+def test_thresholds_are_chosen_on_validation(planted: Store) -> None:
     report = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[1]))
     by = {r["metric"]: r for r in report.rows}
     rows = query(
@@ -261,7 +206,7 @@ def test_thresholds_are_chosen_on_validation(planted):
     assert by["sensitivity"]["value"] == pytest.approx(recall_score([r["y"] for r in test], taken))
 
 
-def test_intervals_resample_slides_or_cases(planted):
+def test_intervals_resample_slides_or_cases(planted: Store) -> None:
     by_slide = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0]))
     by_case = run(
         planted, ManifestSpec("d", group_by="case"), RunOptions(models=["strong"], folds=[0])
@@ -273,7 +218,7 @@ def test_intervals_resample_slides_or_cases(planted):
                 assert r["ci_low"] <= r["value"] <= r["ci_high"]
 
 
-def delong_by_hand(y, a, b):
+def delong_by_hand(y: Any, a: Any, b: Any) -> Any:
     """The two-sided p of DeLong et al. (1988), from the placements of every pair."""
     pairs = [np.sign(s[y == 1][:, None] - s[y == 0]) / 2 + 0.5 for s in (a, b)]
     of_positives, of_negatives = (pairs[0].mean(k) - pairs[1].mean(k) for k in (1, 0))
@@ -282,7 +227,7 @@ def delong_by_hand(y, a, b):
 
 
 @pytest.mark.parametrize("method", ["knn", "prototype"])
-def test_other_probes_run(planted, method):
+def test_other_probes_run(planted: Store, method: str) -> None:
     report = run(
         planted, ManifestSpec("d"), RunOptions(models=["strong"], methods=[method], folds=[0])
     )
@@ -291,7 +236,7 @@ def test_other_probes_run(planted, method):
     assert 0.65 < row["value"] < 0.99
 
 
-def test_logreg_chooses_c_on_validation_and_says_so(planted):
+def test_logreg_chooses_c_on_validation_and_says_so(planted: Store) -> None:
     report = run(
         planted, ManifestSpec("d"), RunOptions(models=["weak"], methods=["logreg"], folds=[0])
     )
@@ -321,7 +266,7 @@ def test_logreg_chooses_c_on_validation_and_says_so(planted):
     assert row["value"] == pytest.approx(value, abs=1e-4)
 
 
-def test_validation_with_one_label_means_c_is_one(planted, tmp_path):
+def test_validation_with_one_label_means_c_is_one(planted: Store, tmp_path: Path) -> None:
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d")), folds=[0], fractions=[1.0]
     )
@@ -343,7 +288,7 @@ def test_validation_with_one_label_means_c_is_one(planted, tmp_path):
     assert row["threshold"] == 0.5
 
 
-def test_a_domain_that_train_lacks_is_told(planted):
+def test_a_domain_that_train_lacks_is_told(planted: Store) -> None:
     with pytest.raises(EmbedstoreError, match="2 of the 3 labels.*--fraction"):
         run(
             planted,
@@ -356,7 +301,7 @@ def test_a_domain_that_train_lacks_is_told(planted):
         )
 
 
-def test_compare_is_the_paired_tests_on_stored_predictions(planted):
+def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> None:
     run(planted, ManifestSpec("d"), RunOptions(fractions=[0.5, 1.0]))
     sides = Side.parse("uni:strong"), Side.parse("uni:weak")
     rows, _ = compare(planted, "d", sides[0], [sides[1]], CompareOptions(n_resamples=200))
@@ -436,7 +381,7 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted):
     assert "p_holm" in shown.out
 
 
-def test_compare_by_domain_and_what_it_refuses(planted):
+def test_compare_by_domain_and_what_it_refuses(planted: Store) -> None:
     spec = ManifestSpec("d", scheme="cross-domain")
     run(planted, spec, RunOptions(train_domains=["dom0"], folds=[0, 1]))
     options = CompareOptions(scheme="cross-domain", n_resamples=100)
@@ -457,7 +402,7 @@ def test_compare_by_domain_and_what_it_refuses(planted):
         compare(planted, "d", a, [b], CompareOptions(metric="auc"))
 
 
-def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
+def test_a_manifest_goes_out_is_changed_and_comes_back(planted: Store, tmp_path: Path) -> None:
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d", seed=77)), folds=[2], fractions=[0.5]
     )
@@ -536,7 +481,9 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted, tmp_path):
         (lambda rows: [r.update(dataset="e") for r in rows], "manifest of dataset 'e', not 'd'"),
     ],
 )
-def test_a_manifest_that_does_not_hold_is_refused_whole(planted, tmp_path, change, said):
+def test_a_manifest_that_does_not_hold_is_refused_whole(
+    planted: Store, tmp_path: Path, change: Any, said: str
+) -> None:
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d", seed=78)), folds=[0], fractions=[1.0]
     )
@@ -549,7 +496,9 @@ def test_a_manifest_that_does_not_hold_is_refused_whole(planted, tmp_path, chang
     assert query(planted, "select count(*) as n from splits") == before
 
 
-def test_a_manifest_of_another_dataset_or_of_changed_annotations_is_refused(planted, tmp_path):
+def test_a_manifest_of_another_dataset_or_of_changed_annotations_is_refused(
+    planted: Store, tmp_path: Path
+) -> None:
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d")), folds=[0], fractions=[1.0]
     )
@@ -582,7 +531,7 @@ def test_a_manifest_of_another_dataset_or_of_changed_annotations_is_refused(plan
             recorded_manifest(Store.open(uri), "f", manifest_id)
 
 
-def test_wrong_targets_and_views_are_told(planted):
+def test_wrong_targets_and_views_are_told(planted: Store) -> None:
     for options, said in (
         (RunOptions(target="age"), "unknown --target 'age'; allowed: label, domain"),
         (RunOptions(views="c4"), "unknown --views 'c4'"),

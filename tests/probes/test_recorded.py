@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,22 +11,16 @@ from embedstore.errors import EmbedstoreError
 from embedstore.identity import IMPORTED
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
-from embedstore.store.sql import connect, fetch_rows
 from probes.methods.fits import fit_tasks
 from probes.predict import predict
 from probes.run import RunOptions, run
 from probes.scores.metrics import METRICS
 from probes.splits.spec import ManifestSpec
-from tests.probes.test_experiments import plant_two, plant_views
-from tests.probes.test_run import plant
-
-
-def query(store, sql):
-    return fetch_rows(connect(store), sql)
+from tests.making.stores import plant, plant_two, plant_views, query
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory) -> Store:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = plant_two(str(tmp_path_factory.mktemp("planted") / "s"), 300, 100)
     plant(store, "strong", 40, 2.5)
     plant_views(store, "strong", 40)
@@ -36,7 +31,9 @@ VALUES = ("eval_domain", "metric", "value", "ci_low", "ci_high", "threshold", "c
 
 
 @pytest.mark.parametrize("views", [None, "d4"])
-def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(planted, views, monkeypatch):
+def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(
+    planted: Store, views: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     methods = ["uni", "logreg"] if views is None else ["uni"]
     options = RunOptions(
         models=["strong"], n_resamples=50, folds=[0, 1], methods=methods, views=views
@@ -48,7 +45,7 @@ def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(planted, views,
     planted.delete("results", "eval_dataset", ["e"])
     fitted = []
 
-    def count(matrix, tasks, on_progress):
+    def count(matrix: Any, tasks: Any, on_progress: Any) -> Any:
         fitted.extend(t.method for t in tasks)
         return fit_tasks(matrix, tasks, on_progress)
 
@@ -78,7 +75,7 @@ def made_at(store: Store, table: str, at: datetime, where: str = "true") -> None
     store.update_columns(table, rows.append_column("embedded_at", times))
 
 
-def test_a_run_on_views_stands_as_long_as_the_views_do(planted):
+def test_a_run_on_views_stands_as_long_as_the_views_do(planted: Store) -> None:
     plant(planted, "turned", 40, 2.5)
     plant_views(planted, "turned", 40)
     spec, at = ManifestSpec("d", seed=8), datetime(2026, 1, 1)
@@ -94,7 +91,7 @@ def test_a_run_on_views_stands_as_long_as_the_views_do(planted):
     assert {r["embedded_at"] for r in again.rows} == {at + timedelta(days=1)}
 
 
-def test_scores_of_another_dataset_stand_as_long_as_its_embeddings_do(planted):
+def test_scores_of_another_dataset_stand_as_long_as_its_embeddings_do(planted: Store) -> None:
     plant(planted, "moving", 40, 2.5)
     spec, at = ManifestSpec("d", seed=8), datetime(2026, 1, 1)
     plain = RunOptions(models=["moving"], n_resamples=50, folds=[0])
@@ -104,7 +101,7 @@ def test_scores_of_another_dataset_stand_as_long_as_its_embeddings_do(planted):
     assert [run(planted, spec, o).n_new for o in (plain, there, there)] == [0, 1, 0]
 
 
-def test_what_an_imported_model_lacks_is_imported(planted):
+def test_what_an_imported_model_lacks_is_imported(planted: Store) -> None:
     plant(planted, "brought", 40, 2.5)
     planted.merge("models", [{"model": "brought", "arch": IMPORTED, "weights": "imported: x.npz"}])
     (row,) = query(planted, "select annotation_id from brought where dataset = 'd' limit 1")

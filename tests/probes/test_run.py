@@ -2,17 +2,16 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from embedstore.store.layout import model_schema, model_table
-from embedstore.store.sql import connect, fetch_rows
+from embedstore.store.layout import model_table
 from probes.methods.linear import UniProbe
 from probes.run import RunOptions, run
 from probes.scores.metrics import METRICS
@@ -20,40 +19,11 @@ from probes.scores.results import summarise
 from probes.slices import Matrix
 from probes.splits.manifests import candidates, ensure_splits
 from probes.splits.spec import ManifestSpec
-
-
-def query(store, sql):
-    return fetch_rows(connect(store), sql)
-
-
-def plant(store: Store, model: str, dim: int, signal: float, weights: str = "w.pth") -> None:
-    """Store vectors whose first number tells the label with strength `signal`, the rest is noise."""
-    rng = np.random.default_rng(sum(model.encode()))
-    rows = query(store, "select * from annotations where status = 'ok'")
-    vectors = rng.normal(size=(len(rows), dim)).astype(np.float32)
-    vectors[:, 0] += [signal * (r["label"] == "mitotic figure") for r in rows]
-    columns = {
-        k: [r[k] for r in rows] for k in ("annotation_id", "dataset", "domain", "label", "slide")
-    }
-    columns |= {
-        "model": [model] * len(rows),
-        "embedded_at": [None] * len(rows),
-        "resized": [None] * len(rows),
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
-    }
-    schema = model_schema(dim)
-    store.make_model_table(model, dim)
-    order = rng.permutation(len(rows))  # rows lie in no order, in several fragments
-    table = pa.table({n: columns[n] for n in schema.names}, schema=schema).take(pa.array(order))
-    for start in range(0, len(rows), 150):
-        store.merge(model_table(model), table.slice(start, 150))
-    store.merge(
-        "models", [{"model": model, "dim": dim, "weights": weights, "weights_sha256": "0" * 64}]
-    )
+from tests.making.stores import plant, query
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory) -> Store:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Store:
     rng = np.random.default_rng(3)
     rows = ["slide,x,y,label,domain,case"]
     for k in range(600):
@@ -71,7 +41,7 @@ def planted(tmp_path_factory) -> Store:
     return store
 
 
-def test_planted_signals_are_ranked_and_recorded(planted):
+def test_planted_signals_are_ranked_and_recorded(planted: Store) -> None:
     report = run(planted, ManifestSpec("d"), RunOptions(fractions=[0.1, 1.0]))
     assert (report.n_new, report.n_recorded) == (3 * 5 * 2, 0)
     mean = {(s.model, s.fraction): s.mean for s in summarise(report.rows)}
@@ -88,7 +58,7 @@ def test_planted_signals_are_ranked_and_recorded(planted):
     assert row == {"n": 30 * len(METRICS), "d": 30 * len(METRICS)}
 
 
-def test_again_nothing_runs_and_force_replaces(planted):
+def test_again_nothing_runs_and_force_replaces(planted: Store) -> None:
     spec, options = ManifestSpec("d", seed=5), RunOptions(models=["strong"], folds=[0, 1])
     first = run(planted, spec, options)
     again = run(planted, spec, options)
@@ -104,7 +74,7 @@ def test_again_nothing_runs_and_force_replaces(planted):
     assert query(planted, sql) == [{"n": 120 + 96}]
 
 
-def test_stored_predictions_give_the_stored_auroc(planted):
+def test_stored_predictions_give_the_stored_auroc(planted: Store) -> None:
     report = run(planted, ManifestSpec("d"), RunOptions(models=["weak:net"], folds=[2]))
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
     rows = query(
@@ -123,7 +93,7 @@ def test_stored_predictions_give_the_stored_auroc(planted):
     assert roc_auc_score(y, [r["score"] for r in test]) == pytest.approx(auroc["value"], abs=1e-6)
 
 
-def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted):
+def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted: Store) -> None:
     report = run(
         planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[1], fractions=[0.1])
     )
@@ -146,7 +116,7 @@ def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted):
     assert "scikit-learn" in json.loads(auroc["software"])
 
 
-def test_all_models_and_fractions_share_a_folds_test_set(planted):
+def test_all_models_and_fractions_share_a_folds_test_set(planted: Store) -> None:
     run(planted, ManifestSpec("d"), RunOptions(fractions=[0.1, 0.5, 1.0]))
     rows = query(
         planted,
@@ -159,7 +129,7 @@ def test_all_models_and_fractions_share_a_folds_test_set(planted):
     assert all(r["n"] == 1 for r in rows)
 
 
-def test_cross_domain_has_a_row_per_eval_domain(planted):
+def test_cross_domain_has_a_row_per_eval_domain(planted: Store) -> None:
     spec = ManifestSpec("d", scheme="cross-domain")
     report = run(
         planted, spec, RunOptions(models=["strong", "noise"], train_domains=["dom0", "dom2"])
@@ -191,7 +161,7 @@ def test_cross_domain_has_a_row_per_eval_domain(planted):
     assert lines["strong", "in domain"].n_runs == 10
 
 
-def test_slices_are_the_manifests_rows_in_order(planted):
+def test_slices_are_the_manifests_rows_in_order(planted: Store) -> None:
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d")), folds=[4], fractions=[0.3]
     )
@@ -206,7 +176,7 @@ def test_slices_are_the_manifests_rows_in_order(planted):
         assert matrix.facts["label"][rows[role]].tolist() == [stored[i]["label"] for i in ids]
 
 
-def test_a_collapsed_probe_is_recorded_as_such(planted):
+def test_a_collapsed_probe_is_recorded_as_such(planted: Store) -> None:
     report = run(planted, ManifestSpec("d"), RunOptions(models=["noise"]))
     collapsed = [r for r in report.rows if r["state"] == "collapsed" and r["metric"] == "auroc"]
     assert collapsed
@@ -215,14 +185,14 @@ def test_a_collapsed_probe_is_recorded_as_such(planted):
     assert sum(s.n_failed for s in summarise(report.rows)) == len(collapsed)
 
 
-def test_knn_with_too_few_rows_is_recorded_as_collapsed(planted):
+def test_knn_with_too_few_rows_is_recorded_as_collapsed(planted: Store) -> None:
     options = RunOptions(models=["strong"], methods=("knn",), fractions=(0.03, 1.0), n_resamples=5)
     rows = [r for r in run(planted, ManifestSpec("d"), options).rows if r["metric"] == "auroc"]
     assert {(r["n_train"] <= 20, r["state"]) for r in rows} == {(True, "collapsed"), (False, "ok")}
     assert all(r["value"] == 0.5 for r in rows if r["state"] == "collapsed")
 
 
-def test_what_is_missing_is_named_and_nothing_recorded(planted, tmp_path):
+def test_what_is_missing_is_named_and_nothing_recorded(planted: Store, tmp_path: Path) -> None:
     for models, said in (
         (["gpt"], "no embeddings of gpt for 'd'; there: noise, strong, weak:net"),
     ):
@@ -243,14 +213,14 @@ def test_what_is_missing_is_named_and_nothing_recorded(planted, tmp_path):
     assert run(planted, fine, RunOptions(models=["partial"])).n_new == 5
 
 
-def test_no_embeddings_at_all(planted, tmp_path):
+def test_no_embeddings_at_all(planted: Store, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("slide,x,y,label\na,1,1,mitosis\na,2,2,imposter\n")
     add(str(tmp_path / "s"), "e", tmp_path / "a.csv", AddOptions())
     with pytest.raises(EmbedstoreError, match="embedstore ingest e"):
         run(Store.open(str(tmp_path / "s")), ManifestSpec("e"), RunOptions())
 
 
-def test_vectors_that_are_not_finite_are_refused(planted):
+def test_vectors_that_are_not_finite_are_refused(planted: Store) -> None:
     plant(planted, "broken", 4, 1.0)
     rows = query(planted, "select * from broken limit 1")
     rows[0]["vector"] = [float("inf")] * 4
@@ -259,7 +229,7 @@ def test_vectors_that_are_not_finite_are_refused(planted):
         run(planted, ManifestSpec("d"), RunOptions(models=["broken"]))
 
 
-def test_three_labels(tmp_path):
+def test_three_labels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = ["slide,x,y,label"] + [f"s{k % 5},{k},0,{'ABC'[k % 3]}" for k in range(240)]
     (tmp_path / "a.csv").write_text("\n".join(rows))
@@ -290,7 +260,7 @@ def test_three_labels(tmp_path):
     assert all(r["n"] == 3 and r["total"] == pytest.approx(1, abs=1e-5) for r in rows)
 
 
-def test_a_run_is_made_again_when_its_embeddings_were(planted):
+def test_a_run_is_made_again_when_its_embeddings_were(planted: Store) -> None:
     """Same annotations, same model name, other vectors: the recorded score no longer stands."""
     plant(planted, "fresh", 200, 4.0)
     options = RunOptions(models=["fresh"], folds=[0])
@@ -310,7 +280,7 @@ def test_a_run_is_made_again_when_its_embeddings_were(planted):
     assert [r["run_id"] for r in again.rows] == [r["run_id"] for r in first.rows]
 
 
-def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path):
+def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path: Path) -> None:
     rows = ["slide,x,y,label,domain"] + [
         f"s{k % 5},{k},0,{'ABC'[k % (2 if k < 120 else 3)]},{'two' if k < 120 else 'three'}"
         for k in range(300)

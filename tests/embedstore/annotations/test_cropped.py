@@ -1,6 +1,8 @@
 """Pre-cropped patches: both formats, their rows in the store, and what cannot be known of them."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +25,7 @@ def query(uri: str, sql: str) -> list[dict]:
     return fetch_rows(connect(Store.open(uri)), sql)
 
 
-def image(path, size=(96, 80), mode="RGB"):
+def image(path: Any, size: Any = (96, 80), mode: Any = "RGB") -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(sum(str(path.name).encode()))
     picture = Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
@@ -31,12 +33,12 @@ def image(path, size=(96, 80), mode="RGB"):
     return path
 
 
-def table(path, text):
+def table(path: Any, text: Any) -> Any:
     path.write_text(text)
     return path
 
 
-def test_a_table_of_patches_in_the_store(tmp_path):
+def test_a_table_of_patches_in_the_store(tmp_path: Path) -> None:
     for name, size in (("a/1.png", (96, 80)), ("b/1.png", (96, 80)), ("b/2.jpg", (33, 224))):
         image(tmp_path / "p" / name, size)
     file = table(
@@ -110,7 +112,7 @@ def test_a_table_of_patches_in_the_store(tmp_path):
     ]
 
 
-def test_a_parquet_table_of_patches_is_the_same_as_csv(tmp_path):
+def test_a_parquet_table_of_patches_is_the_same_as_csv(tmp_path: Path) -> None:
     columns = {"path": ["a/1.png", "a/2.png"], "label": [1, 0], "case": [7.0, None]}
     table(tmp_path / "t.csv", "path,label,case\na/1.png,1,7\na/2.png,0,\n")
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
@@ -119,7 +121,7 @@ def test_a_parquet_table_of_patches_is_the_same_as_csv(tmp_path):
     assert {f.format for f in found} == {"patches"}
 
 
-def test_patches_lie_beside_their_table_where_no_folder_is_named(tmp_path):
+def test_patches_lie_beside_their_table_where_no_folder_is_named(tmp_path: Path) -> None:
     image(tmp_path / "sub" / "1.png", (224, 224))
     file = table(tmp_path / "t.csv", "path,label,case\nsub/1.png,mitosis,c\n")
     report = add(str(tmp_path / "s"), "d", file, AddOptions())
@@ -127,7 +129,7 @@ def test_patches_lie_beside_their_table_where_no_folder_is_named(tmp_path):
     assert not any("by size" in n for n in report.notes)  # as models take them
 
 
-def test_nothing_known_of_the_case_is_said(tmp_path):
+def test_nothing_known_of_the_case_is_said(tmp_path: Path) -> None:
     image(tmp_path / "1.png")
     file = table(tmp_path / "t.csv", "path,label\n1.png,mitosis\n")
     notes = add(str(tmp_path / "s"), "d", file, AddOptions()).notes
@@ -153,7 +155,9 @@ SPLIT_NAMES = st.sampled_from([None, ("train", "Validation", "test"), ("training
 
 @settings(max_examples=40, deadline=None)
 @given(files=FOLDERS, splits=SPLIT_NAMES)
-def test_folders_a_class_with_or_without_a_split(tmp_path_factory, files, splits):
+def test_folders_a_class_with_or_without_a_split(
+    tmp_path_factory: pytest.TempPathFactory, files: Any, splits: Any
+) -> None:
     root = tmp_path_factory.mktemp("folder")
     expected, n_other = {}, 0
     for k, (label, nested, name) in enumerate(files):
@@ -181,7 +185,7 @@ def test_folders_a_class_with_or_without_a_split(tmp_path_factory, files, splits
     )
 
 
-def test_an_image_folder_in_the_store(tmp_path):
+def test_an_image_folder_in_the_store(tmp_path: Path) -> None:
     for name in (
         "mitosis/case1/a.png",
         "mitosis/case2/a.png",
@@ -217,7 +221,7 @@ def test_an_image_folder_in_the_store(tmp_path):
     assert query(uri, "select source from datasets") == [{"source": "f"}]
 
 
-def test_linked_folders_are_followed(tmp_path):
+def test_linked_folders_are_followed(tmp_path: Path) -> None:
     image(tmp_path / "elsewhere" / "a.png")
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "mitosis").symlink_to(tmp_path / "elsewhere")
@@ -239,12 +243,12 @@ def test_linked_folders_are_followed(tmp_path):
         ("path,label,split\na.png,m,nowhere\n", "split holds 'nowhere'"),
     ],
 )
-def test_broken_tables_of_patches_are_named(tmp_path, text, said):
+def test_broken_tables_of_patches_are_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(EmbedstoreError, match=said):
         read_annotations(table(tmp_path / "t.csv", text), "patches")
 
 
-def test_slides_only_options_and_mixed_kinds_are_refused(tmp_path):
+def test_slides_only_options_and_mixed_kinds_are_refused(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     file = table(tmp_path / "t.csv", "path,label\na.png,mitosis\n")
     uri = str(tmp_path / "s")
@@ -258,7 +262,7 @@ def test_slides_only_options_and_mixed_kinds_are_refused(tmp_path):
         add(uri, "d", points, AddOptions())
 
 
-def test_a_glass_slides_row_of_the_slide_table_is_its_patches(tmp_path):
+def test_a_glass_slides_row_of_the_slide_table_is_its_patches(tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         image(tmp_path / name)
     file = table(
@@ -273,7 +277,7 @@ def test_a_glass_slides_row_of_the_slide_table_is_its_patches(tmp_path):
     ]
 
 
-def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path):
+def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     deep = image(folder / "deep.png", mode="I;16")
     image(folder / "good.png")
@@ -336,7 +340,7 @@ def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path):
         ("RGB", "a.tiff"),
     ],
 )
-def test_probe_says_what_pillow_says_by_the_header(tmp_path, mode, name):
+def test_probe_says_what_pillow_says_by_the_header(tmp_path: Path, mode: str, name: str) -> None:
     path = image(tmp_path / name, (37, 21), mode)
     row = probe_patch(path)
     assert (row["width"], row["height"], row["status"], row["mpp"]) == (37, 21, "ok", None)

@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,10 @@ from embedstore.annotations.readers import read_annotations
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import write_slide
+from tests.making.slides import write_slide
 
 
-def feature(kind, coordinates, classification="mitosis", **more):
+def feature(kind: Any, coordinates: Any, classification: Any = "mitosis", **more: Any) -> Any:
     properties = {"objectType": "annotation"}
     if classification is not None:
         properties["classification"] = classification
@@ -29,7 +31,7 @@ def feature(kind, coordinates, classification="mitosis", **more):
     }
 
 
-def write(path, features, form="collection"):
+def write(path: Any, features: Any, form: Any = "collection") -> Any:
     whole = {
         "collection": {"type": "FeatureCollection", "features": features},
         "array": features,
@@ -43,7 +45,7 @@ SQUARE = [[[10, 20], [30, 20], [30, 40], [10, 40], [10, 20]]]
 
 
 @pytest.mark.parametrize("form", ["collection", "array", "single"])
-def test_a_feature_in_each_form_of_file(tmp_path, form):
+def test_a_feature_in_each_form_of_file(tmp_path: Path, form: str) -> None:
     content = read_annotations(
         write(tmp_path / "s.svs.geojson", [feature("Point", [5.5, 6, 0], id="q")], form)
     )
@@ -66,7 +68,9 @@ def test_a_feature_in_each_form_of_file(tmp_path, form):
         ({"name": None}, None),
     ],
 )
-def test_the_class_in_every_form_that_qupath_has_written(tmp_path, classification, expected):
+def test_the_class_in_every_form_that_qupath_has_written(
+    tmp_path: Path, classification: Any, expected: str | None
+) -> None:
     features = [feature("Point", [1, 2], classification), feature("Point", [9, 9], "other")]
     content = read_annotations(write(tmp_path / "s.geojson", features))
     assert [a.category for a in content.annotations] == [c for c in (expected, "other") if c]
@@ -74,7 +78,7 @@ def test_the_class_in_every_form_that_qupath_has_written(tmp_path, classificatio
     assert told == (expected is None)
 
 
-def test_every_geometry(tmp_path):
+def test_every_geometry(tmp_path: Path) -> None:
     far = [[[110, 20], [120, 20], [120, 30], [110, 30], [110, 20]]]
     hole = [*SQUARE, [[11, 21], [15, 21], [15, 25], [11, 25], [11, 21]]]
     features = [
@@ -117,7 +121,7 @@ def test_every_geometry(tmp_path):
 
 
 @st.composite
-def stars(draw):
+def stars(draw: Any) -> Any:
     """A polygon that does not cross itself: radii around a centre far from the origin."""
     n = draw(st.integers(3, 12))
     gaps = draw(st.lists(st.floats(0.2, 1.0), min_size=n, max_size=n))
@@ -127,7 +131,7 @@ def stars(draw):
     return [(x + r * math.cos(a), y + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
 
-def rasterised(ring, step):
+def rasterised(ring: Any, step: Any) -> Any:
     """The mean of all points of a grid inside a ring, each told by its crossings to the left."""
     points = np.array(ring)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -144,7 +148,9 @@ def rasterised(ring, step):
 
 @settings(max_examples=40, deadline=None)
 @given(ring=stars(), closed=st.booleans(), start=st.integers(0, 11), turn=st.booleans())
-def test_centroids_agree_with_counting_pixels(ring, closed, start, turn):
+def test_centroids_agree_with_counting_pixels(
+    ring: Any, closed: Any, start: Any, turn: Any
+) -> None:
     x, y, area = rasterised(ring, step=0.5)
     assume(area > 500)
     ring = ring[start % len(ring) :] + ring[: start % len(ring)]
@@ -159,7 +165,9 @@ def test_centroids_agree_with_counting_pixels(ring, closed, start, turn):
     points=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=3, max_size=9),
     shift=st.integers(0, 200_000),
 )
-def test_a_centroid_lies_within_the_bounds_however_the_ring_crosses_itself(points, shift):
+def test_a_centroid_lies_within_the_bounds_however_the_ring_crosses_itself(
+    points: Any, shift: Any
+) -> None:
     ring = [(x + shift, y + shift) for x, y in points]
     x, y, _ = centroid(ring)
     xs, ys = zip(*ring, strict=True)
@@ -169,12 +177,12 @@ def test_a_centroid_lies_within_the_bounds_however_the_ring_crosses_itself(point
 
 @settings(max_examples=40, deadline=None)
 @given(side=st.integers(1, 80), x=st.integers(0, 200_000), y=st.integers(0, 200_000))
-def test_a_box_far_from_the_origin_keeps_its_digits(side, x, y):
+def test_a_box_far_from_the_origin_keeps_its_digits(side: Any, x: Any, y: Any) -> None:
     ring = [(x, y), (x + side, y), (x + side, y + side), (x, y + side), (x, y)]
     assert centroid(ring) == (x + side / 2, y + side / 2, side**2)
 
 
-def test_ids_from_the_place_where_a_file_has_none(tmp_path):
+def test_ids_from_the_place_where_a_file_has_none(tmp_path: Path) -> None:
     """Until 0.3 QuPath wrote the kind of object as the id of each."""
     features = [feature("Point", [k, 1], id="PathDetectionObject") for k in (1, 2, 2)]
     content = read_annotations(write(tmp_path / "s.geojson", features))
@@ -187,13 +195,13 @@ def test_ids_from_the_place_where_a_file_has_none(tmp_path):
     assert {a.source_id: a.x_l0 for a in read_annotations(tmp_path / "s.csv").annotations} == first
 
 
-def test_one_id_for_two_objects_is_refused(tmp_path):
+def test_one_id_for_two_objects_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "s.geojson", [feature("Point", [k, 1], id="x") for k in (1, 2)])
     with pytest.raises(EmbedstoreError, match=r"s.geojson feature 2: s has x twice"):
         read_annotations(path)
 
 
-def test_a_folder_of_files_finds_its_slides_by_their_stem(tmp_path):
+def test_a_folder_of_files_finds_its_slides_by_their_stem(tmp_path: Path) -> None:
     folder, slides = tmp_path / "json", tmp_path / "slides"
     folder.mkdir()
     slides.mkdir()
@@ -228,7 +236,7 @@ def test_a_folder_of_files_finds_its_slides_by_their_stem(tmp_path):
     ]
 
 
-def test_a_stem_of_several_files_is_refused_by_name(tmp_path):
+def test_a_stem_of_several_files_is_refused_by_name(tmp_path: Path) -> None:
     for name in ("b.tiff", "b.png"):
         (tmp_path / name).write_bytes(b"x")
     path = write(tmp_path / "b.geojson", [feature("Point", [6, 6])])
@@ -241,7 +249,7 @@ def test_a_stem_of_several_files_is_refused_by_name(tmp_path):
     add(str(tmp_path / "s"), "d", renamed, AddOptions(slides=tmp_path))
 
 
-def test_all_broken_files_of_a_folder_are_named_at_once(tmp_path):
+def test_all_broken_files_of_a_folder_are_named_at_once(tmp_path: Path) -> None:
     write(tmp_path / "good.geojson", [feature("Point", [1, 1])])
     (tmp_path / "cut.geojson").write_text('{"type": "FeatureColl')
     (tmp_path / "meta.json").write_text('{"version": 2}')
@@ -264,7 +272,9 @@ def test_all_broken_files_of_a_folder_are_named_at_once(tmp_path):
         ("Polygon", [["x"]]),
     ],
 )
-def test_unusable_coordinates_are_named_by_file_and_feature(tmp_path, kind, coordinates):
+def test_unusable_coordinates_are_named_by_file_and_feature(
+    tmp_path: Path, kind: str, coordinates: Any
+) -> None:
     path = write(tmp_path / "s.geojson", [feature("Point", [1, 1]), feature(kind, coordinates)])
     with pytest.raises(EmbedstoreError, match=f"s.geojson feature 2: its {kind} has no usable"):
         read_annotations(path)

@@ -1,6 +1,8 @@
 """What classes mean: known names, codes that must be mapped, and options that can be copied."""
 
 import shlex
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +10,7 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 
 
-def write(path, classes):
+def write(path: Any, classes: Any) -> Any:
     rows = [f"a.tiff,{n},1,{c}" for n, c in enumerate(classes)]
     path.write_text("\n".join(["slide,x,y,label", *rows]))
     return path
@@ -37,7 +39,9 @@ def copied(message: str, *, mitosis: bool) -> AddOptions:
         ),
     ],
 )
-def test_codes_are_mapped_explicitly_and_the_message_can_be_copied(tmp_path, classes, mapping):
+def test_codes_are_mapped_explicitly_and_the_message_can_be_copied(
+    tmp_path: Path, classes: Any, mapping: Any
+) -> None:
     file, uri = write(tmp_path / "a.csv", classes), str(tmp_path / "s")
     with pytest.raises(EmbedstoreError) as e:
         add(uri, "d", file, AddOptions())
@@ -63,7 +67,7 @@ def test_codes_are_mapped_explicitly_and_the_message_can_be_copied(tmp_path, cla
         [f"grade {k}" for k in range(9)],
     ],
 )
-def test_other_label_sets_get_an_example_that_works(tmp_path, classes):
+def test_other_label_sets_get_an_example_that_works(tmp_path: Path, classes: Any) -> None:
     file, uri = write(tmp_path / "a.csv", classes * 2), str(tmp_path / "s")
     with pytest.raises(EmbedstoreError) as e:
         add(uri, "d", file, AddOptions())
@@ -71,7 +75,7 @@ def test_other_label_sets_get_an_example_that_works(tmp_path, classes):
     assert report.classes == {c: c for c in classes}
 
 
-def test_partly_known_classes_are_left_out_and_told(tmp_path):
+def test_partly_known_classes_are_left_out_and_told(tmp_path: Path) -> None:
     file, uri = write(tmp_path / "a.csv", ["mitosis"] * 3 + ["background"] * 4), str(tmp_path / "s")
     report = add(uri, "d", file, AddOptions())
     assert report.n_annotations == 3
@@ -83,14 +87,14 @@ def test_partly_known_classes_are_left_out_and_told(tmp_path):
     assert not [n for n in report.notes if "left" in n]
 
 
-def test_half_a_mapping_is_told_as_well(tmp_path):
+def test_half_a_mapping_is_told_as_well(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", "0011")
     report = add(str(tmp_path / "s"), "d", file, AddOptions(labels={"1": "mitotic figure"}))
     assert "2 annotations of class '0' were left out" in report.notes
     assert any("--label '0=non-mitotic figure'" in n for n in report.notes)
 
 
-def test_two_known_labels_beside_unknown_ones_need_no_hint(tmp_path):
+def test_two_known_labels_beside_unknown_ones_need_no_hint(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", ["Mitosis", " hard negative ", "Tumor cells"])
     report = add(str(tmp_path / "s"), "d", file, AddOptions())
     assert [n for n in report.notes if "label left" in n] == []

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,9 @@ from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
 
 
-def write(path, boxes, *, size=(7000, 5000), forms=None, **more):
+def write(
+    path: Any, boxes: Any, *, size: Any = (7000, 5000), forms: Any = None, **more: Any
+) -> Any:
     """Write a file of boxes on one image; forms gives a row's other keys."""
     width, height = size
     rows = [
@@ -42,11 +46,11 @@ def write(path, boxes, *, size=(7000, 5000), forms=None, **more):
     return path
 
 
-def centres(content) -> list[tuple[float, float]]:
+def centres(content: Any) -> list[tuple[float, float]]:
     return [(a.x_l0, a.y_l0) for a in content.annotations]
 
 
-def test_midog_centres_agree_with_the_json(data):
+def test_midog_centres_agree_with_the_json(data: Path) -> None:
     raw = json.loads((data / "midogpp/MIDOG++.json").read_text())
     content = read_annotations(data / "midogpp/MIDOG++.json")
     assert content.format == "midog"
@@ -63,7 +67,7 @@ def test_midog_centres_agree_with_the_json(data):
     assert content.notes == ["50 of 553 slides carry no annotation and were left out"]
 
 
-def test_sliderunner_and_json_hold_the_same_midog_2021(data):
+def test_sliderunner_and_json_hold_the_same_midog_2021(data: Path) -> None:
     database = read_annotations(data / "midog21/MIDOG.sqlite")
     assert Counter(a.category for a in database.annotations) == {
         "mitotic figure": 1721,
@@ -79,7 +83,7 @@ def test_sliderunner_and_json_hold_the_same_midog_2021(data):
     assert sum((first & second).values()) > 0.98 * 4435
 
 
-def test_the_experts_votes_can_be_asked_in_sql(data, tmp_path):
+def test_the_experts_votes_can_be_asked_in_sql(data: Path, tmp_path: Path) -> None:
     raw = json.loads((data / "midogpp/MIDOG++.json").read_text())["annotations"]
     split = [a for a in raw if len(a["labels"]) == 3 and len(set(a["labels"])) == 2]
     won = Counter(Counter(a["labels"]).most_common(1)[0][0] for a in split)
@@ -94,7 +98,7 @@ def test_the_experts_votes_can_be_asked_in_sql(data, tmp_path):
     assert rows == [{"n": len(split), "mitotic": won[1], "by_majority": True}]
 
 
-def test_ccmct_json_has_an_entry_per_coordinate(tmp_path):
+def test_ccmct_json_has_an_entry_per_coordinate(tmp_path: Path) -> None:
     """As the public exporter writes it: xyxy around each coordinate, ids repeat, classes lack."""
     boxes = [
         (x - 25, y - 25, x + 25, y + 25)
@@ -132,13 +136,13 @@ def test_ccmct_json_has_an_entry_per_coordinate(tmp_path):
         ([{}, {"image_id": 2}], "annotation 2 is on image 2, which the file does not list"),
     ],
 )
-def test_contradicting_ids_are_refused(tmp_path, forms, said):
+def test_contradicting_ids_are_refused(tmp_path: Path, forms: Any, said: str) -> None:
     path = write(tmp_path / "a.json", [(6000, 4000, 6050, 4050)] * 2, forms=forms)
     with pytest.raises(EmbedstoreError, match=said.replace("(", r"\(").replace(")", r"\)")):
         read_annotations(path)
 
 
-def test_images_without_a_size_have_none(tmp_path):
+def test_images_without_a_size_have_none(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", [(400, 400, 450, 450)], size=(None, 0))
     slide = read_annotations(path).slides["a.svs"]
     assert (slide.width, slide.height) == (None, None)
@@ -151,7 +155,9 @@ PLACES = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(places=PLACES, side=st.integers(4, 56))
-def test_both_forms_of_the_same_boxes_give_the_same_centres(tmp_path_factory, places, side):
+def test_both_forms_of_the_same_boxes_give_the_same_centres(
+    tmp_path_factory: pytest.TempPathFactory, places: Any, side: Any
+) -> None:
     """Small boxes far from the corner: as COCO they end before they start, as MIDOG they do not."""
     folder = tmp_path_factory.mktemp("boxes")
     corners = [(x, y, x + side, y + side) for x, y in places]
@@ -167,12 +173,12 @@ def test_both_forms_of_the_same_boxes_give_the_same_centres(tmp_path_factory, pl
         read_annotations(coco, "midog")
 
 
-def test_midog_read_as_coco_runs_past_the_images_and_is_refused(data):
+def test_midog_read_as_coco_runs_past_the_images_and_is_refused(data: Path) -> None:
     with pytest.raises(EmbedstoreError, match=r"of 26286 boxes run far past .*--format midog"):
         read_annotations(data / "midogpp/MIDOG++.json", "coco")
 
 
-def test_a_box_against_the_majority_is_refused_naming_the_other_format(tmp_path):
+def test_a_box_against_the_majority_is_refused_naming_the_other_format(tmp_path: Path) -> None:
     corners = [(6000 + k, 4000, 6050 + k, 4050) for k in range(5)]
     path = write(tmp_path / "a.json", [*corners, (6000, 4000, 50, 50)])
     with pytest.raises(EmbedstoreError, match="annotation 6 ends before .*--format coco"):
@@ -182,7 +188,7 @@ def test_a_box_against_the_majority_is_refused_naming_the_other_format(tmp_path)
         read_annotations(path)
 
 
-def test_where_no_box_tells_the_form_it_says_what_it_took(tmp_path):
+def test_where_no_box_tells_the_form_it_says_what_it_took(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", [(100, 100, 150, 150)])
     content = read_annotations(path)
     assert (content.format, centres(content)) == ("midog", [(125, 125)])
@@ -196,7 +202,7 @@ def test_where_no_box_tells_the_form_it_says_what_it_took(tmp_path):
     assert read_annotations(path, "coco").notes == []
 
 
-def test_coco_refuses_ids_that_repeat(tmp_path):
+def test_coco_refuses_ids_that_repeat(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", [(6000, 4000, 50, 50)] * 2, forms=[{"id": 1}, {"id": 1}])
     with pytest.raises(EmbedstoreError, match="1 annotation ids more than once"):
         add(str(tmp_path / "s"), "d", path, AddOptions())

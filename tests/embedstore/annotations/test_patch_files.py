@@ -1,5 +1,8 @@
 """Pre-cropped patches through `ingest`: each file is one patch, resized where it must be."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,20 +16,16 @@ from embedstore.slides.patches import fit_patch
 from embedstore.slides.slide import read_image
 from embedstore.status import status
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import call_command
+from tests.making.commands import call_command
+from tests.making.stores import query
 
 RESNET = "timm:test_resnet"
 RANDOM = IngestOptions(weights={RESNET: "random"}, dtype="float32")
 SIZES = ((224, 224), (96, 96), (300, 224), (224, 224))
 
 
-def query(store: Store, sql: str) -> list[dict]:
-    return fetch_rows(connect(store), sql)
-
-
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     """ROOT/{train,test}/{mitosis,imposter}/nested/*.png of several sizes, the same names in each."""
     rng = np.random.default_rng(7)
     for split, n in (("train", 12), ("test", 8)):
@@ -41,7 +40,7 @@ def folder(tmp_path):
     return tmp_path / "patches"
 
 
-def test_fit_patch_keeps_resizes_and_cuts_the_middle():
+def test_fit_patch_keeps_resizes_and_cuts_the_middle() -> None:
     rng = np.random.default_rng(0)
     same = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(fit_patch(Image.fromarray(same), 32), same)
@@ -56,7 +55,9 @@ def test_fit_patch_keeps_resizes_and_cuts_the_middle():
     assert fit_patch(Image.fromarray(halves), 20).shape == (20, 20, 3)
 
 
-def test_patch_files_are_embedded_whole_and_say_when_they_were_resized(folder, tmp_path):
+def test_patch_files_are_embedded_whole_and_say_when_they_were_resized(
+    folder: Any, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     report = add(uri, "crops", folder, AddOptions())
     assert (report.n_annotations, report.kind) == (40, "patch")
@@ -86,7 +87,7 @@ def test_patch_files_are_embedded_whole_and_say_when_they_were_resized(folder, t
     assert "an unknown share overlap" in ran.err
 
 
-def test_a_broken_patch_is_set_aside_and_tried_again(folder, tmp_path):
+def test_a_broken_patch_is_set_aside_and_tried_again(folder: Any, tmp_path: Path) -> None:
     broken = folder / "train" / "mitosis" / "h1" / "3.png"
     good = broken.read_bytes()
     broken.write_bytes(good[: len(good) // 2])

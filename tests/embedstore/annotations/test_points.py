@@ -3,6 +3,8 @@
 import csv
 from collections import Counter
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,13 +27,15 @@ ROWS = st.lists(
 )
 
 
-def by_id(path) -> dict:
+def by_id(path: Any) -> dict:
     return {(a.slide, a.source_id): a.says for a in read_annotations(path).annotations}
 
 
 @settings(max_examples=50, deadline=None)
 @given(rows=ROWS, delimiter=st.sampled_from(",;\t"))
-def test_csv_round_trip_in_any_order(tmp_path_factory, rows, delimiter):
+def test_csv_round_trip_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, delimiter: Any
+) -> None:
     def read(order: list) -> dict:
         path = tmp_path_factory.mktemp("csv") / "a.csv"
         with path.open("w", newline="", encoding="utf-8") as f:
@@ -49,7 +53,9 @@ def test_csv_round_trip_in_any_order(tmp_path_factory, rows, delimiter):
 @given(
     rows=ROWS, numbered=st.booleans(), splits=st.sampled_from([None, ["train", "Dev", "", "TEST"]])
 )
-def test_parquet_and_csv_hold_the_same(tmp_path_factory, rows, numbered, splits):
+def test_parquet_and_csv_hold_the_same(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, numbered: Any, splits: Any
+) -> None:
     folder = tmp_path_factory.mktemp("both")
     slide, x, y, label = map(list, zip(*rows, strict=True))
     columns = {"slide": slide, "x": x, "y": y, "label": [int(v == "A") for v in label]}
@@ -69,7 +75,7 @@ def test_parquet_and_csv_hold_the_same(tmp_path_factory, rows, numbered, splits)
     assert by_id(folder / "b.parquet") == by_id(folder / "a.csv")
 
 
-def test_parquets_cells_as_text(tmp_path):
+def test_parquets_cells_as_text(tmp_path: Path) -> None:
     columns = {
         "slide": ["a.tiff", "a.tiff"],
         "x": pa.array([1, 2], pa.int16()),
@@ -107,14 +113,14 @@ def test_parquets_cells_as_text(tmp_path):
         pa.array([b"x"], pa.binary(1)),
     ],
 )
-def test_nested_and_binary_columns_are_refused_by_name(tmp_path, value):
+def test_nested_and_binary_columns_are_refused_by_name(tmp_path: Path, value: Any) -> None:
     table = pa.table({"slide": ["a"], "x": [1], "y": [1], "label": ["m"], "thumb": value})
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(EmbedstoreError, match=r"not lists, records or bytes: thumb \(.*drop or"):
         read_annotations(tmp_path / "a.parquet")
 
 
-def test_the_split_lands_in_the_store(tmp_path):
+def test_the_split_lands_in_the_store(tmp_path: Path) -> None:
     names = [
         "train",
         "Training",
@@ -134,7 +140,7 @@ def test_the_split_lands_in_the_store(tmp_path):
     assert Counter(r["split"] for r in found) == {"train": 3, "val": 4, "test": 2, None: 1}
 
 
-def test_other_values_of_split_are_all_listed(tmp_path):
+def test_other_values_of_split_are_all_listed(tmp_path: Path) -> None:
     rows = ["a,1,1,m,train", "a,2,1,m,fold 1", "a,3,1,m,holdout", "a,4,1,m,fold 1"]
     (tmp_path / "a.csv").write_text("\n".join(["slide,x,y,label,split", *rows]))
     with pytest.raises(
@@ -144,21 +150,23 @@ def test_other_values_of_split_are_all_listed(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_one_point_in_two_splits_is_refused(tmp_path):
+def test_one_point_in_two_splits_is_refused(tmp_path: Path) -> None:
     rows = ["a,1,1,m,train", "a,1,1,m,test"]
     (tmp_path / "a.csv").write_text("\n".join(["slide,x,y,label,split", *rows]))
     with pytest.raises(EmbedstoreError, match="as 'm' in test and at .* as 'm' in train"):
         read_annotations(tmp_path / "a.csv")
 
 
-def test_repeated_rows_are_counted_once_and_spaces_around_names_do_not_matter(tmp_path):
+def test_repeated_rows_are_counted_once_and_spaces_around_names_do_not_matter(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.csv").write_text(" slide , x,y , label\na,1,2,A\n" + "a,1,2,A\n" * 30)
     content = read_annotations(tmp_path / "a.csv")
     assert len(content.annotations) == 1
     assert content.notes == ["30 rows repeat earlier ones and were left out (line 3)"]
 
 
-def test_a_table_without_points_is_sent_to_the_patches(tmp_path):
+def test_a_table_without_points_is_sent_to_the_patches(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("path,label,note\na.png,m,\n")
     with pytest.raises(EmbedstoreError, match="--format patches"):
         read_annotations(tmp_path / "a.csv", "csv")

@@ -1,12 +1,14 @@
 """Which reader takes which file, and that broken files are named."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from embedstore.annotations.readers import READERS, read_annotations
 from embedstore.errors import EmbedstoreError
-from tests.conftest import call_command
+from tests.making.commands import call_command
 
 MIDOG = {
     "images": [{"id": 1, "file_name": "a.tiff", "width": 900, "height": 700}],
@@ -33,7 +35,7 @@ FEATURE = {
         ("a.csv", "path,label\na.png,mitosis\n", "patches"),
     ],
 )
-def test_formats_are_told_from_content(tmp_path, name, text, format):
+def test_formats_are_told_from_content(tmp_path: Path, name: str, text: Any, format: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     for asked in ("auto", format):
         content = read_annotations(tmp_path / name, asked)
@@ -41,7 +43,7 @@ def test_formats_are_told_from_content(tmp_path, name, text, format):
         assert [a.category for a in content.annotations] == ["mitosis"]
 
 
-def test_folders_are_geojson_where_json_lies_in_them_else_a_folder_a_class(tmp_path):
+def test_folders_are_geojson_where_json_lies_in_them_else_a_folder_a_class(tmp_path: Path) -> None:
     (tmp_path / "f" / "mitosis").mkdir(parents=True)
     (tmp_path / "f" / "mitosis" / "a.png").write_bytes(b"x")
     assert read_annotations(tmp_path / "f").format == "imagefolder"
@@ -68,7 +70,7 @@ def test_folders_are_geojson_where_json_lies_in_them_else_a_folder_a_class(tmp_p
         ("a.bin", "\x00\x01", "--format midog|coco|"),
     ],
 )
-def test_broken_files_are_named(tmp_path, name, text, said):
+def test_broken_files_are_named(tmp_path: Path, name: str, text: str, said: str) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(EmbedstoreError) as e:
@@ -77,7 +79,7 @@ def test_broken_files_are_named(tmp_path, name, text, said):
     assert str(path) in str(e.value)
 
 
-def test_missing_file_and_unknown_format(tmp_path):
+def test_missing_file_and_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(EmbedstoreError, match="no annotation file"):
         read_annotations(tmp_path / "none.json")
     (tmp_path / "a.csv").write_text("x")
@@ -86,7 +88,7 @@ def test_missing_file_and_unknown_format(tmp_path):
 
 
 @pytest.mark.parametrize("format", READERS)
-def test_every_reader_refuses_what_is_not_its_own(tmp_path, format):
+def test_every_reader_refuses_what_is_not_its_own(tmp_path: Path, format: Any) -> None:
     (tmp_path / "a.dat").write_bytes(b"\x00\xff\x00 nothing of all this")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "a.dat", tmp_path / "empty"):
@@ -94,7 +96,7 @@ def test_every_reader_refuses_what_is_not_its_own(tmp_path, format):
             read_annotations(path, format)
 
 
-def test_same_file_name_twice_is_refused(tmp_path):
+def test_same_file_name_twice_is_refused(tmp_path: Path) -> None:
     image = {"id": 1, "file_name": "a/x.tiff"}
     content = {
         "images": [image, {"id": 2, "file_name": "b/x.tiff"}],
@@ -106,12 +108,12 @@ def test_same_file_name_twice_is_refused(tmp_path):
         read_annotations(tmp_path / "a.json")
 
 
-def test_the_help_lists_every_format():
+def test_the_help_lists_every_format() -> None:
     shown = call_command("embedstore", "add", "--help", env={"COLUMNS": "300"}).out
     assert shown.count(", ".join(READERS)) == 2
 
 
-def test_a_folder_goes_through_the_command(tmp_path):
+def test_a_folder_goes_through_the_command(tmp_path: Path) -> None:
     for name, label in (("a", "mitosis"), ("b", "imposter")):
         (tmp_path / "f" / label).mkdir(parents=True)
         (tmp_path / "f" / label / f"{name}.png").write_bytes(b"no image")

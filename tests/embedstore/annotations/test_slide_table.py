@@ -3,6 +3,8 @@
 import csv
 import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,13 +20,15 @@ from embedstore.store.sql import connect, fetch_rows
 
 
 @pytest.fixture(scope="module")
-def real(data) -> dict[str, dict[str, str]]:
+def real(data: Path) -> dict[str, dict[str, str]]:
     """MIDOG++'s table by image name, read without any code of ours."""
     with (data / "midogpp/datasets_xvalidation.csv").open() as f:
         return {f"{int(r['Slide']):03d}.tiff": r for r in csv.DictReader(f, delimiter=";")}
 
 
-def test_midogpps_table_reaches_all_labelled_slides(data, real, tmp_path):
+def test_midogpps_table_reaches_all_labelled_slides(
+    data: Path, real: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
     raw = json.loads((data / "midogpp/MIDOG++.json").read_text())
     labelled = {a["image_id"] for a in raw["annotations"]}
     names = {i["file_name"] for i in raw["images"] if i["id"] in labelled}
@@ -63,7 +67,9 @@ def test_midogpps_table_reaches_all_labelled_slides(data, real, tmp_path):
     )
 
 
-def test_the_tumour_is_the_jsons_unless_the_tables_is_asked_for(data, real, tmp_path):
+def test_the_tumour_is_the_jsons_unless_the_tables_is_asked_for(
+    data: Path, real: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
     table = data / "midogpp/datasets_xvalidation.csv"
     for name, domain_from, expected in (
         ("json", None, "canine lymphosarcoma"),
@@ -79,13 +85,13 @@ def test_the_tumour_is_the_jsons_unless_the_tables_is_asked_for(data, real, tmp_
             assert domain == (expected if tumor == "canine lymphoma" else tumor)
 
 
-def test_columns_are_lower_case_and_the_name_is_no_attribute(tmp_path):
+def test_columns_are_lower_case_and_the_name_is_no_attribute(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("Slide;MPP;Scanner\n001.tiff;0.23;XR\n7;0.25;\n;1;\n")
     table = read_slide_table(tmp_path / "t.csv")
     assert table.rows == {"001.tiff": {"mpp": "0.23", "scanner": "XR"}, "7": {"mpp": "0.25"}}
 
 
-def test_parquet_says_the_same_as_csv(tmp_path):
+def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("slide,mpp,site\n1,0.23,\n2,,Ulm\n")
     table = {"slide": pa.array([1, 2]), "mpp": [0.23, float("nan")], "site": [None, "Ulm"]}
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
@@ -110,7 +116,7 @@ def test_parquet_says_the_same_as_csv(tmp_path):
         (["v1.2", "v1"], ["v1.2.svs"], {"v1.2.svs": "v1.2"}),
     ],
 )
-def test_matching(tmp_path, rows, slides, expected):
+def test_matching(tmp_path: Path, rows: Any, slides: Any, expected: Any) -> None:
     table = SlideTable(tmp_path / "t.csv", {r: {"row": r} for r in rows})
     found, _ = table.match(slides)
     assert {s: r["row"] for s, r in found.items()} == expected
@@ -125,7 +131,7 @@ def test_matching(tmp_path, rows, slides, expected):
         (["1", "01"], ["001.tiff"]),
     ],
 )
-def test_ambiguous_matches_are_refused(tmp_path, rows, slides):
+def test_ambiguous_matches_are_refused(tmp_path: Path, rows: Any, slides: Any) -> None:
     table = SlideTable(tmp_path / "t.csv", {r: {} for r in rows})
     with pytest.raises(EmbedstoreError, match="no single partner: row .* would be slide"):
         table.match(slides)
@@ -139,8 +145,8 @@ def test_ambiguous_matches_are_refused(tmp_path, rows, slides):
     suffix=st.sampled_from(["", ".tiff"]),
 )
 def test_numbers_are_matched_however_they_are_padded(
-    tmp_path_factory, numbers, pad, row_pad, suffix
-):
+    tmp_path_factory: pytest.TempPathFactory, numbers: Any, pad: Any, row_pad: Any, suffix: Any
+) -> None:
     rows = {f"{n:0{row_pad}d}{suffix}": {"n": str(n)} for n in numbers}
     found, notes = SlideTable(tmp_path_factory.mktemp("t"), rows).match(
         f"{n:0{pad}d}.tiff" for n in numbers
@@ -149,7 +155,7 @@ def test_numbers_are_matched_however_they_are_padded(
     assert all("by their number" in n for n in notes)
 
 
-def test_rows_and_slides_without_a_partner_are_counted(tmp_path):
+def test_rows_and_slides_without_a_partner_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("slide,x,y,label\na.svs,1,1,mitosis\nb.svs,1,1,imposter\nc.svs,1,1,mitosis\n")
     (tmp_path / "t.csv").write_text("slide,scanner\na.svs,XR\nx.svs,XR\ny.svs,XR\nz.svs,XR\n")
@@ -176,7 +182,7 @@ def test_rows_and_slides_without_a_partner_are_counted(tmp_path):
         ("slide,mpp,mpp\na,1,2\n", "column mpp more than once"),
     ],
 )
-def test_broken_tables_are_named(tmp_path, text, said):
+def test_broken_tables_are_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(EmbedstoreError, match=said):
         read_slide_table(tmp_path / "t.csv")

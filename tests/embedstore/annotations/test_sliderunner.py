@@ -3,6 +3,7 @@
 import sqlite3
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -70,7 +71,7 @@ def database(path: Path, *, new: bool) -> Path:
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_older_and_newer_form(tmp_path, new):
+def test_older_and_newer_form(tmp_path: Path, new: bool) -> None:
     content = read_annotations(database(tmp_path / "x#1?.sqlite", new=new))
     found = {a.source_id: (a.slide, a.x_l0, a.y_l0, a.category) for a in content.annotations}
     expected = {
@@ -160,7 +161,9 @@ def ccmct(path: Path, variant: str, rows: list) -> Path:
 @pytest.mark.parametrize("variant", CLASSES)
 @settings(max_examples=15, deadline=None)
 @given(rows=ROWS)
-def test_centres_are_means_whatever_the_shape(tmp_path_factory, variant, rows):
+def test_centres_are_means_whatever_the_shape(
+    tmp_path_factory: pytest.TempPathFactory, variant: Any, rows: Any
+) -> None:
     rows = [*rows, (2, False, [(7, 9)])]
     path = ccmct(tmp_path_factory.mktemp("db") / "a.sqlite", variant, rows)
     expected = {
@@ -179,7 +182,7 @@ def test_centres_are_means_whatever_the_shape(tmp_path_factory, variant, rows):
 
 
 @pytest.mark.parametrize("variant", CLASSES)
-def test_classes_outside_the_task_are_left_out_and_counted(tmp_path, variant):
+def test_classes_outside_the_task_are_left_out_and_counted(tmp_path: Path, variant: Any) -> None:
     rows = [
         (agreed, False, [(k, 5)] * (1 + k % 4))
         for k, agreed in enumerate([1] * 6 + [2] * 5 + [3] * 4 + [7] * 3, start=1)

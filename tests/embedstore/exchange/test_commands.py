@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,19 +15,21 @@ from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import BIN, bare_store, call_command
+from tests.making.commands import BIN, call_command
+from tests.making.slides import TinyDataset
+from tests.making.stores import bare_store
 
 VIT = "timm:test_vit"
 
 
 @pytest.fixture
-def uri(tiny, tmp_path) -> str:
+def uri(tiny: TinyDataset, tmp_path: Path) -> str:
     uri = str(tmp_path / "store")
     add(uri, "mine", tiny.csv, AddOptions(slides=tiny.slides))
     return uri
 
 
-def test_out_and_in_again(embedded, uri, tmp_path):
+def test_out_and_in_again(embedded: str, uri: str, tmp_path: Path) -> None:
     """Into a store where the dataset has another name and the model gets one, too."""
     for form in ("parquet", "npz"):
         file = tmp_path / f"x.{form}"
@@ -65,7 +68,7 @@ def test_out_and_in_again(embedded, uri, tmp_path):
     assert "5 fits done" in ran.err
 
 
-def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
+def test_messages_of_an_import_go_to_stderr(embedded: str, uri: str, tmp_path: Path) -> None:
     call_command(
         "embedstore",
         "export",
@@ -136,7 +139,7 @@ def test_messages_of_an_import_go_to_stderr(embedded, uri, tmp_path):
     assert "were imported" in again.err
 
 
-def test_h5_by_the_command(uri, tmp_path):
+def test_h5_by_the_command(uri: str, tmp_path: Path) -> None:
     rows = call_command(
         "embedstore",
         "sql",
@@ -164,7 +167,7 @@ def test_h5_by_the_command(uri, tmp_path):
     assert "not centred on the cell" in helped.out
 
 
-def test_neighbors_by_the_command(embedded):
+def test_neighbors_by_the_command(embedded: str) -> None:
     sql = f'select annotation_id as id, vector from "{VIT}" order by 1'
     rows = call_command("embedstore", "sql", sql, "--json", "--store", embedded).json()
     x = np.array([r["vector"] for r in rows])
@@ -185,7 +188,7 @@ def test_neighbors_by_the_command(embedded):
     assert "a0.tiff" not in shown.out.split("\n", 1)[1]
 
 
-def test_a_killed_import_is_completed(tmp_path):
+def test_a_killed_import_is_completed(tmp_path: Path) -> None:
     n, dim = 30_000, 64
     cells = [{"slide": f"{i % 9}.tiff", "source_id": str(i), "x_l0": i % 9000.0} for i in range(n)]
     uri = str(tmp_path / "store")

@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions, run
 from probes.splits.spec import ManifestSpec
-from tests.conftest import bare_store, put_embeddings
+from tests.making.slides import TinyDataset
+from tests.making.stores import bare_store, put_embeddings
 
 FORMATS = ("parquet", "npz")
 RESNET = "timm:test_resnet"
@@ -54,7 +56,7 @@ def write(path: Path, **columns: object) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
+def store(tmp_path: Path) -> Store:
     return bare_store(str(tmp_path / "store"), "d", CELLS)
 
 
@@ -66,14 +68,14 @@ EXAMPLE = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> Path:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for two stores, so that not every example makes its own."""
     return tmp_path_factory.mktemp("pair")
 
 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data(), dim=st.integers(1, 5))
-def test_round_trip_is_bitwise(pair, data, dim):
+def test_round_trip_is_bitwise(pair: Path, data: Path, dim: Any) -> None:
     sources = data.draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
     cells = [{"slide": f"{len(s) % 2}.tiff", "source_id": s, "domain": s[::-1]} for s in sources]
     vectors = np.array(
@@ -100,7 +102,7 @@ def test_round_trip_is_bitwise(pair, data, dim):
         assert record(there, f"{form}{n}") == record(here, f"m{n}") | {"model": f"{form}{n}"}
 
 
-def test_files_hold_what_the_store_holds(store, tmp_path):
+def test_files_hold_what_the_store_holds(store: Store, tmp_path: Path) -> None:
     put_embeddings(store, "m", IDS[::-1][:7], VECTORS[::-1][:7])  # all but the first
     seen = []
     report = export(store, "d", "m", tmp_path / "x.parquet", lambda *at: seen.append(at))
@@ -127,7 +129,9 @@ def test_files_hold_what_the_store_holds(store, tmp_path):
             assert z[name].tolist() == table[name].to_pylist()
 
 
-def test_export_is_whole_or_not_there(store, tmp_path, monkeypatch):
+def test_export_is_whole_or_not_there(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_embeddings(store, "m", IDS, VECTORS)
     with pytest.raises(EmbedstoreError, match=r"\.parquet or \.npz"):
         export(store, "d", "m", tmp_path / "x.h5")
@@ -146,7 +150,7 @@ def test_export_is_whole_or_not_there(store, tmp_path, monkeypatch):
     assert (tmp_path / "x.parquet").read_text() == "old"
 
 
-def test_export_of_nothing_names_the_command(store, tmp_path):
+def test_export_of_nothing_names_the_command(store: Store, tmp_path: Path) -> None:
     bare_store(store.uri, "empty", CELLS)
     put_embeddings(store, "m", IDS, VECTORS)
     for dataset, model in (("empty", "m"), ("d", "n")):
@@ -169,7 +173,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_files_of_others_are_read(store, tmp_path, name):
+def test_files_of_others_are_read(store: Store, tmp_path: Path, name: Any) -> None:
     columns, dtype = OTHERS[name]
     ids = pa.array(IDS).dictionary_encode() if name == "large.parquet" else IDS
     ids = np.array([i.encode() for i in IDS]) if name == "half.npz" else ids
@@ -260,7 +264,9 @@ ONLY_PARQUET = {
         *(("parquet", s) for s in ONLY_PARQUET),
     ],
 )
-def test_a_bad_file_is_refused_and_nothing_is_written(store, tmp_path, form, said):
+def test_a_bad_file_is_refused_and_nothing_is_written(
+    store: Store, tmp_path: Path, form: Any, said: Any
+) -> None:
     columns = dict({**BAD, **ONLY_PARQUET}[said])
     if form == "parquet" and isinstance(v := columns.get("vector", columns.get("v")), np.ndarray):
         kind = pa.list_(pa.from_numpy_dtype(v.dtype))
@@ -276,7 +282,7 @@ def test_a_bad_file_is_refused_and_nothing_is_written(store, tmp_path, form, sai
     assert fetch_rows(connect(store), "from models") == []
 
 
-def test_all_that_is_wrong_is_told_at_once(store, tmp_path):
+def test_all_that_is_wrong_is_told_at_once(store: Store, tmp_path: Path) -> None:
     put_embeddings(store, "mine", IDS, VECTORS)
     file = write(
         tmp_path / "x.npz",
@@ -305,14 +311,16 @@ def test_all_that_is_wrong_is_told_at_once(store, tmp_path):
         ("x.h5", b"x", "no file matches a slide"),
     ],
 )
-def test_what_is_no_file_of_embeddings(store, tmp_path, name, content, said):
+def test_what_is_no_file_of_embeddings(
+    store: Store, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(EmbedstoreError, match=said):
         import_embeddings(store, "d", "mine", tmp_path / name)
 
 
-def test_npz_is_never_unpickled(store, tmp_path):
+def test_npz_is_never_unpickled(store: Store, tmp_path: Path) -> None:
     objects = np.array(IDS, dtype=object)
     file = write(tmp_path / "x.npz", annotation_id=objects, vector=VECTORS)
     with pytest.raises(EmbedstoreError, match="save ids as an array of unicode strings"):
@@ -323,7 +331,7 @@ def test_npz_is_never_unpickled(store, tmp_path):
         import_embeddings(store, "d", "mine", tmp_path / "y.npz")
 
 
-def test_annotations_with_a_problem_are_left_out(store, tmp_path):
+def test_annotations_with_a_problem_are_left_out(store: Store, tmp_path: Path) -> None:
     rows = fetch_rows(connect(store), "from _annotations where source_id = '0'")
     store.merge("annotations", [r | {"x_l0": -5.0} for r in rows])
     file = write(tmp_path / "x.npz", annotation_id=IDS[:6], vector=VECTORS[:6])
@@ -335,7 +343,7 @@ def test_annotations_with_a_problem_are_left_out(store, tmp_path):
         import_embeddings(store, "d", "another", file)
 
 
-def test_again_adds_nothing_and_nothing_is_overwritten(store, tmp_path):
+def test_again_adds_nothing_and_nothing_is_overwritten(store: Store, tmp_path: Path) -> None:
     half = write(tmp_path / "half.npz", annotation_id=IDS[:4], vector=VECTORS[:4])
     whole = write(tmp_path / "whole.npz", annotation_id=IDS, vector=VECTORS)
     assert import_embeddings(store, "d", "mine", half).n_imported == 4
@@ -358,7 +366,7 @@ def test_again_adds_nothing_and_nothing_is_overwritten(store, tmp_path):
     np.testing.assert_array_equal([stored(store, "mine")[i] for i in IDS], VECTORS)
 
 
-def test_a_name_stands_for_one_model(store, tmp_path):
+def test_a_name_stands_for_one_model(store: Store, tmp_path: Path) -> None:
     put_embeddings(store, "m", IDS[:2], VECTORS[:2])
     export(store, "d", "m", tmp_path / "m.npz")
     foreign = write(tmp_path / "f.npz", annotation_id=IDS, vector=VECTORS)
@@ -390,7 +398,9 @@ def test_a_name_stands_for_one_model(store, tmp_path):
         import_embeddings(store, "d", "restored", file)
 
 
-def test_ingest_completes_a_restored_model_and_refuses_an_imported_one(tiny, embedded, tmp_path):
+def test_ingest_completes_a_restored_model_and_refuses_an_imported_one(
+    tiny: TinyDataset, embedded: str, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     store = Store.open(uri)
@@ -413,7 +423,9 @@ def test_ingest_completes_a_restored_model_and_refuses_an_imported_one(tiny, emb
         ingest(store, "tiny", [RESNET], options)
 
 
-def test_probes_score_a_restored_model_as_the_original(tiny, embedded, tmp_path):
+def test_probes_score_a_restored_model_as_the_original(
+    tiny: TinyDataset, embedded: str, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     here, there = Store.open(embedded), Store.open(uri)

@@ -1,6 +1,7 @@
 """Import of h5 files as TRIDENT and CLAM write them: each annotation gets the tile nearest to it."""
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ from embedstore.exchange.tiles import TileOptions
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
-from tests.conftest import bare_store
+from tests.making.stores import bare_store
 
 # Where TRIDENT stops and CLAM goes on: the same tiles, what is said of them differs.
 TRIDENT = {
@@ -72,7 +73,7 @@ def vectors_of(store: Store, model: str) -> dict[str, list[float]]:
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
+def store(tmp_path: Path) -> Store:
     return bare_store(str(tmp_path / "store"), "d", CELLS)
 
 
@@ -85,7 +86,9 @@ def store(tmp_path) -> Store:
         ({}, 32, (6, 4), TileOptions(tile_px_l0=448), 448),
     ],
 )
-def test_tiles_centred_on_annotations(store, tmp_path, attrs, chunk, shape, options, width):
+def test_tiles_centred_on_annotations(
+    store: Store, tmp_path: Path, attrs: Any, chunk: int, shape: Any, options: Any, width: int
+) -> None:
     rng = np.random.default_rng(0)
     expected = {}
     for slide in ("a.svs", "b.svs"):
@@ -112,7 +115,7 @@ def test_tiles_centred_on_annotations(store, tmp_path, attrs, chunk, shape, opti
     assert import_embeddings(store, "d", "mine", tmp_path / "h5", options).n_imported == 0
 
 
-def test_tiles_of_a_grid_need_a_reach_and_are_the_nearest(store, tmp_path):
+def test_tiles_of_a_grid_need_a_reach_and_are_the_nearest(store: Store, tmp_path: Path) -> None:
     x, y = np.meshgrid(np.arange(0, 9000, 512), np.arange(0, 9000, 512), indexing="ij")
     corners = np.stack([x.ravel(), y.ravel()], axis=1)
     features = np.random.default_rng(1).standard_normal((len(corners), 5)).astype(np.float32)
@@ -144,14 +147,14 @@ def test_tiles_of_a_grid_need_a_reach_and_are_the_nearest(store, tmp_path):
     assert (report.n_imported, report.n_lacking) == (4, 8)
 
 
-def test_a_shared_tile_is_told(store, tmp_path):
+def test_a_shared_tile_is_told(store: Store, tmp_path: Path) -> None:
     file = write_h5(tmp_path / "a.h5", np.array([[0, 0]]), np.ones((1, 3), np.float32), TRIDENT)
     report = import_embeddings(store, "d", "mine", file, TileOptions(within_px=1e5))
     assert report.n_imported == 6
     assert any("6 annotations share their tile" in n for n in report.notes)
 
 
-def test_files_and_slides_are_matched_by_name(store, tmp_path):
+def test_files_and_slides_are_matched_by_name(store: Store, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     folder = tmp_path / "h5"
     for name, slide in (("a.svs.h5", "a.svs"), ("b.HDF5", "b.svs"), ("c.h5", "a.svs")):
@@ -179,7 +182,7 @@ def test_files_and_slides_are_matched_by_name(store, tmp_path):
         import_embeddings(store, "d", "mine", tmp_path / "empty")
 
 
-def test_a_slide_without_tissue_is_passed_over(store, tmp_path):
+def test_a_slide_without_tissue_is_passed_over(store: Store, tmp_path: Path) -> None:
     write_h5(
         tmp_path / "h5" / "a.h5", np.zeros((0, 2), np.int64), np.zeros((0,), np.float32), TRIDENT
     )
@@ -211,7 +214,9 @@ BROKEN[2, 1] = np.nan
         (BROKEN, TRIDENT, TileOptions(), "1 vectors hold NaN or infinity: d/a.svs/4"),
     ],
 )
-def test_bad_files_are_refused(store, tmp_path, features, attrs, options, said):
+def test_bad_files_are_refused(
+    store: Store, tmp_path: Path, features: Any, attrs: Any, options: Any, said: str
+) -> None:
     file = write_h5(tmp_path / "a.h5", centred("a.svs", 512), features, attrs)
     tables = store.tables()
     with pytest.raises(EmbedstoreError, match=said):
@@ -220,7 +225,7 @@ def test_bad_files_are_refused(store, tmp_path, features, attrs, options, said):
     assert fetch_rows(connect(store), "from models") == []
 
 
-def test_other_hdf5_and_no_hdf5(store, tmp_path):
+def test_other_hdf5_and_no_hdf5(store: Store, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as f:
         f["feats"] = FEATURES
     with pytest.raises(EmbedstoreError, match="no 'coords'; it holds: feats"):
@@ -233,14 +238,14 @@ def test_other_hdf5_and_no_hdf5(store, tmp_path):
         import_embeddings(store, "d", "mine", tmp_path / "x.npz", TileOptions(within_px=3))
 
 
-def test_widths_of_two_files_must_agree(store, tmp_path):
+def test_widths_of_two_files_must_agree(store: Store, tmp_path: Path) -> None:
     write_h5(tmp_path / "h5" / "a.h5", centred("a.svs", 512), FEATURES, TRIDENT)
     write_h5(tmp_path / "h5" / "b.h5", centred("b.svs", 512), np.ones((6, 4), np.float32), TRIDENT)
     with pytest.raises(EmbedstoreError, match=r"another width than the first: b.h5 \(4, not 3\)"):
         import_embeddings(store, "d", "mine", tmp_path / "h5")
 
 
-def test_a_few_of_many_tiles_are_read_one_by_one(store, tmp_path):
+def test_a_few_of_many_tiles_are_read_one_by_one(store: Store, tmp_path: Path) -> None:
     corners = np.random.default_rng(4).integers(0, 8000, (400, 2))
     corners[7:13] = centred("a.svs", 512)
     features = np.random.default_rng(5).random((400, 3), np.float32)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ import timm
 import torch
 from safetensors.torch import save
 
-from tests.conftest import ROOT, call_command, run_command
+from tests.making.commands import ROOT, call_command, run_command
+from tests.making.slides import TinyDataset
 
 COMMIT = "a" * 40
 CONTENT = b"some weights"
@@ -100,7 +101,9 @@ def ask(code: str, hub: str, home: Path, offline: bool = False) -> dict:
     return json.loads(done.stdout)
 
 
-def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(hub, tmp_path):
+def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(
+    hub: str, tmp_path: Path
+) -> None:
     code = "vars(find_weights('m', 'hub', 'ok/model'))"
     first = ask(code, hub, tmp_path)
     assert first["label"] == f"ok/model@{COMMIT}"
@@ -116,13 +119,15 @@ def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(hub, tmp_p
         ("none/model", "the hub knows no none/model"),
     ],
 )
-def test_what_the_hub_refuses_says_the_way_out(hub, tmp_path, repository, said):
+def test_what_the_hub_refuses_says_the_way_out(
+    hub: str, tmp_path: Path, repository: str, said: str
+) -> None:
     found = ask(f"vars(find_weights('m', 'hub', '{repository}'))", hub, tmp_path)
     assert said in found["error"]
     assert "--weights m=PATH" in found["error"]
 
 
-def test_offline_without_a_copy(hub, tmp_path):
+def test_offline_without_a_copy(hub: str, tmp_path: Path) -> None:
     found = ask("vars(find_weights('m', 'hub', 'ok/model'))", hub, tmp_path, offline=True)
     assert "no copy is cached" in found["error"]
 
@@ -136,12 +141,14 @@ def test_offline_without_a_copy(hub, tmp_path):
         ("broken/model", "no: the hub cannot be reached"),
     ],
 )
-def test_availability_asks_without_fetching(hub, tmp_path, repository, said):
+def test_availability_asks_without_fetching(
+    hub: str, tmp_path: Path, repository: str, said: str
+) -> None:
     assert ask(f"availability('hub', '{repository}')", hub, tmp_path).startswith(said)
     assert not list(tmp_path.rglob("*.bin"))
 
 
-def test_models_check_offline():
+def test_models_check_offline() -> None:
     rows = {r["model"]: r for r in run_command("embedstore", "models", "check", "--json").json()}
     assert rows["efficientnet-lite0"]["weights"].startswith("here (package")
     assert rows["uni"]["weights"].startswith(("no: not cached", "here (in"))
@@ -192,7 +199,7 @@ def on_hub(hub: str, home: Path, offline: bool = False) -> dict[str, str]:
     }
 
 
-def add_tiny(tiny, uri: Path) -> None:
+def add_tiny(tiny: TinyDataset, uri: Path) -> None:
     added = call_command(
         "embedstore",
         "add",
@@ -208,8 +215,8 @@ def add_tiny(tiny, uri: Path) -> None:
 
 
 def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
-    hub, published, tiny, tmp_path
-):
+    hub: str, published: torch.nn.Module, tiny: TinyDataset, tmp_path: Path
+) -> None:
     from embedstore.slides.patches import PatchGeometry, read_patch
     from embedstore.slides.slide import Slide
     from embedstore.store import Store
@@ -259,7 +266,9 @@ def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
     assert other.json()[0]["embedded"] == 48
 
 
-def test_a_folder_with_its_config_serves_where_there_is_no_hub(published, tiny, tmp_path):
+def test_a_folder_with_its_config_serves_where_there_is_no_hub(
+    published: torch.nn.Module, tiny: TinyDataset, tmp_path: Path
+) -> None:
     uri, folder = tmp_path / "s", tmp_path / "net"
     add_tiny(tiny, uri)
     folder.mkdir()
@@ -307,7 +316,7 @@ WRONG = {
 
 INGEST_EACH = """
 import json, sys
-from tests.conftest import call_command
+from tests.making.commands import call_command
 uri, env, models = json.loads(sys.argv[1])
 words = ("embedstore", "ingest", "tiny", "--store", uri, "--model")
 print(json.dumps({m: vars(call_command(*words, m, env=env)) for m in models}))
@@ -315,7 +324,12 @@ print(json.dumps({m: vars(call_command(*words, m, env=env)) for m in models}))
 
 
 @pytest.fixture(scope="module")
-def told(hub, published, tiny, tmp_path_factory) -> dict[str, dict]:
+def told(
+    hub: str,
+    published: torch.nn.Module,
+    tiny: TinyDataset,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, dict]:
     """What ingest says of each wrong model, all asked in one process online."""
     folder = tmp_path_factory.mktemp("wrong")
     add_tiny(tiny, folder / "s")
@@ -332,12 +346,12 @@ def told(hub, published, tiny, tmp_path_factory) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("model", WRONG)
-def test_what_is_wrong_with_a_hub_model_is_told(told, model):
+def test_what_is_wrong_with_a_hub_model_is_told(told: dict[str, dict], model: Any) -> None:
     assert (told[model]["code"], told[model]["out"]) == (1, "")
     assert WRONG[model] in told[model]["err"]
 
 
-def test_no_space_is_told_with_the_way_out(monkeypatch):
+def test_no_space_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
     import huggingface_hub

@@ -4,7 +4,9 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,19 +25,21 @@ CPU = torch.device("cpu")
 PATCHES = np.random.default_rng(0).integers(0, 255, (6, 224, 224, 3), dtype=np.uint8)
 
 
-def embedder(name: str, spec: str = "random", dtype: str = "float32", key: str | None = None):
+def embedder(
+    name: str, spec: str = "random", dtype: str = "float32", key: str | None = None
+) -> Any:
     entry = resolve(name)
     return load_embedder(
         key or name, entry, find_weights(name, spec, entry.hub), dtype=dtype, device=CPU
     )
 
 
-def plain_state(model) -> dict[str, torch.Tensor]:
+def plain_state(model: Any) -> dict[str, torch.Tensor]:
     return {k: v.contiguous() for k, v in model.network.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_registry_entries_build_as_written(name):
+def test_registry_entries_build_as_written(name: Any) -> None:
     """On the meta device: parameter count, token layout and embedding width of every entry."""
     entry = REGISTRY[name]
     with torch.device("meta"):
@@ -55,7 +59,7 @@ def test_registry_entries_build_as_written(name):
     assert entry.hub.count("/") == 1
 
 
-def test_the_papers_sizes_need_their_layers():
+def test_the_papers_sizes_need_their_layers() -> None:
     """Table 1 of the paper: 1.1B, 1.1B, 632M, 632M, 307M, 86M (nominal)."""
     nominal = {
         "gigapath": 1.1e9,
@@ -75,7 +79,7 @@ def test_the_papers_sizes_need_their_layers():
     assert sum(p.numel() for p in without.parameters()) == pytest.approx(771e6, rel=0.01)
 
 
-def test_real_checkpoint_is_loaded_to_the_last_parameter(vits14_file):
+def test_real_checkpoint_is_loaded_to_the_last_parameter(vits14_file: Path) -> None:
     model = embedder("dinov2-vits14", str(vits14_file))
     file = load_file(vits14_file)
     state = model.network.state_dict()
@@ -93,7 +97,7 @@ def test_real_checkpoint_is_loaded_to_the_last_parameter(vits14_file):
     np.testing.assert_allclose(model.embed(PATCHES), tokens[:, 0].numpy(), atol=2e-4)
 
 
-def test_efficientnet_comes_whole_from_its_package():
+def test_efficientnet_comes_whole_from_its_package() -> None:
     entry = REGISTRY["efficientnet-lite0"]
     model = embedder("efficientnet-lite0", entry.default_weights)
     file = torch.load(model.weights.path, weights_only=True)
@@ -101,7 +105,7 @@ def test_efficientnet_comes_whole_from_its_package():
     state = model.network.state_dict()
 
     # An oracle for the renaming that does not use it: as multisets, the tensors are the same.
-    def key(t):
+    def key(t: Any) -> Any:
         return tuple(t.shape), float(t.double().sum()), float(t.double().abs().sum())
 
     assert sorted(map(key, theirs)) == sorted(map(key, state.values()))
@@ -111,13 +115,13 @@ def test_efficientnet_comes_whole_from_its_package():
     assert (logits.softmax(1).max(1).values > 10 / 1000).all()
 
 
-def test_remap_refuses_what_it_does_not_know():
+def test_remap_refuses_what_it_does_not_know() -> None:
     with pytest.raises((KeyError, IndexError, ValueError)):
         remap_keys("efficientnet-pytorch", {"_blocks.0._other.weight": 1}, ["blocks.0.0.bn1.bias"])
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "timm:test_efficientnet"])
-def test_rows_do_not_depend_on_their_batch(name):
+def test_rows_do_not_depend_on_their_batch(name: str) -> None:
     model = embedder(name)
     whole = model.embed(PATCHES)
     assert whole.shape == (6, model.entry.dim)
@@ -126,7 +130,7 @@ def test_rows_do_not_depend_on_their_batch(name):
     np.testing.assert_allclose(whole, alone, atol=1e-5)
 
 
-def test_cls_and_mean_leave_registers_out():
+def test_cls_and_mean_leave_registers_out() -> None:
     plain = resolve("timm:test_vit")
     kwargs = {"reg_tokens": 4, "global_pool": "", "dynamic_img_size": True}
     built = timm.create_model(plain.arch, num_classes=0, **kwargs)
@@ -143,7 +147,7 @@ def test_cls_and_mean_leave_registers_out():
     assert (pooled[plain.dim :] == 50.5).all()
 
 
-def test_random_weights_are_the_same_in_every_process_and_differ_by_name():
+def test_random_weights_are_the_same_in_every_process_and_differ_by_name() -> None:
     code = (
         "import sys; sys.path.insert(0, '.')\n"
         "from tests.embedstore.models.test_loading import embedder\n"
@@ -161,7 +165,7 @@ def test_random_weights_are_the_same_in_every_process_and_differ_by_name():
     assert embedder("timm:test_vit", key="other").weights.sha256 != here.weights.sha256
 
 
-def test_seeding_leaves_the_callers_random_stream_alone():
+def test_seeding_leaves_the_callers_random_stream_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
@@ -169,7 +173,7 @@ def test_seeding_leaves_the_callers_random_stream_alone():
     assert torch.rand(1) == expected
 
 
-def test_bfloat16_stays_close_to_float32(vits14_file):
+def test_bfloat16_stays_close_to_float32(vits14_file: Path) -> None:
     full = embedder("dinov2-vits14", str(vits14_file)).embed(PATCHES)
     half = embedder("dinov2-vits14", str(vits14_file), dtype="bfloat16").embed(PATCHES)
     cosine = (full * half).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
@@ -177,7 +181,7 @@ def test_bfloat16_stays_close_to_float32(vits14_file):
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_one_wrong_key_is_named(tmp_path, change):
+def test_one_wrong_key_is_named(tmp_path: Path, change: str) -> None:
     state = plain_state(embedder("timm:test_vit"))
     key = "blocks.1.attn.qkv.weight"
     if change == "missing":
@@ -194,7 +198,7 @@ def test_one_wrong_key_is_named(tmp_path, change):
     assert "w.safetensors" in str(e.value)
 
 
-def test_file_and_folder_load_alike(tmp_path):
+def test_file_and_folder_load_alike(tmp_path: Path) -> None:
     model = embedder("timm:test_vit")
     save_file(plain_state(model), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
@@ -204,11 +208,11 @@ def test_file_and_folder_load_alike(tmp_path):
 
 
 class Bomb:
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return exec, ("raise SystemExit('ran')",)
 
 
-def test_a_pickle_that_runs_code_is_refused(tmp_path):
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "w.pth").open("wb") as f:
         pickle.dump({"a": Bomb()}, f, protocol=2)
     torch.save({"a": Bomb()}, tmp_path / "z.pth")
@@ -228,13 +232,13 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
         ("dinov2-vits14", "package:no-such-package", "pip install no-such-package"),
     ],
 )
-def test_what_cannot_be_had_says_the_way_out(name, spec, said):
+def test_what_cannot_be_had_says_the_way_out(name: str, spec: str, said: str) -> None:
     with pytest.raises(EmbedstoreError) as e:
         embedder(name, spec)
     assert said in str(e.value)
 
 
-def test_text_and_truncated_files_are_no_checkpoints(tmp_path, vits14_file):
+def test_text_and_truncated_files_are_no_checkpoints(tmp_path: Path, vits14_file: Path) -> None:
     (tmp_path / "a.pth").write_text("hello")
     (tmp_path / "c.pth").write_text("slide,x,y\n1,2,3\n")
     (tmp_path / "d.pth").write_bytes(b"")
@@ -244,7 +248,7 @@ def test_text_and_truncated_files_are_no_checkpoints(tmp_path, vits14_file):
             embedder("dinov2-vits14", str(tmp_path / name))
 
 
-def test_device_and_dtype_names_are_checked():
+def test_device_and_dtype_names_are_checked() -> None:
     assert choose_device("cpu") == CPU
     with pytest.raises(EmbedstoreError, match="cannot be used here"):
         choose_device("cuda:77")
@@ -253,7 +257,9 @@ def test_device_and_dtype_names_are_checked():
     assert choose_dtype("auto", torch.device("cuda")) == "float16"
 
 
-def test_hash_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+def test_hash_is_remembered_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "w"
     file.write_bytes(b"one")
@@ -326,7 +332,7 @@ class Tiny:
 @pytest.mark.parametrize(
     "kind", ["vit", "dinov2", "dinov2-swiglu", "dinov2-registers", "dinov2-registers-swiglu"]
 )
-def test_hugging_face_files_give_the_same_tokens(kind, tmp_path):
+def test_hugging_face_files_give_the_same_tokens(kind: str, tmp_path: Path) -> None:
     """Saved and run by transformers, remapped and run by timm: all tokens agree."""
     pytest.importorskip("transformers", reason="the test extra has transformers")
     tiny = Tiny(kind)
@@ -347,7 +353,7 @@ def test_hugging_face_files_give_the_same_tokens(kind, tmp_path):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
-def test_a_checkpoint_of_another_grid_keeps_its_own(tmp_path):
+def test_a_checkpoint_of_another_grid_keeps_its_own(tmp_path: Path) -> None:
     entry = resolve("timm:vit_tiny_patch16_224")
     large = build(entry, img_size=384)
     assert large.pos_embed.shape[1] == 1 + 24**2
@@ -374,7 +380,7 @@ def by_tokens(name: str, pooling: str, **kwargs: object) -> tuple[np.ndarray, np
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_vit2", "dinov2-vits14"])
-def test_poolings_token_by_token(name):
+def test_poolings_token_by_token(name: str) -> None:
     prefix = 1
     for pooling, expected in {
         "cls": lambda t: t[:, 0],
@@ -385,7 +391,7 @@ def test_poolings_token_by_token(name):
         np.testing.assert_allclose(found, expected(tokens), atol=1e-4)
 
 
-def test_a_registry_model_can_be_pooled_and_normalised_otherwise():
+def test_a_registry_model_can_be_pooled_and_normalised_otherwise() -> None:
     varied = resolve("virchow2", Variation("cls", (0.5, 0.5, 0.5), None))
     assert (varied.dim, varied.pooling, varied.n_params) == (1280, "cls", 631_239_424)
     assert varied.norm == ((0.5, 0.5, 0.5), REGISTRY["virchow2"].norm[1])
@@ -405,13 +411,13 @@ def test_a_registry_model_can_be_pooled_and_normalised_otherwise():
         ("uni", Variation(std=(0.2, 0.0, 0.2)), "--std 0.2,0,0.2 is not three numbers"),
     ],
 )
-def test_variations_that_cannot_be_are_told(name, variation, said):
+def test_variations_that_cannot_be_are_told(name: str, variation: Any, said: str) -> None:
     with pytest.raises(EmbedstoreError, match=said.replace("+", r"\+")):
         resolve(name, variation)
 
 
 @pytest.mark.parametrize("name", ["dinov2-vits14", "efficientnet-lite0"])
-def test_trained_models_do_not_depend_on_the_batch(name, vits14_file):
+def test_trained_models_do_not_depend_on_the_batch(name: str, vits14_file: Path) -> None:
     spec = str(vits14_file) if name == "dinov2-vits14" else REGISTRY[name].default_weights
     for dtype in ("float32", "bfloat16"):
         model = embedder(name, spec, dtype=dtype)
@@ -429,7 +435,7 @@ def test_trained_models_do_not_depend_on_the_batch(name, vits14_file):
             assert cosine.min() >= 0.9999
 
 
-def test_a_dtype_is_held_against_float32():
+def test_a_dtype_is_held_against_float32() -> None:
     model = embedder("timm:test_vit", dtype="bfloat16")
     model.settle_dtype(lambda: PATCHES, may_change=True)
     full = embedder("timm:test_vit", dtype="float32").embed(PATCHES)
@@ -463,7 +469,7 @@ def test_a_dtype_is_held_against_float32():
     assert (broken.dtype, broken.parity) == ("float32", 1.0)
 
 
-def test_float32_asks_for_no_sample():
+def test_float32_asks_for_no_sample() -> None:
     model = embedder("timm:test_vit")
     model.settle_dtype(lambda: pytest.fail("a patch was read"), may_change=True)
     assert model.parity == 1.0

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -16,13 +17,13 @@ from embedstore.store import lance_files as plain_vectors
 from embedstore.store.lance_files import read_plain
 from embedstore.store.layout import model_table
 from probes.slices import Matrix
-from tests.conftest import bare_store, put_embeddings
+from tests.making.stores import bare_store, put_embeddings
 
 DIM = 96
 
 
 def write(
-    path: Path, sizes, dim: int = DIM, per_file: int = 10**6
+    path: Path, sizes: Any, dim: int = DIM, per_file: int = 10**6
 ) -> tuple[lance.LanceDataset, np.ndarray]:
     """A dataset of batches of these sizes, and its vectors."""
     vectors = np.random.default_rng(0).standard_normal((sum(sizes), dim), dtype=np.float32)
@@ -53,7 +54,9 @@ def ignore(part: np.ndarray) -> None:
     cuts=st.lists(st.floats(0, 1), min_size=2, max_size=8),
     chunk=st.sampled_from([1, 5000, 2**21]),
 )
-def test_any_rows_of_any_files_are_those_of_a_scan(tmp_path_factory, sizes, per_file, cuts, chunk):
+def test_any_rows_of_any_files_are_those_of_a_scan(
+    tmp_path_factory: pytest.TempPathFactory, sizes: Any, per_file: Any, cuts: Any, chunk: Any
+) -> None:
     dataset, vectors = write(tmp_path_factory.mktemp("l") / "t.lance", sizes, per_file=per_file)
     n = len(vectors)
     edges = sorted(int(c * n) for c in cuts)
@@ -79,7 +82,7 @@ def test_any_rows_of_any_files_are_those_of_a_scan(tmp_path_factory, sizes, per_
         assert len(rows) < plain_vectors.MIN_RUN * runs
 
 
-def test_a_whole_table_of_several_files_is_read(tmp_path):
+def test_a_whole_table_of_several_files_is_read(tmp_path: Path) -> None:
     dataset, vectors = write(tmp_path / "t.lance", [2048, 2048, 904], per_file=2048)
     assert len(dataset.get_fragments()) == 3
     out = np.empty_like(vectors)
@@ -87,8 +90,8 @@ def test_a_whole_table_of_several_files_is_read(tmp_path):
     np.testing.assert_array_equal(out, vectors)
 
 
-def test_what_lies_otherwise_is_left_to_the_scan(tmp_path):
-    def read(dataset, n: int, dim: int = DIM, rows=None) -> bool:
+def test_what_lies_otherwise_is_left_to_the_scan(tmp_path: Path) -> None:
+    def read(dataset: Any, n: int, dim: int = DIM, rows: Any = None) -> bool:
         rows = np.arange(n) if rows is None else rows
         return read_plain(dataset, "vector", rows, np.empty((len(rows), dim), np.float32), ignore)
 
@@ -106,7 +109,7 @@ def test_what_lies_otherwise_is_left_to_the_scan(tmp_path):
     assert not read(lance.write_dataset(nulls, str(tmp_path / "c")), 100)
 
 
-def test_what_a_check_raises_comes_out(tmp_path):
+def test_what_a_check_raises_comes_out(tmp_path: Path) -> None:
     dataset, _ = write(tmp_path / "t.lance", [500])
 
     def check(part: np.ndarray) -> None:
@@ -116,7 +119,7 @@ def test_what_a_check_raises_comes_out(tmp_path):
         read_plain(dataset, "vector", np.arange(500), np.empty((500, DIM), np.float32), check)
 
 
-def test_a_place_that_is_wrong_is_noticed(tmp_path, monkeypatch):
+def test_a_place_that_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If Lance's format changed in a way that its description does not say."""
     dataset, _ = write(tmp_path / "t.lance", [500])
     (page,) = plain_vectors._pages(dataset, "vector", DIM)
@@ -134,7 +137,7 @@ def test_a_place_that_is_wrong_is_noticed(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def shared(tmp_path) -> Store:
+def shared(tmp_path: Path) -> Store:
     """One model's vectors of two datasets, written in turns, labels changed since."""
     rng = np.random.default_rng(1)
     uri = str(tmp_path / "s")
@@ -153,12 +156,14 @@ def shared(tmp_path) -> Store:
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-def test_a_matrix_is_the_same_by_either_way(shared, monkeypatch, compacted):
+def test_a_matrix_is_the_same_by_either_way(
+    shared: Store, monkeypatch: pytest.MonkeyPatch, compacted: bool
+) -> None:
     if compacted:
         shared.compact(model_table("m"))
     made, plainly = [], []
 
-    def spied(*args) -> bool:
+    def spied(*args: Any) -> bool:
         plainly.append(read_plain(*args))
         return plainly[-1]
 

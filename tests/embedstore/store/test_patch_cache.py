@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +23,13 @@ from embedstore.slides.slide import Slide
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache, decode, encode
 from embedstore.store.sql import connect, fetch, fetch_rows
-from tests.conftest import make_tiny
+from tests.making.slides import make_tiny
 
 RESNET = "timm:test_resnet"
 
 
 @pytest.fixture
-def mine(tmp_path):
+def mine(tmp_path: Path) -> Any:
     """A dataset of one's own to change: its files and its store."""
     tiny = make_tiny(tmp_path / "data", per_label=4)
     uri = str(tmp_path / "store")
@@ -40,35 +42,35 @@ def cached(store: Store) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
+def file(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A checkpoint, since random weights follow from a model's name."""
     path = tmp_path_factory.mktemp("weights") / "test_resnet.pt"
     torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), path)
     return str(path)
 
 
-def embed(store: Store, name: str, weights: str, **options) -> dict[str, list[float]]:
+def embed(store: Store, name: str, weights: str, **options: Any) -> dict[str, list[float]]:
     ingest(store, "tiny", [RESNET], IngestOptions(weights={RESNET: weights}, name=name, **options))
     table = fetch(connect(store), f'select annotation_id, vector from "{name}"')
     return dict(zip(*table.to_pydict().values(), strict=True))
 
 
 @given(arrays.arrays(np.uint8, st.integers(1, 40).map(lambda n: (n, n, 3))))
-def test_crops_come_back_as_they_were(crop):
+def test_crops_come_back_as_they_were(crop: Any) -> None:
     assert (decode(encode(crop), crop.shape[0]) == crop).all()
 
 
 @given(
     mpp=st.floats(0.1, 0.6), size=st.integers(16, 80), x=st.floats(150, 250), y=st.floats(150, 250)
 )
-def test_the_middle_of_the_wider_crop_is_the_patch(mpp, size, x, y):
+def test_the_middle_of_the_wider_crop_is_the_patch(mpp: Any, size: Any, x: Any, y: Any) -> None:
     """To the last bit, at any scale and place: else embeddings would depend on the cache."""
     pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
 
     class InMemory:
         downsamples = (1.0, 2.0)
 
-        def read_region(self, x_l0, y_l0, level, width, height):
+        def read_region(self, x_l0: Any, y_l0: Any, level: Any, width: Any, height: Any) -> Any:
             step = 2**level
             image = Image.fromarray(pixels[::step, ::step])
             left, top = x_l0 // step, y_l0 // step
@@ -80,14 +82,14 @@ def test_the_middle_of_the_wider_crop_is_the_patch(mpp, size, x, y):
 
 
 @given(st.integers(1, 2048))
-def test_a_wider_crop_holds_the_patch_turned_by_any_angle(size):
+def test_a_wider_crop_holds_the_patch_turned_by_any_angle(size: Any) -> None:
     wide = PatchGeometry(size).wide().size_px
     assert (wide - size) % 2 == 0
     assert wide >= size * np.sqrt(2) + 1  # and a pixel for the interpolation
     assert wide <= size * 1.42 + 4
 
 
-def test_embeddings_do_not_depend_on_the_cache(mine, file):
+def test_embeddings_do_not_depend_on_the_cache(mine: Any, file: Any) -> None:
     tiny, store = mine
     without = embed(store, "without", file, patch_cache=False)
     assert cached(store) == []
@@ -99,7 +101,7 @@ def test_embeddings_do_not_depend_on_the_cache(mine, file):
     assert len(first) == 32
 
 
-def test_what_is_kept_is_what_the_slide_shows(mine):
+def test_what_is_kept_is_what_the_slide_shows(mine: Any) -> None:
     tiny, store = mine
     geometry = PatchGeometry(64, 0.5)
     rows = list(located(store, "tiny").values())
@@ -120,7 +122,7 @@ def test_what_is_kept_is_what_the_slide_shows(mine):
     assert all(r["size_px"] == 94 and 0 < r["n_bytes"] < 94 * 94 * 3 * 1.1 for r in cached(store))
 
 
-def test_a_wider_field_replaces_a_narrow_one_and_serves_it(mine):
+def test_a_wider_field_replaces_a_narrow_one_and_serves_it(mine: Any) -> None:
     _, store = mine
     rows = list(located(store, "tiny").values())
     caches = {}
@@ -138,7 +140,7 @@ def test_a_wider_field_replaces_a_narrow_one_and_serves_it(mine):
     assert other.read(ids) == {}
 
 
-def test_patches_go_with_what_they_showed(mine):
+def test_patches_go_with_what_they_showed(mine: Any) -> None:
     tiny, store = mine
     embed(store, "m", "random")
     rows = tiny.rows
@@ -155,7 +157,7 @@ def test_patches_go_with_what_they_showed(mine):
     assert {r["annotation_id"] for r in cached(store)} - before <= now_there
     with Image.open(tiny.slides / rows[0]["slide"]) as image:
         shape = image.size
-    from tests.conftest import write_slide
+    from tests.making.slides import write_slide
 
     fresh = np.full((shape[1], shape[0], 3), 99, dtype=np.uint8)
     write_slide(tiny.slides / rows[0]["slide"], fresh)
@@ -163,7 +165,7 @@ def test_patches_go_with_what_they_showed(mine):
     assert rows[0]["slide"] not in {r["slide"] for r in cached(store)}
 
 
-def test_slides_that_cannot_be_read_are_named_and_the_rest_is_kept(mine):
+def test_slides_that_cannot_be_read_are_named_and_the_rest_is_kept(mine: Any) -> None:
     tiny, store = mine
     broken = tiny.slides / "a0.tiff"
     data = broken.read_bytes()

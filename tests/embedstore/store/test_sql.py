@@ -5,6 +5,8 @@ import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ from embedstore.files.output import to_csv, to_rows
 from embedstore.identity import check_model_name
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows, identifier, literal, run_sql, where_clause
-from tests.conftest import call_command
+from tests.making.commands import call_command
 
 # The contract: these columns must be there, under these names.
 CONTRACT = {
@@ -38,13 +40,15 @@ CONTRACT = {
 
 
 @pytest.mark.parametrize("view", CONTRACT)
-def test_every_view_has_the_columns_of_the_contract(embedded, tmp_path, view):
+def test_every_view_has_the_columns_of_the_contract(
+    embedded: str, tmp_path: Path, view: Any
+) -> None:
     for store in (Store.open(embedded), Store.open(str(tmp_path / "empty"), create=True)):
         table = run_sql(store, f"select * from {view}")
         assert set(CONTRACT[view].split()) <= set(table.column_names)
 
 
-def test_two_widths_in_one_view_and_each_under_its_own_name(embedded):
+def test_two_widths_in_one_view_and_each_under_its_own_name(embedded: str) -> None:
     store = Store.open(embedded)
     rows = to_rows(
         run_sql(
@@ -77,7 +81,7 @@ def test_two_widths_in_one_view_and_each_under_its_own_name(embedded):
         "select 1; select 2",
     ],
 )
-def test_only_one_reading_statement_is_taken(embedded, sql):
+def test_only_one_reading_statement_is_taken(embedded: str, sql: str) -> None:
     with pytest.raises(EmbedstoreError, match="read only|one SQL statement"):
         run_sql(Store.open(embedded), sql)
 
@@ -92,24 +96,24 @@ def test_only_one_reading_statement_is_taken(embedded, sql):
         ("", "one SQL statement"),
     ],
 )
-def test_errors_in_sql_are_told(embedded, sql, said):
+def test_errors_in_sql_are_told(embedded: str, sql: str, said: str) -> None:
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         run_sql(Store.open(embedded), sql)
 
 
-def test_sql_does_not_see_python_variables(embedded):
+def test_sql_does_not_see_python_variables(embedded: str) -> None:
     secret = pa.table({"a": [1]})
     with pytest.raises(EmbedstoreError, match="secret"):
         run_sql(Store.open(embedded), "select * from secret")
     assert secret.num_rows == 1
 
 
-def test_explain_and_describe_answer(embedded):
+def test_explain_and_describe_answer(embedded: str) -> None:
     assert run_sql(Store.open(embedded), "describe annotations").num_rows > 10
     assert run_sql(Store.open(embedded), "explain select 1").num_rows > 0
 
 
-def test_output_forms_agree(embedded, tmp_path):
+def test_output_forms_agree(embedded: str, tmp_path: Path) -> None:
     sql = "select annotation_id, x_l0, problem, votes from annotations order by 1 limit 5"
     table = call_command("embedstore", "sql", sql, "--store", embedded)
     assert "annotation_id" in table.out
@@ -126,7 +130,9 @@ def test_output_forms_agree(embedded, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.parquet"]
 
 
-def test_output_follows_links_and_never_replaces_what_is_no_file(embedded, tmp_path):
+def test_output_follows_links_and_never_replaces_what_is_no_file(
+    embedded: str, tmp_path: Path
+) -> None:
     (tmp_path / "real.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     words = (
@@ -150,7 +156,7 @@ def test_output_follows_links_and_never_replaces_what_is_no_file(embedded, tmp_p
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_wide_results_are_read_down(embedded):
+def test_wide_results_are_read_down(embedded: str) -> None:
     done = call_command("embedstore", "sql", "select * from results limit 0", "--store", embedded)
     assert done.code == 0
     wide = ", ".join(f"{n} as column_{n}" for n in range(40))
@@ -158,7 +164,7 @@ def test_wide_results_are_read_down(embedded):
     assert all(f"column_{n} " in shown for n in range(40))
 
 
-def test_json_is_json_whatever_the_values(embedded):
+def test_json_is_json_whatever_the_values(embedded: str) -> None:
     table = run_sql(
         Store.open(embedded),
         "select 'nan'::double as a, sum(2) as b, 1.5::decimal(4,2) "
@@ -179,7 +185,7 @@ def test_json_is_json_whatever_the_values(embedded):
 
 
 @given(text=st.text(max_size=20))
-def test_quoting_survives_any_text(text):
+def test_quoting_survives_any_text(text: Any) -> None:
     import duckdb
 
     text = text.replace("\x00", "")
@@ -190,12 +196,12 @@ def test_quoting_survives_any_text(text):
 
 
 @pytest.mark.parametrize("where", ["label =", "1=1; drop table x", "label = 'a' order by 1", ")("])
-def test_a_condition_must_be_one(where):
+def test_a_condition_must_be_one(where: str) -> None:
     with pytest.raises(EmbedstoreError, match="--where"):
         where_clause(where)
 
 
-def test_conditions_are_kept(embedded):
+def test_conditions_are_kept(embedded: str) -> None:
     con = connect(Store.open(embedded))
     sql = f"select count(*) as n from annotations where {where_clause(chr(39) + 'a' + chr(39) + ' = domain -- x')}"
     assert fetch_rows(con, sql) == [{"n": 24}]
@@ -203,6 +209,6 @@ def test_conditions_are_kept(embedded):
 
 
 @pytest.mark.parametrize("name", ["results", "embeddings", "_x", " "])
-def test_a_model_cannot_hide_a_view(name):
+def test_a_model_cannot_hide_a_view(name: str) -> None:
     with pytest.raises(EmbedstoreError, match="--as NAME"):
         check_model_name(name)

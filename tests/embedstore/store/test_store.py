@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +51,9 @@ BATCHES = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(batches=BATCHES)
-def test_round_trip_keeps_the_first_of_each_key(tmp_path_factory, batches):
+def test_round_trip_keeps_the_first_of_each_key(
+    tmp_path_factory: pytest.TempPathFactory, batches: Any
+) -> None:
     store = Store.open(str(tmp_path_factory.mktemp("s") / "store"), create=True)
     store.make_model_table("m", 3)
     expected: dict[str, list[float]] = {}
@@ -64,7 +68,7 @@ def test_round_trip_keeps_the_first_of_each_key(tmp_path_factory, batches):
         np.testing.assert_array_equal(found[key], np.array(value, dtype=np.float32))
 
 
-def test_replace_updates_and_compact_keeps_rows(tmp_path):
+def test_replace_updates_and_compact_keeps_rows(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     store.make_model_table("m", 2)
     for n in range(5):
@@ -77,7 +81,7 @@ def test_replace_updates_and_compact_keeps_rows(tmp_path):
     assert {k: v[0] for k, v in found.items()} == {"0": 7, "1": 1, "2": 2, "3": 3, "4": 4, "9": 7}
 
 
-def test_some_columns_can_change_without_touching_the_vector(tmp_path):
+def test_some_columns_can_change_without_touching_the_vector(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     store.make_model_table("m", 2)
     store.merge(model_table("m"), rows(["a", "b"], np.array([[1, 2], [3, 4]])))
@@ -106,7 +110,7 @@ for start in range(0, 400, 40):
 """
 
 
-def test_processes_writing_the_same_keys_leave_each_once(tmp_path):
+def test_processes_writing_the_same_keys_leave_each_once(tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     store = Store.open(uri, create=True)
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri]) for _ in range(3)]
@@ -116,21 +120,21 @@ def test_processes_writing_the_same_keys_leave_each_once(tmp_path):
 
 @settings(max_examples=200)
 @given(name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
-def test_table_names_are_legal_and_reversible(name):
+def test_table_names_are_legal_and_reversible(name: Any) -> None:
     table = model_table(name)
     assert model_of_table(table) == name
     assert set(table) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "hf-hub:owner/name.tag", "a.b", "é"])
-def test_any_model_name_makes_a_table(tmp_path, name):
+def test_any_model_name_makes_a_table(tmp_path: Path, name: str) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     store.make_model_table(name, 3)
     store.make_model_table(name, 3)
     assert store.models() == [name]
 
 
-def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
+def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(EmbedstoreError, match="no store at"):
         Store.open(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
@@ -150,7 +154,7 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
             Store.open(str(tmp_path / "lance"), create=create)
 
 
-def test_a_store_killed_while_being_made_is_completed(tmp_path):
+def test_a_store_killed_while_being_made_is_completed(tmp_path: Path) -> None:
     import lancedb
 
     db = lancedb.connect(tmp_path / "s")
@@ -161,7 +165,7 @@ def test_a_store_killed_while_being_made_is_completed(tmp_path):
     assert set(Store.open(str(tmp_path / "s"), create=True).tables()) == set(TABLES)
 
 
-def test_a_model_table_killed_while_being_made_is_completed(tmp_path):
+def test_a_model_table_killed_while_being_made_is_completed(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     store.make_model_table("m", 2)
     shutil.rmtree(tmp_path / "s" / f"{model_table('m')}.lance" / "_versions")
@@ -174,7 +178,7 @@ def test_a_model_table_killed_while_being_made_is_completed(tmp_path):
     assert read(again, "m").keys() == {"a"}
 
 
-def test_another_format_is_refused(tmp_path):
+def test_another_format_is_refused(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     store.delete("store", "format", [str(FORMAT)])
     store.merge("store", [{"format": "99", "created_at": None}])
@@ -182,7 +186,7 @@ def test_another_format_is_refused(tmp_path):
         Store.open(str(tmp_path / "s"))
 
 
-def test_a_broken_table_is_named(tmp_path):
+def test_a_broken_table_is_named(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     shutil.rmtree(tmp_path / "s" / "results.lance")
     (tmp_path / "s" / "results.lance").write_text("not a table")

@@ -1,6 +1,7 @@
 """The probes: objectives against plain minimisers, a published recipe and scikit-learn."""
 
 import math
+from typing import Any
 from unittest import SkipTest
 
 import numpy as np
@@ -18,7 +19,7 @@ from probes.methods.linear import C_GRID, LogRegProbe, Task, UniProbe, fit_many
 from probes.solver.softmax import cross_entropy
 
 
-def data(n=200, d=120, k=2, seed=0, signal=3.0):
+def data(n: Any = 200, d: Any = 120, k: Any = 2, seed: Any = 0, signal: Any = 3.0) -> Any:
     rng = np.random.default_rng(seed)
     y = rng.integers(0, k, n)
     X = rng.normal(size=(n, d)) + signal * np.eye(k, d)[y] + 0.5
@@ -38,7 +39,7 @@ def objective(W: np.ndarray, b: np.ndarray, X: np.ndarray, y: np.ndarray) -> flo
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
-def test_the_objective_is_the_formula_and_its_minimum(k):
+def test_the_objective_is_the_formula_and_its_minimum(k: int) -> None:
     X, y = data(k=k)
     probe = UniProbe().fit(X, y)
     assert probe.cost_ == X.shape[1] * k / 100
@@ -50,7 +51,7 @@ def test_the_objective_is_the_formula_and_its_minimum(k):
     assert not probe.collapsed_
 
     # A plain minimiser that shares no code: no gradient given, started elsewhere.
-    def flat(p):
+    def flat(p: Any) -> Any:
         W, b = p[: k * 120].reshape(k, 120), p[k * 120 :]
         z = X.astype(float) @ W.T + b
         loss = np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y])
@@ -63,7 +64,7 @@ def test_the_objective_is_the_formula_and_its_minimum(k):
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(40, 164, 2), (500, 164, 2), (300, 120, 4)])
-def test_unis_own_recipe_finds_the_same(n, d, k):
+def test_unis_own_recipe_finds_the_same(n: int, d: int, k: int) -> None:
     """torch LBFGS with strong Wolfe over nn.Linear from zero, as UNI's public code has it."""
     X, y = data(n, d, k, signal=2.0)
     linear = torch.nn.Linear(d, k).double()
@@ -79,7 +80,7 @@ def test_unis_own_recipe_finds_the_same(n, d, k):
     )
     inputs, targets = torch.from_numpy(X).double(), torch.from_numpy(y)
 
-    def closure():
+    def closure() -> Any:
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
         loss = loss + (1 / (d * k / 100)) * 0.5 * linear.weight.norm(p=2)
@@ -97,7 +98,7 @@ def test_unis_own_recipe_finds_the_same(n, d, k):
     np.testing.assert_allclose(probe.predict_proba(X), p, atol=2e-3)
 
 
-def test_scikit_learn_at_the_matching_c():
+def test_scikit_learn_at_the_matching_c() -> None:
     X, y = data(400, 130, signal=1.5)
     probe = UniProbe().fit(X, y)
     v = probe.coef_[1] - probe.coef_[0]
@@ -109,7 +110,7 @@ def test_scikit_learn_at_the_matching_c():
     assert roc_auc_score(y, ours) == pytest.approx(roc_auc_score(y, theirs), abs=1e-4)
 
 
-def test_two_classes_are_antisymmetric():
+def test_two_classes_are_antisymmetric() -> None:
     X, y = data()
     probe = UniProbe().fit(X, y)
     np.testing.assert_allclose(probe.coef_[0], -probe.coef_[1], atol=1e-6)
@@ -125,7 +126,9 @@ def test_two_classes_are_antisymmetric():
     seed=st.integers(0, 999),
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
 )
-def test_at_the_minimum_no_direction_goes_down(n, d, k, seed, scale):
+def test_at_the_minimum_no_direction_goes_down(
+    n: Any, d: Any, k: Any, seed: Any, scale: Any
+) -> None:
     X, y = data(n, d, k, seed)
     y[:k] = np.arange(k)
     X = X * np.float32(scale)
@@ -142,7 +145,7 @@ def test_at_the_minimum_no_direction_goes_down(n, d, k, seed, scale):
     assert probe.predict_proba(X).sum(axis=1) == pytest.approx(np.ones(n))
 
 
-def test_noise_collapses_to_the_label_frequencies():
+def test_noise_collapses_to_the_label_frequencies() -> None:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(4000, 3)).astype(np.float32), (rng.random(4000) < 0.25).astype(int)
     probe = UniProbe().fit(X, y)
@@ -153,7 +156,7 @@ def test_noise_collapses_to_the_label_frequencies():
     assert roc_auc_score(y, probe.predict_proba(X)[:, 1]) == 0.5
 
 
-def test_row_order_and_label_names_do_not_matter():
+def test_row_order_and_label_names_do_not_matter() -> None:
     X, y = data(k=3)
     order = np.random.default_rng(0).permutation(len(X))
     one = UniProbe().fit(X, y)
@@ -163,7 +166,7 @@ def test_row_order_and_label_names_do_not_matter():
     np.testing.assert_allclose(one.predict_proba(X), two.predict_proba(X), atol=1e-4)
 
 
-def test_one_label_is_refused():
+def test_one_label_is_refused() -> None:
     with pytest.raises(ValueError, match="one class"):
         UniProbe().fit(np.zeros((4, 2)), np.zeros(4))
 
@@ -172,7 +175,7 @@ def test_one_label_is_refused():
 @pytest.mark.parametrize(
     ("n", "d", "k"), [(300, 40, 2), (60, 150, 2), (1200, 600, 2), (200, 30, 3)]
 )
-def test_logreg_is_scikit_learns(cost, n, d, k):
+def test_logreg_is_scikit_learns(cost: float, n: int, d: int, k: int) -> None:
     X, y = data(n, d, k, signal=1.0)
     probe = LogRegProbe(C=cost).fit(X, y)
     # Newton's method is exact and quick where rows do not separate.
@@ -182,7 +185,7 @@ def test_logreg_is_scikit_learns(cost, n, d, k):
     weights = np.vstack((-sk.coef_, sk.coef_)) / 2 if k == 2 else sk.coef_
     offsets = np.append(-sk.intercept_, sk.intercept_) / 2 if k == 2 else sk.intercept_
 
-    def loss(w, b):
+    def loss(w: Any, b: Any) -> Any:
         penalty = (np.square(w[1] - w[0]) if k == 2 else np.square(w)).sum() / (2 * n * cost)
         return log_loss(y, softmax(X.astype(float) @ w.T + b, axis=1)) + penalty
 
@@ -200,7 +203,7 @@ def test_logreg_is_scikit_learns(cost, n, d, k):
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(200, 60, 2), (60, 150, 2), (900, 600, 2), (150, 20, 3)])
-def test_c_is_chosen_on_validation(n, d, k):
+def test_c_is_chosen_on_validation(n: int, d: int, k: int) -> None:
     X, y = data(n + 400, d, k, signal=1.0)
     train, val = np.arange(n), np.arange(n, n + 400)
     probe = LogRegProbe()
@@ -220,7 +223,7 @@ def test_c_is_chosen_on_validation(n, d, k):
     np.testing.assert_allclose(probe.predict_proba(X[val]), alone.predict_proba(X[val]), atol=5e-3)
 
 
-def test_without_a_choice_c_is_one_and_says_so():
+def test_without_a_choice_c_is_one_and_says_so() -> None:
     X, y = data(120, 20)
     rows = np.flatnonzero(y == 1)[:5]
     probes = [LogRegProbe(), LogRegProbe(), LogRegProbe(C=3.0)]
@@ -236,7 +239,7 @@ def test_without_a_choice_c_is_one_and_says_so():
     assert all(p.val_losses_ is None for p in probes)
 
 
-def test_all_kinds_of_probe_are_fitted_together_as_alone():
+def test_all_kinds_of_probe_are_fitted_together_as_alone() -> None:
     X, y = data(500, 40, 3, signal=1.5)
     two = np.flatnonzero(y < 2)
     tasks = [
@@ -268,11 +271,13 @@ def test_all_kinds_of_probe_are_fitted_together_as_alone():
         assert task.probe.n_features_in_ == 40
 
 
-def test_wrong_tasks_are_refused_before_anything_is_fitted():
+def test_wrong_tasks_are_refused_before_anything_is_fitted() -> None:
     X, y = data(50, 10)
     good = UniProbe()
 
-    def fails(message, rows, labels, val_rows=None, y_val=None):
+    def fails(
+        message: Any, rows: Any, labels: Any, val_rows: Any = None, y_val: Any = None
+    ) -> None:
         with pytest.raises(ValueError, match=message):
             bad = Task(LogRegProbe(), rows, labels, val_rows, y_val)
             fit_many(X, [Task(good, None, y), bad])
@@ -285,7 +290,7 @@ def test_wrong_tasks_are_refused_before_anything_is_fitted():
     fails("labels that y lacks", None, y, np.array([0, 1]), np.array([0, 7]))
 
 
-def test_nothing_to_fit_is_no_error():
+def test_nothing_to_fit_is_no_error() -> None:
     assert fit_many(np.zeros((3, 2), dtype=np.float32), []) == []
 
 
@@ -297,7 +302,7 @@ OPTIONAL = {"check_array_api_input", "check_classifier_data_not_an_array"}
 
 
 @pytest.mark.parametrize(("probe", "beyond"), [(UniProbe(), BEYOND), (LogRegProbe(), set())])
-def test_scikit_learns_checks_pass_where_they_apply(probe, beyond):
+def test_scikit_learns_checks_pass_where_they_apply(probe: Any, beyond: Any) -> None:
     failed, skipped, n = set(), set(), 0
     for estimator, check in estimator_checks_generator(probe):
         n += 1

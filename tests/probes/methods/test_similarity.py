@@ -1,6 +1,7 @@
 """kNN and prototype probes against scikit-learn on the same sphere, and by definition."""
 
 import contextlib
+from typing import Any
 from unittest import SkipTest
 
 import numpy as np
@@ -11,19 +12,19 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from probes.methods.similarity import KnnProbe, PrototypeProbe
 
 
-def sample(seed: int, n: int = 200, d: int = 12, k: int = 3):
+def sample(seed: int, n: int = 200, d: int = 12, k: int = 3) -> Any:
     rng = np.random.default_rng(seed)
     y = rng.integers(0, k, n)
     X = rng.normal(size=(n, d)) + 5 + 1.2 * np.eye(d)[y]
     return X, np.array(["a", "b", "c"])[y]
 
 
-def sphere(X, mean):
+def sphere(X: Any, mean: Any) -> Any:
     return (X - mean) / np.linalg.norm(X - mean, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("n_neighbors", [1, 5, 20, 1000])
-def test_knn_is_scikit_learns_on_the_sphere(n_neighbors):
+def test_knn_is_scikit_learns_on_the_sphere(n_neighbors: int) -> None:
     X, y = sample(0)
     test, _ = sample(1)
     probe = KnnProbe(n_neighbors).fit(X, y)
@@ -36,13 +37,13 @@ def test_knn_is_scikit_learns_on_the_sphere(n_neighbors):
     assert (probe.predict(test) == oracle.predict(sphere(test, X.mean(0)))).all()
 
 
-def test_of_equally_near_rows_the_earlier_vote():
+def test_of_equally_near_rows_the_earlier_vote() -> None:
     X = np.array([[1.0, 0], [1, 0], [1, 0], [-3, 0]])
     probe = KnnProbe(2).fit(X, ["a", "b", "b", "b"])
     assert probe.predict_proba([[2.0, 0]]).tolist() == [[0.5, 0.5]]
 
 
-def test_neighbours_that_are_all_rows_vote_alike_and_say_so():
+def test_neighbours_that_are_all_rows_vote_alike_and_say_so() -> None:
     X, y = sample(2)
     probe = KnnProbe(len(X)).fit(X, y)
     assert probe.collapsed_
@@ -50,7 +51,7 @@ def test_neighbours_that_are_all_rows_vote_alike_and_say_so():
     assert not KnnProbe(len(X) - 1).fit(X, y).collapsed_
 
 
-def test_prototypes_are_nearest_centroids_on_the_sphere():
+def test_prototypes_are_nearest_centroids_on_the_sphere() -> None:
     X, y = sample(2)
     test, _ = sample(3)
     probe = PrototypeProbe().fit(X, y)
@@ -63,7 +64,7 @@ def test_prototypes_are_nearest_centroids_on_the_sphere():
 
 
 @pytest.mark.parametrize("probe", [KnnProbe, PrototypeProbe])
-def test_blocks_types_and_one_label(probe, monkeypatch):
+def test_blocks_types_and_one_label(probe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import probes.methods.similarity as similarity
 
     X, y = sample(4)
@@ -77,7 +78,7 @@ def test_blocks_types_and_one_label(probe, monkeypatch):
 
 
 @pytest.mark.parametrize("probe", [KnnProbe(), PrototypeProbe()])
-def test_scikit_learns_checks_pass(probe):
+def test_scikit_learns_checks_pass(probe: Any) -> None:
     passed = 0
     for instance, check in estimator_checks_generator(probe):
         with contextlib.suppress(SkipTest):  # checks of packages that are not here

@@ -5,12 +5,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.probes.report.test_report import DATASET, store, written  # noqa: F401 - fixtures
+from tests.making.stores import DATASET
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -74,7 +75,7 @@ addEventListener("load", () => {
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run a headless browser with some options on an address; return stdout and console lines."""
     found = next((b for b in map(shutil.which, BROWSERS) if b), None)
     if found is None:
@@ -108,7 +109,7 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def look(browser, written):  # noqa: F811
+def look(browser: Any, written: dict[str, Path]) -> Any:
     """What a user at a width, with an address, sees: see HARNESS."""
     folder = written["index.html"].parent
 
@@ -127,11 +128,13 @@ def look(browser, written):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def desktop(look) -> dict:
+def desktop(look: Any) -> dict:
     return look(1280)
 
 
-def test_the_console_stays_silent_and_no_script_of_a_name_runs(browser, written):  # noqa: F811
+def test_the_console_stays_silent_and_no_script_of_a_name_runs(
+    browser: Any, written: dict[str, Path]
+) -> None:
     dom, console = browser(written["index.html"].as_uri(), "--dump-dom")
     assert not console
     assert (
@@ -141,7 +144,7 @@ def test_the_console_stays_silent_and_no_script_of_a_name_runs(browser, written)
     assert "<script>alert" not in dom
 
 
-def test_tables_sort_by_their_headings(desktop):
+def test_tables_sort_by_their_headings(desktop: dict) -> None:
     falling = sorted(map(float, desktop["before"]), reverse=True)
     assert len(set(falling)) == 2
     assert list(map(float, desktop["falling"])) == falling
@@ -149,35 +152,35 @@ def test_tables_sort_by_their_headings(desktop):
     assert desktop["aria"] == "ascending"
 
 
-def test_an_address_sorts(look):
+def test_an_address_sorts(look: Any) -> None:
     for direction in ("ascending", "descending"):
         seen = look(1280, f"#sort=table2:3:{direction}")
         want = sorted(map(float, seen["before"]), reverse=direction == "descending")
         assert list(map(float, seen["before"])) == want
 
 
-def test_the_legend_takes_lines_away_and_brings_them_back(desktop):
+def test_the_legend_takes_lines_away_and_brings_them_back(desktop: dict) -> None:
     assert desktop["hidden"] > 0
     assert desktop["shown"] == 0
 
 
-def test_any_two_models_can_be_set_side_by_side(desktop):
+def test_any_two_models_can_be_set_side_by_side(desktop: dict) -> None:
     assert desktop["matrices"] == 3
     assert desktop["chosen"]
 
 
-def test_the_map_is_drawn_and_tells_its_points(desktop):
+def test_the_map_is_drawn_and_tells_its_points(desktop: dict) -> None:
     assert desktop["points"] > 1000
     assert DATASET in desktop["tip"]
 
 
-def test_names_stay_text(desktop):
+def test_names_stay_text(desktop: dict) -> None:
     assert desktop["alien"] == 0
     assert DATASET in desktop["title"]
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_figures_are_readable(look, width):
+def test_figures_are_readable(look: Any, width: int) -> None:
     seen = look(width)
     assert seen["overflow"] <= 0
     assert min(seen["small"]) >= 8.5
@@ -185,7 +188,7 @@ def test_figures_are_readable(look, width):
 
 
 @pytest.mark.parametrize("width", [200, 390])
-def test_no_number_of_a_matrix_is_broken_in_two(look, width):
+def test_no_number_of_a_matrix_is_broken_in_two(look: Any, width: int) -> None:
     assert set(look(width)["lines"]) == {1}
 
 
@@ -204,7 +207,7 @@ def contrast(a: str, b: str) -> float:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_light_and_dark_have_contrast(look, theme):
+def test_light_and_dark_have_contrast(look: Any, theme: str) -> None:
     seen = look(1280, f"#theme={theme}")
     assert (luminance(seen["paper"]) > 0.5) == (theme == "light")
     assert contrast(seen["paper"], seen["ink"]) > 10
@@ -214,7 +217,9 @@ def test_light_and_dark_have_contrast(look, theme):
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_screenshot_is_not_blank(browser, written, tmp_path, width, theme):  # noqa: F811
+def test_a_screenshot_is_not_blank(
+    browser: Any, written: dict[str, Path], tmp_path: Path, width: int, theme: str
+) -> None:
     shot: Path = tmp_path / "shot.png"
     browser(
         f"{written['index.html'].as_uri()}#theme={theme}",

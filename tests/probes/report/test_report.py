@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,79 +30,22 @@ from probes.run import RunOptions, run
 from probes.scores.metrics import calibration_error
 from probes.scores.results import summarise
 from probes.splits.spec import ManifestSpec
-from tests.conftest import bare_store, call_command, put_embeddings
-
-EVIL = "<script>alert(1)</script>"
-DATASET = f"set {EVIL}"
-MODELS = ("$x_1$ & <b>|m|</b> %#{y}", "_under\\score")
-DOMAINS = ("a|b & $c$", "<img src=x onerror=alert(2)>", "\\alpha {d}")
-OTHER = "other </script> \"label\" 'x'"
+from tests.making.commands import call_command
+from tests.making.stores import DATASET, OTHER, bare_store, cells, plant_cells, put_embeddings
 
 
-def cells(n: int) -> list[dict]:
-    return [
-        {
-            "slide": f"{'abc'[k % 3]}{k % 4}<i>.tiff",
-            "source_id": f"{k}&",
-            "domain": DOMAINS[k % 3],
-            "label": ("mitotic figure", OTHER)[k // 3 % 2],
-        }
-        for k in range(n)
-    ]
-
-
-def fill(uri: str, dataset: str, models, n: int = 150, domains=DOMAINS, other=OTHER) -> Store:
-    """A store with vectors that tell labels a little, the first model better than the second."""
-    mine = [
-        {**c, "domain": domains[k % 3], "label": c["label"].replace(OTHER, other)}
-        for k, c in enumerate(cells(n))
-    ]
-    store = bare_store(uri, dataset, mine)
-    ids = [f"{dataset}/{c['slide']}/{c['source_id']}" for c in mine]
-    rng = np.random.default_rng(3)
-    signal = np.array([c["label"] == "mitotic figure" for c in mine])[:, None]
-    place = np.array([domains.index(c["domain"]) for c in mine])[:, None]
-    first = np.arange(60)
-    for k, m in enumerate(models):
-        vectors = rng.normal(size=(n, 60))
-        vectors += signal * (first < 4) * (1.3 - 0.6 * k) + place * (first == 9) * (k + 1)
-        put_embeddings(store, m, ids, vectors.astype(np.float32))
-    return store
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
-    made = fill(str(tmp_path_factory.mktemp("evil") / "store"), DATASET, MODELS)
-    quick = {"n_resamples": 40}
-    run(
-        made,
-        ManifestSpec(DATASET),
-        RunOptions(fractions=(0.3, 1.0), methods=("uni", "knn"), **quick),
-    )
-    run(made, ManifestSpec(DATASET, scheme="cross-domain"), RunOptions(**quick))
-    run(made, ManifestSpec(DATASET, group_by="slide"), RunOptions(**quick))
-    run(made, ManifestSpec(DATASET), RunOptions(target="domain", **quick))
-    return made
-
-
-@pytest.fixture(scope="module")
-def written(store, tmp_path_factory) -> dict[str, Path]:
-    rows = report(store, [], tmp_path_factory.mktemp("report"))
-    return {Path(r["file"]).name: Path(r["file"]) for r in rows}
-
-
-def table(written, name: str) -> list[dict]:
+def table(written: dict[str, Path], name: str) -> list[dict]:
     return list(csv.DictReader(io.StringIO(written[f"{name}.csv"].read_text())))
 
 
-def sql(store, query: str) -> list[dict]:
+def sql(store: Store, query: str) -> list[dict]:
     return fetch_rows(connect(store), query)
 
 
 # ----------------------------------------------------------------------------------- numbers
 
 
-def test_figure_1_holds_the_means_over_folds(store, written):
+def test_figure_1_holds_the_means_over_folds(store: Store, written: dict[str, Path]) -> None:
     want = sql(
         store,
         "select model, method, group_by, fraction, avg(value) as mean, "
@@ -124,7 +68,7 @@ def test_figure_1_holds_the_means_over_folds(store, written):
         assert int(r["n_train"]) == round(w["n"])
 
 
-def test_table_2_is_as_the_paper_counts(store, written):
+def test_table_2_is_as_the_paper_counts(store: Store, written: dict[str, Path]) -> None:
     want = sql(
         store,
         "with runs as (select model, run_id, train_domain = eval_domain as inside, "
@@ -144,7 +88,7 @@ def test_table_2_is_as_the_paper_counts(store, written):
     assert f"{float(best['in_mean']):.3f} ± {float(best['in_sd']):.3f}" in bold
 
 
-def test_every_cell_of_figure_2(store, written):
+def test_every_cell_of_figure_2(store: Store, written: dict[str, Path]) -> None:
     rows = table(written, "figure2")
     assert len(rows) == 2 * 9
     want = sql(
@@ -162,9 +106,9 @@ def test_every_cell_of_figure_2(store, written):
         assert float(r["mean"]) == pytest.approx(w["v"])
 
 
-def test_runs_scored_on_another_dataset_have_a_table(tmp_path):
-    made = fill(str(tmp_path / "s"), "one", ("m",))
-    fill(str(tmp_path / "s"), "two", ("m",))
+def test_runs_scored_on_another_dataset_have_a_table(tmp_path: Path) -> None:
+    made = plant_cells(str(tmp_path / "s"), "one", ("m",))
+    plant_cells(str(tmp_path / "s"), "two", ("m",))
     done = run(made, ManifestSpec("one"), RunOptions(eval_dataset="two", n_resamples=20))
     report(made, ["one"], tmp_path / "r")
     (r,) = csv.DictReader(io.StringIO((tmp_path / "r" / "elsewhere.csv").read_text()))
@@ -175,7 +119,7 @@ def test_runs_scored_on_another_dataset_have_a_table(tmp_path):
     assert float(r["mean"]) == pytest.approx(want)
 
 
-def test_the_audit_is_the_mean_over_splits(store, written):
+def test_the_audit_is_the_mean_over_splits(store: Store, written: dict[str, Path]) -> None:
     want = sql(
         store,
         "select scheme, group_by, avg(shared_slides) as s, avg(shared_centres) as c "
@@ -189,7 +133,7 @@ def test_the_audit_is_the_mean_over_splits(store, written):
         assert got == pytest.approx([w["s"], w["c"]])
 
 
-def test_calibration_bins_are_those_of_the_metric(store):
+def test_calibration_bins_are_those_of_the_metric(store: Store) -> None:
     (scores,) = scores_of(gather(store, []))
     bins = scores.bins()
     assert len(bins) == 4
@@ -210,7 +154,7 @@ def test_calibration_bins_are_those_of_the_metric(store):
         assert got == pytest.approx(want)
 
 
-def test_mistakes_are_the_surest_ones(store):
+def test_mistakes_are_the_surest_ones(store: Store) -> None:
     (scores,) = scores_of(gather(store, []))
     found = scores.mistakes(4)
     for e in scores.entries:
@@ -230,7 +174,7 @@ def test_mistakes_are_the_surest_ones(store):
         assert all(r["label"] == OTHER for r in found[e]["false_positive"])
 
 
-def test_disagreements_lie_furthest_apart(store):
+def test_disagreements_lie_furthest_apart(store: Store) -> None:
     (scores,) = scores_of(gather(store, []))
     rows = scores.disagreements(scores.entries, 1000)
     gaps = [r["high"] - r["low"] for r in rows]
@@ -240,7 +184,7 @@ def test_disagreements_lie_furthest_apart(store):
     assert len(top) == 5
 
 
-def test_principal_components_are_those_of_a_full_decomposition():
+def test_principal_components_are_those_of_a_full_decomposition() -> None:
     x = np.random.default_rng(1).normal(size=(60, 9)) * np.arange(1, 10)
     at, shares = components(x)
     centred = x - x.mean(axis=0)
@@ -258,7 +202,7 @@ def test_principal_components_are_those_of_a_full_decomposition():
 # ------------------------------------------------------------------------------------- files
 
 
-def test_every_file_is_there_and_valid(written):
+def test_every_file_is_there_and_valid(written: dict[str, Path]) -> None:
     names = set(written)
     for stem in ("figure1", "figure2-1", "calibration", "map-1"):
         assert {f"{stem}.svg", f"{stem}.png"} <= names
@@ -301,7 +245,7 @@ def test_every_file_is_there_and_valid(written):
     assert len(names) == 1 + 8 + 3 * len(tables)
 
 
-def test_no_markup_of_a_name_survives_in_text_forms():
+def test_no_markup_of_a_name_survives_in_text_forms() -> None:
     assert markdown_text("<b>|*_`[x](y)") == r"&lt;b&gt;\|\*\_\`\[x\](y)"
     assert latex_text("50% of $x_1$ & {y}\\z") == (r"50\% of \$x\_1\$ \& \{y\}\textbackslash{}z")
     row = Table("t", "T", [Column("a", "a")], [{"a": "=1+1\n2", "b": float("nan")}])
@@ -309,7 +253,7 @@ def test_no_markup_of_a_name_survives_in_text_forms():
     assert "=1+1 2" in to_latex(row)
 
 
-def test_bold_is_the_best_of_its_group_and_nothing_where_all_are_equal():
+def test_bold_is_the_best_of_its_group_and_nothing_where_all_are_equal() -> None:
     rows = [
         {"g": 1, "v": 0.5},
         {"g": 1, "v": 0.7},
@@ -331,7 +275,7 @@ class _Reader(HTMLParser):
         self.tags: list[str] = []
         self.scripts, self.handlers, self.addresses = [], [], []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: Any, attrs: Any) -> None:
         self.tags.append(tag)
         if tag == "script":
             self.scripts.append(dict(attrs).get("type"))
@@ -339,7 +283,7 @@ class _Reader(HTMLParser):
         self.addresses += [v for k, v in attrs if k in ("src", "href")]
 
 
-def test_the_page_escapes_every_name_and_needs_no_network(written):
+def test_the_page_escapes_every_name_and_needs_no_network(written: dict[str, Path]) -> None:
     text = written["index.html"].read_text()
     seen = _Reader()
     seen.feed(text)
@@ -359,13 +303,15 @@ def test_the_page_escapes_every_name_and_needs_no_network(written):
         json.loads(data)
 
 
-def test_nothing_is_written_to_the_store(store, tmp_path):
+def test_nothing_is_written_to_the_store(store: Store, tmp_path: Path) -> None:
     before = {t: store.stats(t)["version"] for t in store.tables()}
     report(store, [DATASET], tmp_path / "again")
     assert {t: store.stats(t)["version"] for t in store.tables()} == before
 
 
-def test_writing_again_gives_the_same_figures(store, written, tmp_path):
+def test_writing_again_gives_the_same_figures(
+    store: Store, written: dict[str, Path], tmp_path: Path
+) -> None:
     rows = report(store, [], tmp_path)
     for r in rows:
         file = Path(r["file"])
@@ -376,7 +322,7 @@ def test_writing_again_gives_the_same_figures(store, written, tmp_path):
 # ------------------------------------------------------------------------- what is not there
 
 
-def test_an_empty_dataset_names_the_commands_that_fill_it(tmp_path):
+def test_an_empty_dataset_names_the_commands_that_fill_it(tmp_path: Path) -> None:
     bare = bare_store(str(tmp_path / "s"), "few", cells(6))
     report(bare, [], tmp_path / "r")
     text = re.sub("</?span>", "", (tmp_path / "r" / "index.html").read_text())
@@ -393,7 +339,7 @@ def test_an_empty_dataset_names_the_commands_that_fill_it(tmp_path):
     assert "Nothing is recorded yet" in text
 
 
-def test_missing_models_of_the_paper_are_named(written):
+def test_missing_models_of_the_paper_are_named(written: dict[str, Path]) -> None:
     text = written["index.html"].read_text()
     rows = table(written, "paper-1")
     for p in PUBLISHED:
@@ -403,7 +349,7 @@ def test_missing_models_of_the_paper_are_named(written):
     assert "not the paper" in text
 
 
-def test_the_published_numbers_are_the_papers():
+def test_the_published_numbers_are_the_papers() -> None:
     assert len(PUBLISHED) == 20
     assert {p.model for p in PUBLISHED} <= set(REGISTRY)
     by = {(p.shown, p.where): (p.mean, p.sd) for p in PUBLISHED if p.scheme == "cross-domain"}
@@ -415,8 +361,8 @@ def test_the_published_numbers_are_the_papers():
     assert paper_dataset("mine") is None
 
 
-def test_a_measured_number_stands_beside_the_published_one(tmp_path):
-    made = fill(str(tmp_path / "s"), "midog-small", ("uni",))
+def test_a_measured_number_stands_beside_the_published_one(tmp_path: Path) -> None:
+    made = plant_cells(str(tmp_path / "s"), "midog-small", ("uni",))
     done = run(made, ManifestSpec("midog-small", scheme="cross-domain"), RunOptions(n_resamples=20))
     report(made, [], tmp_path / "r")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "paper-1.csv").read_text())))
@@ -430,8 +376,8 @@ def test_a_measured_number_stands_beside_the_published_one(tmp_path):
     assert sum(r["mean"] == "" for r in rows) == 17
 
 
-def test_demonstration_data_and_random_weights_are_marked(tmp_path):
-    made = fill(
+def test_demonstration_data_and_random_weights_are_marked(tmp_path: Path) -> None:
+    made = plant_cells(
         str(tmp_path / "s"),
         "shown",
         ("resnet50-imagenet",),
@@ -447,7 +393,7 @@ def test_demonstration_data_and_random_weights_are_marked(tmp_path):
     assert "Random weights: resnet50-imagenet" in text
 
 
-def test_wrong_input_is_told(store, tmp_path):
+def test_wrong_input_is_told(store: Store, tmp_path: Path) -> None:
     with pytest.raises(EmbedstoreError, match="no dataset 'nope'"):
         report(store, ["nope"], tmp_path)
     (tmp_path / "file").write_text("x")
@@ -459,7 +405,7 @@ def test_wrong_input_is_told(store, tmp_path):
         report(empty, [], tmp_path / "r")
 
 
-def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path):
+def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path: Path) -> None:
     """Beyond two labels: what is most surely taken for another one, and bins of the likeliest."""
     mine = [{**c, "label": f"label {k % 3}"} for k, c in enumerate(cells(240))]
     made = bare_store(str(tmp_path / "s"), "three", mine)
@@ -510,7 +456,7 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path):
     assert "share that is right" in page
 
 
-def test_pre_cropped_patches_are_shown_from_their_files(tmp_path):
+def test_pre_cropped_patches_are_shown_from_their_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 255, size=(40, 112, 112, 3), dtype=np.uint8)
     for k, p in enumerate(pixels):
@@ -542,7 +488,7 @@ def test_pre_cropped_patches_are_shown_from_their_files(tmp_path):
 # ---------------------------------------------------------------------------------- the verb
 
 
-def test_the_command_lists_its_files(store, tmp_path):
+def test_the_command_lists_its_files(store: Store, tmp_path: Path) -> None:
     done = call_command(
         "probes", "report", "--output", tmp_path / "r", "--json", "--store", store.uri
     )
@@ -555,7 +501,7 @@ def test_the_command_lists_its_files(store, tmp_path):
     assert "no dataset 'x'" in failed.err
 
 
-def test_commands_are_quoted_for_a_shell(written):
+def test_commands_are_quoted_for_a_shell(written: dict[str, Path]) -> None:
     assert command("probes", "run", "a b", "--where", "x = 'y'") == (
         "probes run 'a b' --where 'x = '\"'\"'y'\"'\"''"
     )
@@ -565,7 +511,7 @@ def test_commands_are_quoted_for_a_shell(written):
     assert all(c.startswith(("probes run 'set", "embedstore ingest 'set")) for c in made)
 
 
-def test_twenty_four_models_look_different(store):
+def test_twenty_four_models_look_different(store: Store) -> None:
     facts = gather(store, [])
     few = styles(facts)
     assert len(set(few.values())) == len(few)

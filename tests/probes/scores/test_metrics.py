@@ -1,6 +1,7 @@
 """Metrics against scikit-learn with sample weights, and against their definitions."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ rows = st.lists(
 
 @given(rows, st.integers(0, 20))
 @settings(max_examples=200)
-def test_two_labels_as_scikit_learn_weighs_them(rows, cut20):
+def test_two_labels_as_scikit_learn_weighs_them(rows: Any, cut20: Any) -> None:
     y, score, w = (np.array(c) for c in zip(*rows, strict=True))
     p = np.column_stack((1 - score / 20, score / 20))
     cut = cut20 / 20
@@ -47,7 +48,7 @@ def test_two_labels_as_scikit_learn_weighs_them(rows, cut20):
 
 
 @given(rows)
-def test_calibration_error_by_definition(rows):
+def test_calibration_error_by_definition(rows: Any) -> None:
     y, score, w = (np.array(c) for c in zip(*rows, strict=True))
     p = np.column_stack((1 - score / 20, score / 20))
     expected = 0.0
@@ -66,7 +67,7 @@ def test_calibration_error_by_definition(rows):
 
 @given(st.integers(0, 10_000), st.integers(3, 5))
 @settings(max_examples=40)
-def test_more_labels_as_scikit_learn_has_them(seed, k):
+def test_more_labels_as_scikit_learn_has_them(seed: Any, k: Any) -> None:
     rng = np.random.default_rng(seed)
     y = np.concatenate((np.arange(k), rng.integers(0, k, 40)))
     p = rng.dirichlet(np.ones(k), size=len(y)).round(2) + 1e-3
@@ -86,7 +87,7 @@ def test_more_labels_as_scikit_learn_has_them(seed, k):
         assert found[name] == pytest.approx(value, abs=1e-9), name
 
 
-def test_a_missing_label_has_no_value():
+def test_a_missing_label_has_no_value() -> None:
     p = np.array([[0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     y = np.array([1, 0, 1])
     with warnings.catch_warnings():
@@ -99,7 +100,7 @@ def test_a_missing_label_has_no_value():
         assert np.isnan(none[name]).all()
 
 
-def test_partial_means_over_the_labels_that_are_there():
+def test_partial_means_over_the_labels_that_are_there() -> None:
     rng = np.random.default_rng(0)
     y = np.array([0, 1, 1, 0, 3, 3, 0, 1])  # 2 is absent
     p = rng.dirichlet(np.ones(4), size=8)
@@ -114,7 +115,7 @@ def test_partial_means_over_the_labels_that_are_there():
 
 
 @given(rows)
-def test_the_threshold_has_the_best_f1_of_all(rows):
+def test_the_threshold_has_the_best_f1_of_all(rows: Any) -> None:
     y, score, _ = (np.array(c) for c in zip(*rows, strict=True))
     p = np.column_stack((1 - score / 20, score / 20))
     if len(set(y.tolist())) < 2:
@@ -126,7 +127,7 @@ def test_the_threshold_has_the_best_f1_of_all(rows):
     assert cut == max(c for c, v in values.items() if v >= max(values.values()) - 1e-12)
 
 
-def test_decide():
+def test_decide() -> None:
     p = np.array([[0.7, 0.3], [0.4, 0.6]])
     assert decide(p, 0.3).tolist() == [1, 1]
     assert decide(p, 0.61).tolist() == [0, 0]

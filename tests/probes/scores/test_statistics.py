@@ -1,5 +1,7 @@
 """Bootstrap, DeLong and Holm against resampling by hand, definitions and worked examples."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ def scores(rng: np.random.Generator, y: np.ndarray, strength: float) -> np.ndarr
     return np.column_stack((1 - p, p))
 
 
-def test_resampling_is_that_of_drawing_with_replacement_and_the_same_everywhere():
+def test_resampling_is_that_of_drawing_with_replacement_and_the_same_everywhere() -> None:
     counts = resample(7, 4000, 3)
     assert counts.shape == (4000, 7)
     assert (counts.sum(axis=1) == 7).all()
@@ -40,7 +42,7 @@ def test_resampling_is_that_of_drawing_with_replacement_and_the_same_everywhere(
 STORED = [[1, 0, 1, 0, 2, 2], [1, 0, 2, 0, 2, 1], [1, 1, 1, 2, 1, 0]]
 
 
-def test_weights_are_what_repeating_the_rows_gives():
+def test_weights_are_what_repeating_the_rows_gives() -> None:
     """Oracle: each replicate computed by scikit-learn on rows repeated as the groups were drawn."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 120)
@@ -62,7 +64,7 @@ def test_weights_are_what_repeating_the_rows_gives():
         )
 
 
-def test_slides_that_differ_widen_the_interval():
+def test_slides_that_differ_widen_the_interval() -> None:
     rng = np.random.default_rng(1)
     slide = np.repeat(np.arange(12), 50)
     y = rng.integers(0, 2, 600)
@@ -74,7 +76,7 @@ def test_slides_that_differ_widen_the_interval():
     assert by_slide.high - by_slide.low > 1.5 * (by_row.high - by_row.low)
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     """400 datasets of 40 independent slides: the 95% interval holds the true AUROC 95% of the time."""
     truth = norm.cdf(1 / np.sqrt(2))
     hits = 0
@@ -96,7 +98,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.91 <= hits / 400 <= 0.98
 
 
-def test_too_few_groups_have_no_interval():
+def test_too_few_groups_have_no_interval() -> None:
     y, p = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
     one = bootstrap(y, p, ["a"] * 3, 0.5)["auroc"]
     assert one.value == 1
@@ -106,7 +108,7 @@ def test_too_few_groups_have_no_interval():
     assert np.isnan([lacking.value, lacking.low, lacking.high]).all()
 
 
-def brute_delong(y, a, b):
+def brute_delong(y: Any, a: Any, b: Any) -> Any:
     """DeLong's covariance by the definition, one pair of annotations at a time."""
     pos, neg = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
     psi = [
@@ -123,7 +125,7 @@ def brute_delong(y, a, b):
 
 @given(st.integers(0, 10_000), st.integers(2, 12), st.integers(2, 12))
 @settings(max_examples=60)
-def test_delong_is_its_definition(seed, m, n):
+def test_delong_is_its_definition(seed: Any, m: Any, n: Any) -> None:
     rng = np.random.default_rng(seed)
     y = np.array([1] * m + [0] * n)
     a, b = rng.integers(0, 8, (2, m + n)).astype(float)
@@ -143,14 +145,14 @@ def test_delong_is_its_definition(seed, m, n):
     assert mirrored.p_value == pytest.approx(found.p_value)
 
 
-def test_delong_of_the_same_scores_and_of_too_few():
+def test_delong_of_the_same_scores_and_of_too_few() -> None:
     y = np.array([1, 1, 0, 0])
     same = delong(y, np.arange(4.0), np.arange(4.0))
     assert (same.difference, same.p_value) == (0, 1)
     assert np.isnan(delong(np.array([1, 0, 0]), np.arange(3.0), np.arange(3.0)).p_value)
 
 
-def test_under_the_null_p_values_are_uniform_enough():
+def test_under_the_null_p_values_are_uniform_enough() -> None:
     rng = np.random.default_rng(2)
     below = {"delong": 0, "bootstrap": 0}
     for seed in range(300):
@@ -163,7 +165,7 @@ def test_under_the_null_p_values_are_uniform_enough():
     assert 0.015 <= below["bootstrap"] / 300 <= 0.09
 
 
-def test_folds_share_their_slides_in_every_replicate():
+def test_folds_share_their_slides_in_every_replicate() -> None:
     """Oracle: the same joint resampling, written out; and folds that repeat add no certainty."""
     rng = np.random.default_rng(3)
     slide = np.array([f"s{k}" for k in rng.integers(0, 10, 200)])
@@ -191,7 +193,7 @@ def test_folds_share_their_slides_in_every_replicate():
     assert (five.low, five.high, five.p_value) == pytest.approx((one.low, one.high, one.p_value))
 
 
-def test_any_metric_can_be_compared():
+def test_any_metric_can_be_compared() -> None:
     rng = np.random.default_rng(6)
     y = rng.integers(0, 2, 100)
     a, b = scores(rng, y, 3.0), scores(rng, y, 0.5)
@@ -203,7 +205,7 @@ def test_any_metric_can_be_compared():
         assert found.difference == pytest.approx(expected[0])
 
 
-def test_holm_of_a_worked_example():
+def test_holm_of_a_worked_example() -> None:
     """Four hypotheses with p 0.01, 0.04, 0.03, 0.005: adjusted 0.03, 0.06, 0.06, 0.02."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == pytest.approx([1, 1])
@@ -214,7 +216,7 @@ def test_holm_of_a_worked_example():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_is_its_definition(p):
+def test_holm_is_its_definition(p: Any) -> None:
     m = len(p)
     ordered = sorted(p)
     for value, corrected in zip(p, holm(p), strict=True):
@@ -224,7 +226,7 @@ def test_holm_is_its_definition(p):
         )
 
 
-def test_a_case_or_two_a_fold_give_no_interval_instead_of_a_sure_one():
+def test_a_case_or_two_a_fold_give_no_interval_instead_of_a_sure_one() -> None:
     """Three folds of one case each: only resamples that hold all three cases give a number."""
     rng = np.random.default_rng(0)
     folds = []
@@ -241,7 +243,7 @@ def test_a_case_or_two_a_fold_give_no_interval_instead_of_a_sure_one():
     assert 0 < found.p_value <= 1
 
 
-def test_a_metric_added_later_is_recorded_with_the_others(monkeypatch):
+def test_a_metric_added_later_is_recorded_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     from probes.scores import metrics
 
     monkeypatch.setitem(metrics.METRICS, "half", lambda y, p, w, cut: np.full(len(w), 0.5))

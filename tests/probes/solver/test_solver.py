@@ -1,6 +1,7 @@
 """Many fits at once: each against plain minimisers, alone, in any order and company."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from probes.solver.solver import fit_many
 from probes.solver.sweeps import make_group, sweep
 
 
-def data(n=300, d=80, seed=0, signal=1.0, share=0.5):
+def data(n: Any = 300, d: Any = 80, seed: Any = 0, signal: Any = 1.0, share: Any = 0.5) -> Any:
     rng = np.random.default_rng(seed)
     y = rng.random(n) < share
     y[:2] = [True, False]
@@ -27,7 +28,7 @@ def data(n=300, d=80, seed=0, signal=1.0, share=0.5):
     return X.astype(np.float32), y
 
 
-def formula(v, b, X, y, strength, squared):
+def formula(v: Any, b: Any, X: Any, y: Any, strength: Any, squared: Any) -> Any:
     """The objective in plain float64."""
     z = X.astype(np.float64) @ v + b
     norm = np.sqrt(np.sum(v**2))
@@ -35,14 +36,14 @@ def formula(v, b, X, y, strength, squared):
     return np.mean(np.logaddexp(0, np.where(y, -z, z))) + penalty
 
 
-def oracle(X, y, strength, squared):
+def oracle(X: Any, y: Any, strength: Any, squared: Any) -> Any:
     """A plain minimiser that shares no code: columns standardised, penalty on the original v."""
     X = X.astype(np.float64)
     mean, sd = X.mean(axis=0), X.std(axis=0)
     sd[sd == 0] = 1
     Z = (X - mean) / sd
 
-    def flat(p):
+    def flat(p: Any) -> Any:
         v, z = p[:-1] / sd, Z @ p[:-1] + p[-1]
         norm = np.sqrt(np.sum(v**2))
         r = (1 / (1 + np.exp(-z)) - y) / len(y)
@@ -72,14 +73,14 @@ def oracle(X, y, strength, squared):
 
 
 @pytest.fixture(params=["newton", "lockstep"])
-def route(request, monkeypatch):
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both ways to solve, on the same problems."""
     if request.param == "lockstep":
         monkeypatch.setattr(solver, "SMALL_SIDE", 0)
     return request.param
 
 
-def awkward(case):
+def awkward(case: Any) -> Any:
     """A problem of each kind that has broken a solver before, and rows to score."""
     shape = {"more columns": (60, 164), "tiny": (6, 200)}.get(case, (400, 90))
     n, d = shape
@@ -115,7 +116,7 @@ CASES = [
 
 
 @functools.cache
-def solved(case, squared, strength):
+def solved(case: Any, squared: Any, strength: Any) -> Any:
     """The oracle's answer, which is the same whichever way ours is found."""
     X, y, n = awkward(case)
     return oracle(X[:n], y[:n], strength, squared)
@@ -123,7 +124,9 @@ def solved(case, squared, strength):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("squared", "strength"), [(False, 0.02), (True, 1e-3)])
-def test_no_plain_minimiser_does_better(route, case, squared, strength):
+def test_no_plain_minimiser_does_better(
+    route: Any, case: Any, squared: bool, strength: float
+) -> None:
     X, y, n = awkward(case)
     found = fit_many(X, [Problem(np.arange(n), y[:n], strength, squared)])[0]
     v, b, value = solved(case, squared, strength)
@@ -139,7 +142,7 @@ def test_no_plain_minimiser_does_better(route, case, squared, strength):
 
 
 @pytest.mark.parametrize(("n", "d"), [(1500, 600), (700, 900)])
-def test_at_sizes_that_go_in_lockstep_by_themselves(n, d):
+def test_at_sizes_that_go_in_lockstep_by_themselves(n: int, d: int) -> None:
     X, y = data(n, d)
     assert not solver._is_small(Problem(None, y, 0.01), d)
     found = fit_many(X, [Problem(None, y, 0.01), Problem(None, y, 1e-3, squared=True)])
@@ -150,7 +153,7 @@ def test_at_sizes_that_go_in_lockstep_by_themselves(n, d):
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_company_and_order_do_not_matter(draw):
+def test_company_and_order_do_not_matter(draw: Any) -> None:
     X, y = data(240, 60, seed=draw.draw(st.integers(0, 99)))
     problems = []
     for _ in range(draw.draw(st.integers(2, 6))):
@@ -189,7 +192,9 @@ def test_company_and_order_do_not_matter(draw):
         assert max(aurocs) - min(aurocs) <= 1e-4
 
 
-def test_every_run_gives_the_same_bits_on_any_number_of_threads(monkeypatch):
+def test_every_run_gives_the_same_bits_on_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(solver, "SMALL_SIDE", 20)
     X, y = data(5000, 70)
     rng = np.random.default_rng(0)
@@ -211,7 +216,9 @@ def test_every_run_gives_the_same_bits_on_any_number_of_threads(monkeypatch):
     strength=st.sampled_from([1e-3, 0.03, 1.0]),
     small=st.sampled_from([0, 512]),
 )
-def test_at_the_minimum_no_direction_goes_down(n, d, seed, squared, strength, small):
+def test_at_the_minimum_no_direction_goes_down(
+    n: Any, d: Any, seed: Any, squared: Any, strength: Any, small: Any
+) -> None:
     X, y = data(n, d, seed)
     old = solver.SMALL_SIDE
     try:
@@ -232,7 +239,7 @@ def test_at_the_minimum_no_direction_goes_down(n, d, seed, squared, strength, sm
         assert np.linalg.norm(slope) < 1e-5
 
 
-def test_collapse_is_found_on_both_routes(route):
+def test_collapse_is_found_on_both_routes(route: Any) -> None:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(3000, 4)).astype(np.float32), rng.random(3000) < 0.25
     slope = np.linalg.norm((X - X.mean(axis=0)).T.astype(float) @ (y - y.mean())) / len(y)
@@ -246,7 +253,7 @@ def test_collapse_is_found_on_both_routes(route):
     assert goes.converged
 
 
-def test_rows_far_from_zero_need_no_help_from_outside(monkeypatch):
+def test_rows_far_from_zero_need_no_help_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "SMALL_SIDE", 0)
     X, y = data(2000, 50)
     far = X + np.float32(1000) * X.std(axis=0).astype(np.float32)
@@ -256,7 +263,7 @@ def test_rows_far_from_zero_need_no_help_from_outside(monkeypatch):
     )
 
 
-def test_where_float32_finds_no_step_down_float64_goes_on(monkeypatch):
+def test_where_float32_finds_no_step_down_float64_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "SMALL_SIDE", 0)
     monkeypatch.setattr(solver, "FAR", np.inf)
     X, y = data(2000, 50)
@@ -266,7 +273,7 @@ def test_where_float32_finds_no_step_down_float64_goes_on(monkeypatch):
     assert formula(found.v, found.b, X, y, 0.01, False) <= oracle(X, y, 0.01, False)[2] * (1 + 1e-6)
 
 
-def test_a_start_near_the_optimum_saves_steps(monkeypatch):
+def test_a_start_near_the_optimum_saves_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "SMALL_SIDE", 0)
     X, y = data(3000, 100)
     problem = Problem(None, y, 1e-4, squared=True)
@@ -276,7 +283,7 @@ def test_a_start_near_the_optimum_saves_steps(monkeypatch):
     assert warm.value <= cold.value * (1 + 1e-7)
 
 
-def test_too_few_steps_are_reported(route):
+def test_too_few_steps_are_reported(route: Any) -> None:
     X, y = data()
     found = fit_many(X, [Problem(None, y, 1e-3, max_iter=2)])[0]
     assert found.n_iter == 2
@@ -285,7 +292,7 @@ def test_too_few_steps_are_reported(route):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
-def test_what_is_not_finite_is_refused(route, bad):
+def test_what_is_not_finite_is_refused(route: Any, bad: Any) -> None:
     X, y = data()
     X[7, 3] = bad
     if bad == 1e38 and route == "newton":  # which is at home in float64
@@ -295,7 +302,7 @@ def test_what_is_not_finite_is_refused(route, bad):
         fit_many(X, [Problem(None, y, 0.01)])
 
 
-def test_progress_counts_problems():
+def test_progress_counts_problems() -> None:
     X, y = data(1200, 600)
     rows = np.arange(40)
     seen = []
@@ -307,7 +314,7 @@ def test_progress_counts_problems():
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
-def test_folds_form_a_group_and_train_domains_a_lot():
+def test_folds_form_a_group_and_train_domains_a_lot() -> None:
     n, rng = 4000, np.random.default_rng(0)
     folds = [np.sort(rng.permutation(n)[:2560]) for _ in range(5)]
     tenths = [f[::10] for f in folds]
@@ -324,7 +331,7 @@ def test_folds_form_a_group_and_train_domains_a_lot():
 
 
 @pytest.mark.parametrize("scattered", [False, True])
-def test_a_sweep_is_the_sum_over_rows(scattered):
+def test_a_sweep_is_the_sum_over_rows(scattered: bool) -> None:
     X, y = data(5000, 30)
     rng = np.random.default_rng(0)
     rows = [np.flatnonzero(rng.random(5000) < (0.2 if scattered else 0.9)) for _ in range(3)]
@@ -344,7 +351,7 @@ def test_a_sweep_is_the_sum_over_rows(scattered):
         assert point.bend[at] == pytest.approx((p * (1 - p)).mean())
 
 
-def test_the_shape_is_the_covariance_within_classes_plus_ridge():
+def test_the_shape_is_the_covariance_within_classes_plus_ridge() -> None:
     X, _ = data(3000, 40)
     half = np.arange(3000) < 1500
     X[half] += 3
@@ -363,7 +370,7 @@ def test_the_shape_is_the_covariance_within_classes_plus_ridge():
         assert asked / 4 <= shape.ridges[k] <= asked * 4
 
 
-def test_directions_follow_the_textbook_recursion():
+def test_directions_follow_the_textbook_recursion() -> None:
     rng = np.random.default_rng(0)
     hessian = np.diag(rng.uniform(0.5, 4, 12))
     memory, pairs = Memory(2, 3, 12), []
@@ -388,7 +395,7 @@ def test_directions_follow_the_textbook_recursion():
         np.testing.assert_allclose(found[k], -q, atol=1e-5)
 
 
-def test_lockstep_shortens_steps_that_go_up(monkeypatch):
+def test_lockstep_shortens_steps_that_go_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first ridge far too small makes the first steps far too long."""
     monkeypatch.setattr(solver, "SMALL_SIDE", 0)
     monkeypatch.setattr(lockstep, "FIRST_RIDGE", 1e-9)
@@ -399,7 +406,7 @@ def test_lockstep_shortens_steps_that_go_up(monkeypatch):
 
 
 @pytest.mark.parametrize("d", [1, 2, 7, 8, 41])
-def test_packed_matrices_are_factored_and_solved(d):
+def test_packed_matrices_are_factored_and_solved(d: int) -> None:
     rng = np.random.default_rng(d)
     Z, columns = rng.normal(size=(3 * d + 9, d)), 0.1 * rng.normal(size=(d, 2))
     matrix = np.asfortranarray(Z.T @ Z / len(Z), dtype=np.float32)

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from math import floor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def make_pool(n: int, n_slides: int = 7, positives: float = 0.4, seed: int = 0) 
         (72_845, {0.001: 46, 0.01: 465, 0.1: 4_661, 1: 46_620}),
     ],
 )
-def test_sizes_are_the_papers(n, expected):
+def test_sizes_are_the_papers(n: int, expected: Any) -> None:
     for fraction, n_train in expected.items():
         assert sizes(n, fraction)[0] == n_train
         assert sizes(n, fraction)[2] == floor(n * 0.2)
@@ -52,19 +53,19 @@ def test_sizes_are_the_papers(n, expected):
     assert (len(split.train), len(split.val), len(split.test)) == sizes(n, 0.01)
 
 
-def test_sizes_are_exact_where_binary_floats_are_not():
+def test_sizes_are_exact_where_binary_floats_are_not() -> None:
     assert floor(0.29 * 100) == 28  # the trap
     assert subset_size(100, 0.29) == 29
     assert subset_size(1000, 0.001) == 1
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, 10, float("nan"), float("inf")])
-def test_fractions_outside_are_refused(fraction):
+def test_fractions_outside_are_refused(fraction: Any) -> None:
     with pytest.raises(EmbedstoreError, match=r"not in \(0, 1\]"):
         check_fraction(fraction)
 
 
-def test_percent_gets_a_hint():
+def test_percent_gets_a_hint() -> None:
     with pytest.raises(EmbedstoreError, match=r"percent\? give 0.1"):
         check_fraction(10)
 
@@ -85,7 +86,7 @@ WAYS = st.fixed_dictionaries(
 )
 
 
-def cut(scheme, pool, fold, fraction, domain, way):
+def cut(scheme: Any, pool: Any, fold: Any, fraction: Any, domain: Any, way: Any) -> Any:
     try:
         return scheme(pool, fold, fraction, domain, **way)
     except InfeasibleError:
@@ -94,7 +95,7 @@ def cut(scheme, pool, fold, fraction, domain, way):
 
 @settings(max_examples=60, deadline=None)
 @given(pool=POOLS, way=WAYS, fold=st.integers(0, 4), small=st.floats(0.2, 0.9))
-def test_monte_carlo_properties(pool, way, fold, small):
+def test_monte_carlo_properties(pool: Any, way: Any, fold: Any, small: Any) -> None:
     whole = cut(monte_carlo, pool, fold, 1.0, None, way)
     part = cut(monte_carlo, pool, fold, small, None, way)
     n = len(pool.ids)
@@ -121,7 +122,7 @@ def test_monte_carlo_properties(pool, way, fold, small):
 
 @settings(max_examples=40, deadline=None)
 @given(pool=POOLS, way=WAYS, fold=st.integers(0, 4))
-def test_cross_domain_properties(pool, way, fold):
+def test_cross_domain_properties(pool: Any, way: Any, fold: Any) -> None:
     split = cut(cross_domain, pool, fold, 1.0, "dom1", way)
     domains = np.array(pool.domains)
     seen = np.concatenate((split.train, split.val))
@@ -134,7 +135,7 @@ def test_cross_domain_properties(pool, way, fold):
         assert len(inside) == (domains == "dom1").sum() // 5
 
 
-def test_a_group_across_domains_is_never_on_both_sides():
+def test_a_group_across_domains_is_never_on_both_sides() -> None:
     pool = make_pool(200, n_slides=9)
     mixed = Pool(
         pool.ids, pool.labels, pool.domains, [f"g{sum(i.encode()) % 11}" for i in pool.ids]
@@ -146,7 +147,7 @@ def test_a_group_across_domains_is_never_on_both_sides():
 
 @settings(max_examples=40, deadline=None)
 @given(pool=POOLS, seed=st.integers(0, 9))
-def test_stratified_prefixes_keep_proportions(pool, seed):
+def test_stratified_prefixes_keep_proportions(pool: Any, seed: Any) -> None:
     order = draw_order(pool, np.arange(len(pool.ids)), "label", seed)
     share = Counter(pool.labels)["pos"] / len(order)
     found = np.cumsum([pool.labels[i] == "pos" for i in order])
@@ -154,7 +155,7 @@ def test_stratified_prefixes_keep_proportions(pool, seed):
     assert sorted(order) == list(range(len(order)))
 
 
-def test_order_is_that_of_hashes_computed_by_hand():
+def test_order_is_that_of_hashes_computed_by_hand() -> None:
     names = [f"x{i}" for i in range(50)]
 
     def h(name: str) -> bytes:
@@ -163,7 +164,7 @@ def test_order_is_that_of_hashes_computed_by_hand():
     assert [names[i] for i in keyed_order(names, 42, 3, "k")] == sorted(names, key=h)
 
 
-def test_folds_and_seeds_differ_and_test_sets_overlap_by_chance():
+def test_folds_and_seeds_differ_and_test_sets_overlap_by_chance() -> None:
     pool = make_pool(1000)
     tests = [set(monte_carlo(pool, f, 1.0, None, **PLAIN).test) for f in range(5)]
     shared = [len(a & b) / 200 for i, a in enumerate(tests) for b in tests[:i]]
@@ -171,7 +172,7 @@ def test_folds_and_seeds_differ_and_test_sets_overlap_by_chance():
     assert set(monte_carlo(pool, 0, 1.0, None, **{**PLAIN, "seed": 1}).test) != tests[0]
 
 
-def test_a_new_annotation_leaves_the_others_in_place():
+def test_a_new_annotation_leaves_the_others_in_place() -> None:
     pool = make_pool(500)
     fewer = Pool(*(list(c[:-1]) for c in (pool.ids, pool.labels, pool.domains, pool.groups)))
     first = [pool.ids[i] for i in draw_order(pool, np.arange(500), "none", 1)]
@@ -187,7 +188,7 @@ def test_a_new_annotation_leaves_the_others_in_place():
         ({"group_by": "slide", "stratify": "none"}, "5ca856f99522a32e"),
     ],
 )
-def test_stored_digests(way, digest):
+def test_stored_digests(way: Any, digest: str) -> None:
     """Made once and kept: any machine, Python and numpy must draw these same annotations."""
     pool = Pool(
         [f"s/{i:04d}" for i in range(400)],
@@ -200,7 +201,7 @@ def test_stored_digests(way, digest):
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == digest
 
 
-def test_manifest_digest_sees_everything_but_order():
+def test_manifest_digest_sees_everything_but_order() -> None:
     pool = make_pool(50)
     AT = [f"{k},0" for k in range(50)]
     base = manifest_digest(pool, AT, seed=1, scheme="x")
@@ -227,7 +228,7 @@ def test_manifest_digest_sees_everything_but_order():
         (["a"] * 97 + ["b"] * 3, 1.0, "fewer than two of 'b'|one label"),
     ],
 )
-def test_too_small_says_what_is_short(labels, fraction, said):
+def test_too_small_says_what_is_short(labels: Any, fraction: float, said: str) -> None:
     pool = Pool([f"{i:03d}" for i in range(100)], labels, ["d"] * 100, ["g"] * 100)
     with pytest.raises(InfeasibleError, match=said):
         for fold in range(5):

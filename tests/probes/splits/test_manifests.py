@@ -1,18 +1,21 @@
 """Manifests in the store: identity, what is skipped or refused, the audit by brute force."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
 from probes.splits.audit import PATCH_UM, audit
 from probes.splits.draw import Split
 from probes.splits.manifests import candidates, ensure_splits, load_splits
 from probes.splits.schemes import monte_carlo
 from probes.splits.spec import ManifestSpec
-from tests.conftest import write_csv
+from tests.making.slides import TinyDataset, write_csv
+from tests.making.stores import query
 
 MIDOG22 = (
     "domain in ('human breast cancer', 'canine lung cancer', 'canine lymphosarcoma', "
@@ -21,18 +24,14 @@ MIDOG22 = (
 
 
 @pytest.fixture(scope="module")
-def real(data, tmp_path_factory) -> Store:
+def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     uri = str(tmp_path_factory.mktemp("m") / "s")
     add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
     add(uri, "midogpp", data / "midogpp/MIDOG++.json", AddOptions())
     return Store.open(uri)
 
 
-def query(store, sql):
-    return fetch_rows(connect(store), sql)
-
-
-def test_default_fractions_too_small_are_skipped_and_named(real):
+def test_default_fractions_too_small_are_skipped_and_named(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia"))
     splits, notes = ensure_splits(real, found, folds=range(5), fractions=None)
     assert sorted({s.row["fraction"] for s in splits}) == [0.1, 1.0]
@@ -50,7 +49,7 @@ def test_default_fractions_too_small_are_skipped_and_named(real):
         ensure_splits(real, found, folds=range(5), fractions=[1.0, 0.001])
 
 
-def test_more_fractions_extend_the_same_manifest(real):
+def test_more_fractions_extend_the_same_manifest(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia", seed=7))
     ensure_splits(real, found, folds=range(2), fractions=[1.0])
     before = load_splits(real, found.manifest_id)
@@ -63,7 +62,7 @@ def test_more_fractions_extend_the_same_manifest(real):
     assert query(real, sql) == [{"n": 6, "d": 6}]
 
 
-def test_the_view_holds_each_role_once(real):
+def test_the_view_holds_each_role_once(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia", seed=8))
     (split,), _ = ensure_splits(real, found, folds=[3], fractions=[0.3])
     rows = query(
@@ -81,7 +80,7 @@ def test_the_view_holds_each_role_once(real):
     assert {(r["fold"], r["fraction"]) for r in rows} == {(3, 0.3)}
 
 
-def test_where_cuts_before_the_split_and_is_part_of_the_identity(real):
+def test_where_cuts_before_the_split_and_is_part_of_the_identity(real: Store) -> None:
     found = candidates(real, ManifestSpec("midogpp", where=MIDOG22))
     assert len(found.pool.ids) == 20_550 - 2  # two centres lie off their slide
     labels = list(found.pool.labels)
@@ -104,23 +103,23 @@ def test_where_cuts_before_the_split_and_is_part_of_the_identity(real):
     assert len(ids) == 6
 
 
-def test_where_cannot_reach_beyond_the_dataset(real):
+def test_where_cannot_reach_beyond_the_dataset(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia", where="false) or (true"))
     assert {i.split("/")[0] for i in found.pool.ids} == {"atypia"}
 
 
-def test_where_must_select_the_same_each_time(real):
+def test_where_must_select_the_same_each_time(real: Store) -> None:
     with pytest.raises(EmbedstoreError, match="other annotations each time"):
         candidates(real, ManifestSpec("atypia", where="random() < 0.5"))
 
 
-def test_where_takes_no_union(real):
+def test_where_takes_no_union(real: Store) -> None:
     where = "1 = 1) union all (select annotation_id, label, domain, slide, case_id, x_l0, y_l0, mpp from annotations"
     with pytest.raises(EmbedstoreError, match="no SQL condition"):
         candidates(real, ManifestSpec("atypia", where=where))
 
 
-def test_a_moved_annotation_makes_another_manifest(tiny, tmp_path):
+def test_a_moved_annotation_makes_another_manifest(tiny: TinyDataset, tmp_path: Path) -> None:
     uri, ids = str(tmp_path / "s"), []
     for shift in (0, 40):
         rows = [
@@ -133,7 +132,7 @@ def test_a_moved_annotation_makes_another_manifest(tiny, tmp_path):
     assert ids[0][0] != ids[1][0]
 
 
-def test_midog_leaks_as_the_protocol_says(real):
+def test_midog_leaks_as_the_protocol_says(real: Store) -> None:
     """Public facts of the paper's splits: all images shared, 38.7% overlap, 11.8% centres."""
     found = candidates(real, ManifestSpec("midogpp", where=MIDOG22))
     splits, _ = ensure_splits(real, found, folds=range(5), fractions=[1.0])
@@ -146,7 +145,7 @@ def test_midog_leaks_as_the_protocol_says(real):
     assert mean["shared_centres"] == pytest.approx(0.118, abs=0.01)
 
 
-def test_grouped_by_case_shares_nothing(real):
+def test_grouped_by_case_shares_nothing(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia", group_by="case"))
     splits, _ = ensure_splits(real, found, folds=range(5), fractions=[0.2, 1.0])
     for s in splits:
@@ -157,7 +156,7 @@ def test_grouped_by_case_shares_nothing(real):
         assert by_fold.setdefault(s.row["fold"], s.test) == s.test
 
 
-def audit_of(found, split):
+def audit_of(found: Any, split: Any) -> Any:
     return audit(
         split,
         slides=found.slides,
@@ -167,7 +166,7 @@ def audit_of(found, split):
     )
 
 
-def test_audit_against_brute_force(real):
+def test_audit_against_brute_force(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia"))
     split = monte_carlo(found.pool, 1, 0.4, None, group_by="annotation", stratify="none", seed=42)
     seen = [int(i) for i in split.train]
@@ -188,7 +187,7 @@ def test_audit_against_brute_force(real):
     assert set(audit_of(found, empty).values()) == {0.0}
 
 
-def test_cross_domain_leaves_out_what_cannot_train(tmp_path):
+def test_cross_domain_leaves_out_what_cannot_train(tmp_path: Path) -> None:
     rows = ["slide,x,y,label,domain"]
     rows += [f"a{k % 4}.tiff,{k},1,{('mitosis', 'imposter')[k % 2]},big" for k in range(60)]
     rows += [f"b.tiff,{k},1,{('mitosis', 'imposter')[k % 2]},small" for k in range(4)]
@@ -211,7 +210,7 @@ def test_cross_domain_leaves_out_what_cannot_train(tmp_path):
         ensure_splits(store, found, folds=[0], fractions=[1.0], domains=["lung"])
 
 
-def test_no_case_means_every_slide_is_one_and_says_so(real):
+def test_no_case_means_every_slide_is_one_and_says_so(real: Store) -> None:
     found = candidates(real, ManifestSpec("midogpp", group_by="case"))
     assert found.notes == ["no case is recorded, so every slide counts as its own case"]
     assert candidates(real, ManifestSpec("atypia", group_by="case")).notes == []
@@ -230,12 +229,12 @@ def test_no_case_means_every_slide_is_one_and_says_so(real):
         (ManifestSpec("atypia", where="label ="), "no SQL condition"),
     ],
 )
-def test_wrong_specs_are_told(real, spec, said):
+def test_wrong_specs_are_told(real: Store, spec: Any, said: str) -> None:
     with pytest.raises(EmbedstoreError, match=f"(?s){said}"):
         candidates(real, spec)
 
 
-def test_stored_manifest_id(tiny, tmp_path):
+def test_stored_manifest_id(tiny: TinyDataset, tmp_path: Path) -> None:
     """The digest of a dataset generated byte for byte; a change here breaks everyone's manifests."""
     add(str(tmp_path / "s"), "tiny", tiny.csv, AddOptions())
     assert (

@@ -3,6 +3,8 @@
 import hashlib
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,20 +16,17 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions, run
 from probes.splits.audit import audit
 from probes.splits.draw import InfeasibleError, Pool, manifest_digest, subset_size, train_size
 from probes.splits.manifests import candidates, ensure_splits
 from probes.splits.schemes import distinct_folds, monte_carlo, predefined
 from probes.splits.spec import ManifestSpec
-from tests.conftest import call_command, write_csv
+from tests.making.commands import call_command
+from tests.making.slides import TinyDataset, write_csv
+from tests.making.stores import query
 
 PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}
-
-
-def query(store: Store, sql: str) -> list[dict]:
-    return fetch_rows(connect(store), sql)
 
 
 def make_pool(n: int, n_groups: int, seed: int, *, with_val: bool, by_group: bool) -> Pool:
@@ -67,7 +66,7 @@ def members(pool: Pool, role: str | None) -> set[int]:
 
 @settings(max_examples=100, deadline=None)
 @given(pool=POOLS, way=WAYS, fold=st.integers(0, 4), small=st.floats(0.3, 0.95))
-def test_the_given_roles_hold_at_every_fraction(pool, way, fold, small):
+def test_the_given_roles_hold_at_every_fraction(pool: Any, way: Any, fold: Any, small: Any) -> None:
     try:
         whole = predefined(pool, fold, 1.0, None, **way)
         part = predefined(pool, fold, small, None, **way)
@@ -102,7 +101,7 @@ def test_the_given_roles_hold_at_every_fraction(pool, way, fold, small):
 
 @settings(max_examples=40, deadline=None)
 @given(pool=POOLS, fold=st.integers(1, 4))
-def test_folds_differ_unless_train_and_val_are_given_whole(pool, fold):
+def test_folds_differ_unless_train_and_val_are_given_whole(pool: Any, fold: Any) -> None:
     for fraction in (0.5, 1.0):
         try:
             first, other = (predefined(pool, f, fraction, None, **PLAIN) for f in (0, fold))
@@ -123,7 +122,7 @@ def test_folds_differ_unless_train_and_val_are_given_whole(pool, fold):
         ({"group_by": "slide", "stratify": "none"}, False, 1.0, "8ac9268751154100"),
     ],
 )
-def test_stored_digests(way, with_val, fraction, digest):
+def test_stored_digests(way: Any, with_val: bool, fraction: float, digest: str) -> None:
     """Made once and kept: any machine, Python and numpy must draw these same annotations."""
     roles = {0: "test", 1: "val" if with_val else "train", 2: None}
     pool = Pool(
@@ -138,7 +137,7 @@ def test_stored_digests(way, with_val, fraction, digest):
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == digest
 
 
-def test_the_split_is_in_the_digest_only_where_it_decides():
+def test_the_split_is_in_the_digest_only_where_it_decides() -> None:
     pool = Pool(["a", "b"], ["x", "y"], ["d", "d"], ["g", "h"])
     at = ["1.0,2.0", "3.0,4.0"]
     bare = manifest_digest(pool, at, seed=1)
@@ -188,17 +187,17 @@ def pool_of(*rows: tuple[str, str | None, str]) -> Pool:
         ),
     ],
 )
-def test_a_split_that_cannot_be_used_says_what_to_do(rows, group_by, said):
+def test_a_split_that_cannot_be_used_says_what_to_do(rows: Any, group_by: str, said: str) -> None:
     with pytest.raises(EmbedstoreError, match=said) as e:
         predefined(pool_of(*rows), 0, 1.0, None, group_by=group_by, stratify="none", seed=1)
     assert not isinstance(e.value, InfeasibleError)  # no fraction would help
 
 
-def with_splits(rows, roles):
+def with_splits(rows: Any, roles: Any) -> Any:
     return [{**r, "split": roles[k % len(roles)]} for k, r in enumerate(rows)]
 
 
-def test_from_a_csv_to_the_scores(tiny, tmp_path):
+def test_from_a_csv_to_the_scores(tiny: TinyDataset, tmp_path: Path) -> None:
     """48 annotations: 24 in train, 8 in val, 8 in test, 8 in none, by the commands."""
     uri = str(tmp_path / "s")
     roles = [
@@ -273,7 +272,7 @@ def test_from_a_csv_to_the_scores(tiny, tmp_path):
     assert len(in_role) == 40
 
 
-def test_val_is_cut_from_train_where_none_is_given(tiny, tmp_path):
+def test_val_is_cut_from_train_where_none_is_given(tiny: TinyDataset, tmp_path: Path) -> None:
     rows = with_splits(tiny.rows, ["train", "train", "train", "train", "test", "test"])
     add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
     store = Store.open(str(tmp_path / "s"))
@@ -288,7 +287,9 @@ def test_val_is_cut_from_train_where_none_is_given(tiny, tmp_path):
         ensure_splits(store, found, folds=[0], fractions=[0.01])
 
 
-def test_another_split_of_the_same_annotations_is_another_manifest(tiny, tmp_path):
+def test_another_split_of_the_same_annotations_is_another_manifest(
+    tiny: TinyDataset, tmp_path: Path
+) -> None:
     ids = []
     for n, roles in enumerate(
         (["train", "train", "test", "test"], ["test", "test", "train", "train"])
@@ -305,7 +306,9 @@ def test_another_split_of_the_same_annotations_is_another_manifest(tiny, tmp_pat
     assert ids[0][1] == ids[1][1]
 
 
-def test_a_dataset_without_a_split_or_a_slide_on_both_sides(tiny, tmp_path):
+def test_a_dataset_without_a_split_or_a_slide_on_both_sides(
+    tiny: TinyDataset, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "s")
     add(uri, "none", tiny.csv, AddOptions())
     rows = with_splits(tiny.rows, ["train", "train", "test", "test"])
@@ -328,7 +331,7 @@ def test_a_dataset_without_a_split_or_a_slide_on_both_sides(tiny, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def patches(tmp_path_factory) -> Store:
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A dataset of patches (with cases for half of them) and one with slides beside patches."""
     folder = tmp_path_factory.mktemp("patches")
     rows = []
@@ -358,7 +361,7 @@ def patches(tmp_path_factory) -> Store:
 PLACES = ("shared_slides", "overlapping_patches", "shared_centres")
 
 
-def test_of_patches_what_they_share_is_unknown_not_zero(patches):
+def test_of_patches_what_they_share_is_unknown_not_zero(patches: Store) -> None:
     for dataset, cases in (("bare", None), ("cased", 1.0)):
         found = candidates(patches, ManifestSpec(dataset))
         (split,), _ = ensure_splits(patches, found, folds=[0], fractions=[1.0])
@@ -384,7 +387,7 @@ def test_of_patches_what_they_share_is_unknown_not_zero(patches):
     assert "every patch counts as a slide of its own" in by_slide.err
 
 
-def test_a_mixed_dataset_is_audited_over_what_is_known(patches):
+def test_a_mixed_dataset_is_audited_over_what_is_known(patches: Store) -> None:
     found = candidates(patches, ManifestSpec("mixed"))
     assert Counter(found.is_patch.tolist()) == {True: 80, False: 60}
     split = monte_carlo(found.pool, 1, 0.5, None, **PLAIN)
@@ -410,7 +413,7 @@ def test_a_mixed_dataset_is_audited_over_what_is_known(patches):
     assert 0 < shares["overlapping_patches"] < 1
 
 
-def test_a_patch_that_is_not_there_yet_changes_no_manifest(tmp_path):
+def test_a_patch_that_is_not_there_yet_changes_no_manifest(tmp_path: Path) -> None:
     rows = [{"path": f"{k}.png", "label": ("mitosis", "imposter")[k % 2]} for k in range(40)]
     file, ids = write_csv(tmp_path / "a.csv", rows), []
     for there in (False, True):
@@ -421,7 +424,7 @@ def test_a_patch_that_is_not_there_yet_changes_no_manifest(tmp_path):
     assert ids[0] == ids[1]
 
 
-def test_a_run_by_its_function_agrees(tiny, tmp_path):
+def test_a_run_by_its_function_agrees(tiny: TinyDataset, tmp_path: Path) -> None:
     """The scores of the given test rows only, at whatever fraction."""
     uri = str(tmp_path / "s")
     rows = with_splits(tiny.rows, ["train", "train", "train", "train", "test", "test"])

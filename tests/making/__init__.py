@@ -1,0 +1,1 @@
+"""What tests are made of: slides, stores, commands. The one place that tests share."""
