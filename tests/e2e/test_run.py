@@ -4,9 +4,6 @@ import csv
 import json
 import re
 import shutil
-import signal
-import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,51 +12,15 @@ import numpy as np
 import pytest
 
 from e2e.predict import predict
-from e2e.recipe import Recipe
-from e2e.run import Listener, TrainOptions, run
+from e2e.run import Listener, run
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
-from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions
 from probes.run import run as run_probes
 from probes.splits.spec import ManifestSpec
-from tests.making.commands import BIN, outside, run_command
-from tests.making.slides import TinyDataset, make_tiny, write_slide
-
-RESNET, VIT = "timm:test_resnet", "timm:test_vit"
-SMALL = Recipe(epochs=2, min_steps=6, batch_size=8, max_lr=1e-3, patch_px=32)
-OPTIONS = TrainOptions(
-    backbone="test_resnet",
-    weights="random",
-    recipe=SMALL,
-    folds=[0],
-    n_resamples=50,
-    device="cpu",
-    dtype="float32",
-)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyDataset, Store]:
-    """A dataset of its own with one model's embeddings; tests add runs to it."""
-    folder = tmp_path_factory.mktemp("e2e")
-    tiny = make_tiny(folder / "data", per_label=8)
-    uri = str(folder / "store")
-    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
-    store = Store.open(uri)
-    ingest(store, "tiny", [RESNET], IngestOptions(weights={RESNET: "random"}))
-    return tiny, store
-
-
-@pytest.fixture
-def store(place: tuple[TinyDataset, Store]) -> Store:
-    return place[1]
-
-
-def rows_of(store: Store, sql: str) -> list[dict]:
-    return fetch_rows(connect(store), sql)
+from tests.making.slides import make_tiny, write_slide
+from tests.making.training import OPTIONS, RESNET, SMALL, rows_of
 
 
 def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store) -> None:
@@ -153,22 +114,6 @@ def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store:
     assert run(store, ManifestSpec("tiny"), other).n_new == 1  # another recipe is another run
 
 
-def test_force_goes_on_after_an_interruption(store: Store) -> None:
-    first = run(store, ManifestSpec("tiny"), OPTIONS)
-    forced, lines = replace(OPTIONS, force=True), []
-
-    def stop(line: str) -> None:
-        if "epoch 1/2" in line:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(store, ManifestSpec("tiny"), forced, Listener(line=stop))
-    again = run(store, ManifestSpec("tiny"), forced, Listener(line=lines.append))
-    assert not any("epoch 1/2" in line for line in lines)
-    assert any("epoch 2/2" in line for line in lines)
-    assert [r["value"] for r in again.rows] == [r["value"] for r in first.rows]
-
-
 def test_a_run_leaves_its_model_curve_and_config(store: Store) -> None:
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     folder = Path(store.uri) / "runs" / report.rows[0]["run_id"]
@@ -184,27 +129,6 @@ def test_a_run_leaves_its_model_curve_and_config(store: Store) -> None:
         curve = list(csv.DictReader(f))
     assert [int(r["epoch"]) for r in curve] == [1, 2]
     assert all(float(r["loss"]) > 0 for r in curve)
-
-
-@pytest.mark.parametrize(
-    ("backbone", "adapt"), [("test_resnet", "full"), ("test_vit", "lora"), ("test_resnet", "head")]
-)
-def test_predict_gives_the_scores_that_were_recorded(
-    store: Store, backbone: str, adapt: str
-) -> None:
-    options = replace(OPTIONS, backbone=backbone, recipe=replace(SMALL, adapt=adapt, lora_rank=2))
-    report = run(store, ManifestSpec("tiny"), options)
-    run_id = report.rows[0]["run_id"]
-    scored = {
-        r["annotation_id"]: r
-        for r in predict(store, run_id, "tiny", device="cpu", dtype="float32").to_pylist()
-    }
-    assert len(scored) == 64
-    recorded = rows_of(store, f"from predictions where run_id = '{run_id}'")
-    assert len(recorded) > 15
-    for r in recorded:
-        assert scored[r["annotation_id"]]["label"] == r["label"] == "mitotic figure"
-        assert scored[r["annotation_id"]]["score"] == pytest.approx(r["score"], abs=1e-5)
 
 
 def test_cross_domain_is_scored_by_domain(store: Store) -> None:
@@ -313,157 +237,3 @@ def test_slides_without_a_file_are_named_and_a_cache_does_without_them(tmp_path:
     run(store, ManifestSpec("tiny"), OPTIONS)
     shutil.move(tiny.slides, tmp_path / "elsewhere")
     assert run(store, ManifestSpec("tiny"), replace(OPTIONS, folds=[1])).n_new == 1
-
-
-def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(
-    place: tuple[TinyDataset, Store], tmp_path: Path
-) -> None:
-    tiny, _ = place
-    words = [
-        "--backbone",
-        "test_resnet",
-        "--weights",
-        "random",
-        "--epochs",
-        "6",
-        "--min-steps",
-        "60",
-        "--batch-size",
-        "8",
-        "--patch-px",
-        "48",
-        "--fold",
-        "0",
-        "--json",
-    ]
-    found = {}
-    for what in ("whole", "killed"):
-        uri = str(tmp_path / what)
-        add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
-        command = [str(BIN / "e2e"), "run", "tiny", *words, "--store", uri]
-        for after in (1, 3) if what == "killed" else ():
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=outside()
-            )  # as many threads as the others: sums depend on them
-            for line in process.stderr:
-                if f"epoch {after}/6" in line:
-                    break
-            time.sleep(0.05)
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
-            assert rows_of(Store.open(uri), "from results") == []
-        done = run_command("e2e", "run", "tiny", *words, "--store", uri)
-        found[what] = [r["value"] for r in done.json()]
-        assert ("epoch 1/6" in done.err) == (what == "whole")  # the other went on
-        assert "epoch 6/6" in done.err
-    assert found["whole"] == found["killed"]
-    assert len(found["whole"]) == 7
-
-
-def test_ctrl_c_says_how_to_go_on(place: tuple[TinyDataset, Store], tmp_path: Path) -> None:
-    _, store = place
-    command = [
-        BIN / "e2e",
-        "run",
-        "tiny",
-        "--backbone",
-        "test_resnet",
-        "--weights",
-        "random",
-        "--epochs",
-        "50",
-        "--min-steps",
-        "500",
-        "--patch-px",
-        "64",
-        "--store",
-        store.uri,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "epoch 1/50" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command does the rest" in said
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"backbone": "resnet51"}, "timm:resnet"),
-        ({"recipe": replace(SMALL, adapt="lora")}, "--adapt full or head"),
-        ({"weights": "none.pt"}, "no weights for timm:test_resnet at none.pt"),
-        ({"fractions": [0.001]}, "fraction 0.001"),
-        ({"manifest": "ffff"}, "ffff"),
-        ({"device": "cuda:7"}, "cuda:7"),
-    ],
-)
-def test_what_cannot_be_is_told_and_leaves_nothing(store: Store, changes: Any, said: str) -> None:
-    runs = Path(store.uri) / "runs"
-    before = sorted(runs.iterdir())
-    with pytest.raises(EmbedstoreError, match=re.escape(said)):
-        run(store, ManifestSpec("tiny"), replace(OPTIONS, **{"folds": [4], **changes}))
-    assert sorted(runs.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (
-            [
-                "--backbone",
-                "test_resnet",
-                "--weights",
-                "random",
-                "--adapt",
-                "some",
-                "--batch-size",
-                "1",
-            ],
-            "--batch-size 1",
-        ),
-        (["--weights", "hub"], "timm/resnet50.tv2_in1k"),
-    ],
-)
-def test_bad_input_has_one_message_and_the_right_code(store: Store, words: Any, said: str) -> None:
-    done = run_command("e2e", "run", "tiny", *words, "--store", store.uri)
-    assert done.code == 1
-    assert done.out == ""
-    assert said in done.err
-    assert "Traceback" not in done.err
-
-
-def test_predict_tells_other_runs_and_unknown_ones_apart(store: Store) -> None:
-    report = run_probes(store, ManifestSpec("tiny"), RunOptions(folds=[0], n_resamples=50))
-    with pytest.raises(EmbedstoreError, match="probes predict"):
-        predict(store, report.rows[0]["run_id"], "tiny")
-    with pytest.raises(EmbedstoreError, match="no trained model of run 'nope'"):
-        predict(store, "nope", "tiny")
-    trained = run(store, ManifestSpec("tiny"), OPTIONS).rows[0]["run_id"]
-    with pytest.raises(EmbedstoreError, match="no dataset 'other'"):
-        predict(store, trained, "other")
-    done = run_command("e2e", "predict", trained, "tiny", "--json", "--store", store.uri)
-    assert len(done.json()) == 64
-
-
-def test_lora_refuses_another_backbone_than_it_was_trained_on(store: Store, tmp_path: Path) -> None:
-    import timm
-    import torch
-
-    files = []
-    for n in range(2):
-        torch.manual_seed(n)
-        files.append(tmp_path / f"{n}.pt")
-        torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), files[n])
-    recipe = replace(SMALL, adapt="lora", lora_rank=2)
-    options = replace(OPTIONS, backbone="test_vit", weights=str(files[0]), recipe=recipe)
-    run_id = run(store, ManifestSpec("tiny"), options).rows[0]["run_id"]
-    with pytest.raises(EmbedstoreError, match="are not those of run"):
-        predict(store, run_id, "tiny", weights=str(files[1]))
-    files[0].rename(tmp_path / "moved.pt")
-    there = predict(
-        store, run_id, "tiny", weights=str(tmp_path / "moved.pt"), device="cpu", dtype="float32"
-    )
-    assert len(there) == 64

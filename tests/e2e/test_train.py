@@ -66,7 +66,7 @@ def fit(folder: Any, data: Path, recipe: Any = RECIPE, *, net: Any = None, **opt
     return net, curve
 
 
-def facts(curve: Any) -> list[tuple]:
+def facts(curve: Any) -> list[tuple[Any, ...]]:
     return [(e.epoch, e.step, e.lr, e.loss, e.val_loss, e.val_auroc) for e in curve]
 
 

@@ -22,7 +22,7 @@ def block(start: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tour(tmp_path_factory: pytest.TempPathFactory) -> list[subprocess.CompletedProcess]:
+def tour(tmp_path_factory: pytest.TempPathFactory) -> list[subprocess.CompletedProcess[str]]:
     """The five lines, in a folder with a user's files, then the queries."""
     folder = tmp_path_factory.mktemp("tour")
     tiny = make_tiny(folder, per_label=15, domains=("a", "b", "c", "d"))
@@ -35,7 +35,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> list[subprocess.CompletedP
     ]
 
 
-def test_the_tour_runs_word_for_word(tour: list[subprocess.CompletedProcess]) -> None:
+def test_the_tour_runs_word_for_word(tour: list[subprocess.CompletedProcess[str]]) -> None:
     for done in tour:
         assert done.returncode == 0, f"{done.args}\n{done.stderr}"
     assert "4 slides" in tour[0].stderr or "8 slides" in tour[0].stderr

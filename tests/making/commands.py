@@ -33,7 +33,7 @@ class Ran:
     out: str
     err: str
 
-    def json(self) -> list[dict]:
+    def json(self) -> list[dict[str, Any]]:
         """The rows it printed."""
         assert self.code == 0, self.err
         return json.loads(self.out)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedstore.store import Store
 
 
-def bare_store(uri: str, dataset: str, cells: Sequence[dict]) -> "Store":
+def bare_store(uri: str, dataset: str, cells: Sequence[dict[str, Any]]) -> "Store":
     """A store in which these cells (slide, source_id and what else is said) are a dataset."""
     from embedstore.store import Store
 
@@ -189,7 +189,7 @@ DOMAINS = ("a|b & $c$", "<img src=x onerror=alert(2)>", "\\alpha {d}")
 OTHER = "other </script> \"label\" 'x'"
 
 
-def cells(n: int) -> list[dict]:
+def cells(n: int) -> list[dict[str, Any]]:
     return [
         {
             "slide": f"{'abc'[k % 3]}{k % 4}<i>.tiff",
@@ -222,7 +222,7 @@ def plant_cells(
     return store
 
 
-def query(store: "Store", sql: str) -> list[dict]:
+def query(store: "Store", sql: str) -> list[dict[str, Any]]:
     """The rows of a query over the store's views."""
     from embedstore.store.sql import connect, fetch_rows
 

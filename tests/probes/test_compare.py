@@ -64,11 +64,11 @@ def store(made: Store, tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "s"))
 
 
-def sql(store: Store, query: str) -> list[dict]:
+def sql(store: Store, query: str) -> list[dict[str, Any]]:
     return fetch_rows(connect(store), query)
 
 
-def pairs_of(store: Store, folder: Any) -> list[dict]:
+def pairs_of(store: Store, folder: Any) -> list[dict[str, Any]]:
     report(store, [], folder)
     return list(csv.DictReader(io.StringIO((folder / "pairs.csv").read_text())))
 

@@ -126,7 +126,7 @@ ROWS = st.lists(
 )
 
 
-def ccmct(path: Path, variant: str, rows: list) -> Path:
+def ccmct(path: Path, variant: str, rows: list[Any]) -> Path:
     """Write annotations (class, deleted, coordinates): one is a spot, two a box, more a polygon."""
     with sqlite3.connect(path) as db:
         db.execute(

@@ -44,7 +44,7 @@ CELLS = [
 
 
 def write_h5(
-    path: Path, corners: np.ndarray, features: np.ndarray, attrs: dict | None = None, chunk: int = 1
+    path: Path, corners: np.ndarray, features: np.ndarray, attrs: dict[str, Any] | None = None, chunk: int = 1
 ) -> Path:
     """Write one slide's file: resizable datasets, TRIDENT in chunks of one row, CLAM of 32."""
     path.parent.mkdir(exist_ok=True)

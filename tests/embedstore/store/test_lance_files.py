@@ -125,7 +125,7 @@ def test_a_place_that_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.Mo
     (page,) = plain_vectors._pages(dataset, "vector", DIM)
     out = np.empty((500, DIM), np.float32)
 
-    def elsewhere(offset: int) -> list:
+    def elsewhere(offset: int) -> list[Any]:
         return [plain_vectors._Page(page.path, offset, 0, 500)]
 
     monkeypatch.setattr(plain_vectors, "_pages", lambda *_: elsewhere(page.offset + 64))

@@ -37,7 +37,7 @@ def mine(tmp_path: Path) -> Any:
     return tiny, Store.open(uri)
 
 
-def cached(store: Store) -> list[dict]:
+def cached(store: Store) -> list[dict[str, Any]]:
     return fetch_rows(connect(store), "from patches order by annotation_id, size_px")
 
 

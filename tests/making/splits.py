@@ -1,0 +1,3 @@
+"""Arguments of a plain draw."""
+
+PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}
