@@ -14,7 +14,10 @@ from tests.making.commands import ROOT, outside
 
 # What the process runs: the function is wrapped, its nth call that names `where` never returns.
 _PROGRAM = """
-import importlib, pathlib, sys, time
+import importlib, pathlib, signal, sys, time
+
+# Started in the background of a shell, a process would not know of Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 module, name, where, n, mark, sys.argv = {module!r}, {name!r}, {where!r}, {n!r}, {mark!r}, {words!r}
 sys.path.insert(0, {root!r})
