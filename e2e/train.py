@@ -174,7 +174,7 @@ def one_epoch(
             x = augment(torch.from_numpy(crops).to(device), recipe.patch_px, recipe, generator)
             loss = loss_of(logits_of(model, x, machine), codes[rows].to(device)).mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         one_cycle.step()
         losses[k] = loss.detach()

@@ -53,7 +53,7 @@ def real(data: Path, vits14_file: Path, tmp_path_factory: pytest.TempPathFactory
 
 def mean_auroc(uri: str, where: str) -> float:
     sql = f"select avg(value) as v from results where metric = 'auroc' and where_sql is null and {where}"
-    return call_command("embedstore", "sql", sql, "--json", "--store", uri).json()[0]["v"]
+    return float(call_command("embedstore", "sql", sql, "--json", "--store", uri).json()[0]["v"])
 
 
 def test_the_main_job_on_real_slides(real: str) -> None:
@@ -206,7 +206,7 @@ def test_probes_interrupted_keep_what_is_recorded(real: str) -> None:
     from embedstore.store import Store
     from embedstore.store.sql import connect, fetch_rows
 
-    words = [BIN / "probes", "run", "atypia", "--seed", "9", "--store", real]
+    words = [str(BIN / "probes"), "run", "atypia", "--seed", "9", "--store", real]
     words += [w for f in ("1", "0.9", "0.8", "0.7") for w in ("--fraction", f)]
     words += [w for m in ("logreg", "uni", "knn", "prototype") for w in ("--method", m)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

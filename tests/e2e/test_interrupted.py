@@ -14,12 +14,14 @@ from embedstore.store import Store
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import BIN, outside, run_command
 from tests.making.slides import TinyDataset
-from tests.making.training import OPTIONS, rows_of
+from tests.making.stores import query
+from tests.making.training import OPTIONS
 
 
 def test_force_goes_on_after_an_interruption(store: Store) -> None:
     first = run(store, ManifestSpec("tiny"), OPTIONS)
-    forced, lines = replace(OPTIONS, force=True), []
+    forced = replace(OPTIONS, force=True)
+    lines: list[str] = []
 
     def stop(line: str) -> None:
         if "epoch 1/2" in line:
@@ -63,13 +65,14 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=outside()
             )  # as many threads as the others: sums depend on them
+            assert process.stderr is not None
             for line in process.stderr:
                 if f"epoch {after}/6" in line:
                     break
             time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
-            assert rows_of(Store.open(uri), "from results") == []
+            assert query(Store.open(uri), "from results") == []
         done = run_command("e2e", "run", "tiny", *words, "--store", uri)
         found[what] = [r["value"] for r in done.json()]
         assert ("epoch 1/6" in done.err) == (what == "whole")  # the other went on
@@ -81,7 +84,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(
 def test_ctrl_c_says_how_to_go_on(place: tuple[TinyDataset, Store], tmp_path: Path) -> None:
     _, store = place
     command = [
-        BIN / "e2e",
+        str(BIN / "e2e"),
         "run",
         "tiny",
         "--backbone",
@@ -98,6 +101,7 @@ def test_ctrl_c_says_how_to_go_on(place: tuple[TinyDataset, Store], tmp_path: Pa
         store.uri,
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
     for line in process.stderr:
         if "epoch 1/50" in line:
             process.send_signal(signal.SIGINT)

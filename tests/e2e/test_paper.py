@@ -47,7 +47,9 @@ def test_the_plan_counts_both_experiments(planned: list[dict[str, Any]]) -> None
     assert planned[0]["minutes"] is None
 
 
-def test_it_runs_what_is_missing_and_reports(uri: str, planned: list[dict[str, Any]], done: Any) -> None:
+def test_it_runs_what_is_missing_and_reports(
+    uri: str, planned: list[dict[str, Any]], done: Any
+) -> None:
     folder, ran = done
     assert ran.code == 0, ran.err
     n = sum(r["missing"] for r in planned)

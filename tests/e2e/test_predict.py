@@ -13,7 +13,8 @@ from probes.run import RunOptions
 from probes.run import run as run_probes
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import run_command
-from tests.making.training import OPTIONS, SMALL, rows_of
+from tests.making.stores import query
+from tests.making.training import OPTIONS, SMALL
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_predict_gives_the_scores_that_were_recorded(
         for r in predict(store, run_id, "tiny", device="cpu", dtype="float32").to_pylist()
     }
     assert len(scored) == 64
-    recorded = rows_of(store, f"from predictions where run_id = '{run_id}'")
+    recorded = query(store, f"from predictions where run_id = '{run_id}'")
     assert len(recorded) > 15
     for r in recorded:
         assert scored[r["annotation_id"]]["label"] == r["label"] == "mitotic figure"

@@ -20,7 +20,8 @@ from probes.run import RunOptions
 from probes.run import run as run_probes
 from probes.splits.spec import ManifestSpec
 from tests.making.slides import make_tiny, write_slide
-from tests.making.training import OPTIONS, RESNET, SMALL, rows_of
+from tests.making.stores import query
+from tests.making.training import OPTIONS, RESNET, SMALL
 
 
 def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store) -> None:
@@ -28,7 +29,7 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store)
     probes = run_probes(store, spec, RunOptions(folds=[0, 1], n_resamples=50))
     trained = run(store, spec, replace(OPTIONS, folds=[0, 1]))
     assert probes.manifest_id == trained.manifest_id
-    joined = rows_of(
+    joined = query(
         store,
         "select a.fold, a.value as probe, b.value as e2e, a.n_test, b.n_test as n, a.n_train, "
         "b.n_train as m from results a join results b using (manifest_id, fold, fraction, metric, "
@@ -41,7 +42,7 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store)
         sets = [
             {
                 p["annotation_id"]
-                for p in rows_of(
+                for p in query(
                     store,
                     "select annotation_id from predictions join (select distinct run_id, method, "
                     f"fold from results) using (run_id) where method = '{m}' and fold = {fold} "
@@ -80,7 +81,7 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
 def test_labels_are_the_annotations_own_and_all_metrics_are_there(store: Store) -> None:
     report = run(store, ManifestSpec("tiny"), OPTIONS)
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
-    scored = rows_of(
+    scored = query(
         store,
         "select p.score, a.label from predictions p join annotations a using (annotation_id) "
         f"where run_id = '{auroc['run_id']}' and role = 'test'",
@@ -98,7 +99,7 @@ def test_labels_are_the_annotations_own_and_all_metrics_are_there(store: Store) 
 
 def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store: Store) -> None:
     first = run(store, ManifestSpec("tiny"), OPTIONS)
-    lines = []
+    lines: list[str] = []
     again = run(store, ManifestSpec("tiny"), OPTIONS, Listener(line=lines.append))
     assert (again.n_new, again.n_recorded, lines) == (0, 1, [])
     forced = run(
@@ -173,7 +174,7 @@ def test_more_than_two_labels_and_pre_cropped_patches(tmp_path: Path) -> None:
     for r in table:
         sums[r["annotation_id"]] = sums.get(r["annotation_id"], 0) + r["score"]
     assert all(s == pytest.approx(1) for s in sums.values())
-    assert rows_of(store, "select count(*) as n from patches")[0]["n"] == 0  # files already
+    assert query(store, "select count(*) as n from patches")[0]["n"] == 0  # files already
 
 
 def test_only_annotations_of_the_manifest_are_read_and_trained_on(
@@ -184,7 +185,7 @@ def test_only_annotations_of_the_manifest_are_read_and_trained_on(
     seen: set[str] = set()
     real = StoredPatches.read
 
-    def note(self, ids: Any) -> Any:
+    def note(self: Any, ids: Any) -> Any:
         seen.update(ids)
         return real(self, ids)
 
@@ -193,7 +194,7 @@ def test_only_annotations_of_the_manifest_are_read_and_trained_on(
     report = run(store, spec, OPTIONS)
     ids = {
         r["annotation_id"]
-        for r in rows_of(
+        for r in query(
             store, f"from manifests where manifest_id = '{report.manifest_id}' and fold = 0"
         )
     }
@@ -231,7 +232,7 @@ def test_slides_without_a_file_are_named_and_a_cache_does_without_them(tmp_path:
     store = Store.open(uri)
     with pytest.raises(EmbedstoreError, match=r"4 slides .*a0\.tiff.*--slides DIR"):
         run(store, ManifestSpec("tiny"), OPTIONS)
-    assert rows_of(store, "from results") == []
+    assert query(store, "from results") == []
     assert not (Path(uri) / "runs").exists()
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     run(store, ManifestSpec("tiny"), OPTIONS)

@@ -9,15 +9,15 @@ import pytest
 
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
-from tests.making.adds import query
 from tests.making.slides import TinyDataset, write_csv, write_slide
+from tests.making.stores import query_of
 
 
 def test_midogpp_without_any_image(data: Path, tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     report = add(uri, "midogpp", data / "midogpp/MIDOG++.json", AddOptions())
     assert (report.n_annotations, report.n_new, report.n_slides) == (26_286, 26_286, 503)
-    by_domain = query(
+    by_domain = query_of(
         uri,
         "select domain, count(*) filter (label = 'mitotic figure') as mf, "
         "count(*) filter (label = 'non-mitotic figure') as other, "
@@ -32,9 +32,9 @@ def test_midogpp_without_any_image(data: Path, tmp_path: Path) -> None:
         "human neuroendocrine tumor": (639, 1761, 55),
         "canine soft tissue sarcoma": (1286, 2375, 100),
     }
-    off = query(uri, "select source_id, status from annotations where status != 'ok' order by 1")
+    off = query_of(uri, "select source_id, status from annotations where status != 'ok' order by 1")
     assert off == [{"source_id": s, "status": "off-slide"} for s in ("15363", "15728")]
-    assert query(uri, "select annotation_id from annotations where source_id = '1'") == [
+    assert query_of(uri, "select annotation_id from annotations where source_id = '1'") == [
         {"annotation_id": "midogpp/001.tiff/1"}
     ]
 
@@ -47,11 +47,11 @@ def test_atypia_with_its_frames(data: Path, tmp_path: Path) -> None:
     assert steps[-1] == (227, 227)
     again = add(uri, "atypia", data / "atypia/atypia.json", options)
     assert (again.n_annotations, again.n_new) == (1214, 0)
-    assert query(uri, "select label, count(*) as n from annotations group by 1 order by 1") == [
+    assert query_of(uri, "select label, count(*) as n from annotations group by 1 order by 1") == [
         {"label": "mitotic figure", "n": 485},
         {"label": "non-mitotic figure", "n": 729},
     ]
-    (row,) = query(
+    (row,) = query_of(
         uri,
         "select count(distinct case_id) as cases, min(mpp) as low, max(mpp) as high, "
         "count(*) filter (status = 'ok') as ok from slides",
@@ -70,7 +70,7 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data: Path, tmp_path: 
     ]
     file = write_csv(tmp_path / "a.csv", rows)
     add(uri, "wsi", file, AddOptions(slides=wsi))
-    found = query(uri, "select slide, status, mpp, problem from slides order by slide")
+    found = query_of(uri, "select slide, status, mpp, problem from slides order by slide")
     status = {r["slide"]: (r["status"], r["mpp"]) for r in found}
     assert status == {
         "broken.svs": ("unreadable", None),
@@ -78,18 +78,18 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data: Path, tmp_path: 
         "tcga-cr-7395-01a-01-ts1.svs": ("no-mpp", None),
     }
     assert "--mpp" in next(r["problem"] for r in found if r["status"] == "no-mpp")
-    assert query(uri, "select status, count(*) as n from annotations group by 1 order by 1") == [
+    assert query_of(uri, "select status, count(*) as n from annotations group by 1 order by 1") == [
         {"status": "no-mpp", "n": 2},
         {"status": "ok", "n": 2},
         {"status": "unreadable", "n": 2},
     ]
     add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25))
-    found = query(
+    found = query_of(
         uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide"
     )
     assert [(r["mpp"], r["mpp_source"]) for r in found] == [(0.499, "slide"), (0.25, "option")]
     add(uri, "wsi", file, AddOptions())  # told nothing, it keeps what it knows
-    assert query(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
+    assert query_of(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
 
 
 def test_slide_table_gives_mpp_scanner_and_domain(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_slide_table_gives_mpp_scanner_and_domain(tmp_path: Path) -> None:
         file,
         AddOptions(slides=tmp_path / "s", slide_table=tmp_path / "t.csv", domain_from="scanner"),
     )
-    assert query(
+    assert query_of(
         uri,
         "select mpp, mpp_source, scanner, domain from annotations join slides "
         "using (dataset, slide, mpp, scanner) limit 1",
@@ -162,12 +162,12 @@ def test_classes_are_mapped_shown_and_left_out(tmp_path: Path) -> None:
     assert report.classes == {"A": "a", "B": "b", "C": None}
     assert report.n_annotations == 5
     assert "1 annotations of class 'C' were left out" in report.notes
-    assert query(uri, "select positive_label, n_annotations from datasets") == [
+    assert query_of(uri, "select positive_label, n_annotations from datasets") == [
         {"positive_label": "a", "n_annotations": 5}
     ]
     three = add(uri, "e", file, AddOptions(labels={"A": "a", "B": "b", "C": "c"}))
     assert three.n_annotations == 6
-    assert query(uri, "select positive_label from datasets where dataset = 'e'") == [
+    assert query_of(uri, "select positive_label from datasets where dataset = 'e'") == [
         {"positive_label": None}
     ]
 
@@ -178,7 +178,7 @@ def test_ids_do_not_depend_on_machine_or_order(tiny: TinyDataset, tmp_path: Path
     for n, file in enumerate((tiny.csv, rows)):
         uri = str(tmp_path / f"s{n}")
         add(uri, "tiny", file, AddOptions())
-        ids.append(query(uri, "select annotation_id from annotations order by 1"))
+        ids.append(query_of(uri, "select annotation_id from annotations order by 1"))
     assert ids[0] == ids[1]
     assert ids[0][0]["annotation_id"] == "tiny/a0.tiff/1707c69d374b"  # and on another machine
 

@@ -10,8 +10,8 @@ from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from tests.making.adds import query
 from tests.making.slides import TinyDataset, write_csv, write_slide
+from tests.making.stores import query_of
 
 
 def test_changes_reach_the_embeddings(tiny: TinyDataset, tmp_path: Path) -> None:
@@ -20,14 +20,14 @@ def test_changes_reach_the_embeddings(tiny: TinyDataset, tmp_path: Path) -> None
     add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
     options = IngestOptions(weights={"timm:test_resnet": "random"})
     ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
-    before = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
+    before = {r["annotation_id"]: r for r in query_of(uri, "select * from embeddings")}
     rows[0]["x"] = "333"  # moved
     rows[1]["label"] = "mitotic figure"  # relabelled
     rows[2]["domain"] = "z"
     report = add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
     assert any("1 annotations moved" in n for n in report.notes)
     assert any("2 annotations changed" in n for n in report.notes)
-    after = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
+    after = {r["annotation_id"]: r for r in query_of(uri, "select * from embeddings")}
     gone, relabelled, redomained = (f"d/{rows[k]['slide']}/{k}" for k in range(3))
     assert before.keys() - after.keys() == {gone}
     assert (before[relabelled]["label"], after[relabelled]["label"]) == (
@@ -38,13 +38,13 @@ def test_changes_reach_the_embeddings(tiny: TinyDataset, tmp_path: Path) -> None
     assert all(after[k]["vector"] == before[k]["vector"] for k in after)
     (model,) = ingest(Store.open(uri), "d", ["timm:test_resnet"], options).models
     assert (model.n_before, model.n_embedded) == (47, 1)
-    (row,) = query(uri, f"select vector from embeddings where annotation_id = '{gone}'")
+    (row,) = query_of(uri, f"select vector from embeddings where annotation_id = '{gone}'")
     assert row["vector"] != before[gone]["vector"]
     assert Store.open(uri).stats(model_table("timm:test_resnet"))["n_rows"] == 48
 
 
 def vectors(uri: str) -> dict[str, list[float]]:
-    return {r["annotation_id"]: r["vector"] for r in query(uri, "select * from embeddings")}
+    return {r["annotation_id"]: r["vector"] for r in query_of(uri, "select * from embeddings")}
 
 
 @pytest.mark.parametrize("change", ["mpp", "file"])
@@ -101,7 +101,7 @@ def test_a_folder_that_moved_drops_nothing(tiny: TinyDataset, tmp_path: Path) ->
     add(uri, "d", tiny.csv, AddOptions(slides=tmp_path / "elsewhere"))
     assert vectors(uri) == before
     assert {"elsewhere"} == {
-        r["path"].split("/")[-2] for r in query(uri, "select path from slides")
+        r["path"].split("/")[-2] for r in query_of(uri, "select path from slides")
     }
 
 
@@ -119,7 +119,7 @@ def test_a_slide_keeps_its_case_across_files(tmp_path: Path) -> None:
                 add(uri, "d", file, AddOptions())
     rows = [{"slide": "a", "x": 0, "y": k, "label": "mitosis", "case": "c9"} for k in range(2)]
     add(uri, "d", write_csv(tmp_path / "0.csv", rows), AddOptions())  # all of it: corrected
-    assert query(uri, "select distinct case_id from annotations") == [{"case_id": "c9"}]
+    assert query_of(uri, "select distinct case_id from annotations") == [{"case_id": "c9"}]
 
 
 def test_what_a_shorter_file_no_longer_names_stays_and_is_told(
@@ -141,17 +141,17 @@ def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(
     good = (tmp_path / "a.tiff").read_bytes()
     shutil.copy(data / "wsi/broken.svs", tmp_path / "a.tiff")
     uri = str(tmp_path / "s")
-    for name, options in (("a", {"mpp": 0.4}), ("b", {})):
+    for name, mpp in (("a", 0.4), ("b", None)):
         rows = [{"slide": f"{name}.tiff", "x": 9, "y": 9, "label": "mitosis"}]
         file = write_csv(tmp_path / f"{name}.csv", rows)
-        add(uri, "d", file, AddOptions(slides=tmp_path, **options))
-    found = {r["slide"]: (r["status"], r["mpp"]) for r in query(uri, "select * from slides")}
+        add(uri, "d", file, AddOptions(slides=tmp_path, mpp=mpp))
+    found = {r["slide"]: (r["status"], r["mpp"]) for r in query_of(uri, "select * from slides")}
     assert found == {"a.tiff": ("unreadable", 0.4), "b.tiff": ("ok", 0.4)}
     (tmp_path / "a.tiff").write_bytes(good)
     ingest(
         Store.open(uri), "d", ["timm:test_resnet"], IngestOptions(weights={"test_resnet": "random"})
     )
-    assert query(uri, "select status, mpp from slides where slide = 'a.tiff'") == [
+    assert query_of(uri, "select status, mpp from slides where slide = 'a.tiff'") == [
         {"status": "ok", "mpp": 0.4}
     ]
 
@@ -174,4 +174,4 @@ def test_a_new_mapping_asks_again_which_label_is_positive(
     with pytest.raises(EmbedstoreError, match="which of the two labels"):
         add(uri, "d", tiny.csv, AddOptions(labels=labels))
     add(uri, "d", tiny.csv, AddOptions(labels=labels, positive="apple"))
-    assert query(uri, "select positive_label from datasets") == [{"positive_label": "apple"}]
+    assert query_of(uri, "select positive_label from datasets") == [{"positive_label": "apple"}]

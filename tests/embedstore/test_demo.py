@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from embedstore.demo import dataset as demo
 from embedstore.demo.dataset import DemoDataset, write_demo
 from embedstore.demo.domains import DOMAINS
+from embedstore.demo.files import write_pyramid
 
 Points = dict[str, Counter[tuple[float, float, int]]]
 
@@ -68,7 +69,7 @@ def test_pyramid_holds_the_picture_at_every_level(tmp_path: Path) -> None:
     y, x = np.mgrid[0:700, 0:900]
     waves = [128 + 100 * np.sin(x / 40 + c) * np.cos(y / 55) for c in range(3)]
     picture: NDArray[np.uint8] = np.stack(waves, axis=-1).astype(np.uint8)
-    demo.write_pyramid(tmp_path / "p.tiff", picture, mpp=0.46)
+    write_pyramid(tmp_path / "p.tiff", picture, mpp=0.46)
     with openslide.OpenSlide(tmp_path / "p.tiff") as slide:
         assert slide.level_count == 3
         for level, downsample in enumerate((1, 2, 4)):

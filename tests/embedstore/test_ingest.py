@@ -3,6 +3,7 @@
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_each_patch_is_read_once_for_all_models(
     import embedstore.slides.reading as reading
 
     seen: Counter[Any] = Counter()
-    real = reading.read_patch
+    real = read_patch
     monkeypatch.setattr(
         reading,
         "read_patch",
@@ -86,7 +87,9 @@ def test_each_patch_is_read_once_for_all_models(
     # A dtype of less precision is first held against float32, on 16 patches for all models.
     seen.clear()
     low = IngestOptions(weights={RESNET: "random"}, dtype="bfloat16", name="low")
-    assert ingest(store, "tiny", [RESNET], low).models[0].parity > 0.999
+    parity = ingest(store, "tiny", [RESNET], low).models[0].parity
+    assert parity is not None
+    assert parity > 0.999
     assert sum(seen.values()) == 16  # the rest was kept when it was first read
     seen.clear()
     uncached = IngestOptions(weights={VIT: "random"}, name="again", patch_cache=False)

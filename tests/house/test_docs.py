@@ -119,6 +119,8 @@ def test_the_counts_of_midog_are_those_of_the_page(
 def test_the_generated_parts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")  # the page's own width counts
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     assert generate.COMMANDS.read_text() == generate.commands(), "run `make docs`"
@@ -130,7 +132,7 @@ def source_texts() -> list[str]:
     """Every text in the code; what is filled in stands as …"""
     texts = []
     for folder in ("embedstore", "probes", "e2e"):
-        for path in (ROOT / folder).glob("*.py"):
+        for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.JoinedStr):
                     parts = (v.value if isinstance(v, ast.Constant) else "…" for v in node.values)

@@ -4,8 +4,9 @@ import doctest
 import io
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def tables() -> Iterator[None]:
     """What an example adds to a table is taken out again."""
-    saved = [(t, dict(t)) for t in (REGISTRY, READERS, METHODS, METRICS, SCHEMES)]
+    changed: tuple[MutableMapping[str, Any], ...] = (REGISTRY, READERS, METHODS, METRICS, SCHEMES)
+    saved = [(t, dict(t)) for t in changed]
     yield
     for table, before in saved:
         table.clear()

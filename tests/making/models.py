@@ -1,11 +1,10 @@
 """Networks on the CPU and patches for them."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from embedstore.models.checkpoints import find_weights
+from embedstore.models.embedder import Embedder
 from embedstore.models.loading import load_embedder, resolve
 
 CPU = torch.device("cpu")
@@ -16,7 +15,7 @@ PATCHES = np.random.default_rng(0).integers(0, 255, (6, 224, 224, 3), dtype=np.u
 
 def embedder(
     name: str, spec: str = "random", dtype: str = "float32", key: str | None = None
-) -> Any:
+) -> Embedder:
     entry = resolve(name)
     return load_embedder(
         key or name, entry, find_weights(name, spec, entry.hub), dtype=dtype, device=CPU

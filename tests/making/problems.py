@@ -39,7 +39,7 @@ def oracle(X: Any, y: Any, strength: Any, squared: Any) -> Any:
         slope = Z.T @ r + strength * v / sd / (1 if squared else norm)
         return np.mean(np.logaddexp(0, np.where(y, -z, z))) + penalty, np.append(slope, r.sum())
 
-    best = None
+    best: Any = None
     for seed in range(2):
         start = np.random.default_rng(seed).normal(size=X.shape[1] + 1) * 0.01
         found = minimize(

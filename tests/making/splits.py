@@ -1,3 +1,5 @@
 """Arguments of a plain draw."""
 
-PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}
+from typing import Any
+
+PLAIN: dict[str, Any] = {"group_by": "annotation", "stratify": "none", "seed": 42}

@@ -2,8 +2,6 @@
 
 from e2e.recipe import Recipe
 from e2e.run import TrainOptions
-from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 
@@ -20,7 +18,3 @@ OPTIONS = TrainOptions(
     device="cpu",
     dtype="float32",
 )
-
-
-def rows_of(store: Store, sql: str) -> list[dict[str, Any]]:
-    return fetch_rows(connect(store), sql)

@@ -144,8 +144,8 @@ def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store: Store) -> None
         folds = []
         for key in sorted({(r["fold"], r["train_domain"], r["domain"]) for r in scores}):
             at = [r for r in scores if (r["fold"], r["train_domain"], r["domain"]) == key]
-            p = [np.array([(1 - r[k], r[k]) for r in at]) for k in "st"]
-            folds.append(Fold(np.array([r["y"] for r in at]), *p, [r["slide"] for r in at]))
+            s, t = (np.array([(1 - r[k], r[k]) for r in at]) for k in "st")
+            folds.append(Fold(np.array([r["y"] for r in at]), s, t, [r["slide"] for r in at]))
         want = paired_bootstrap(
             folds, n_resamples=200, seed=seed_of(mine["manifest_id"], None, name)
         )

@@ -26,6 +26,33 @@ def delong_by_hand(y: Any, a: Any, b: Any) -> Any:
     return 2 * norm.sf(abs(of_positives.mean()) / np.sqrt(variance))
 
 
+def scores_of_both(store: Store) -> list[dict[str, Any]]:
+    """Labels and both models' scores of the test rows of fold 2, on all training rows."""
+    return query(
+        store,
+        "select a.label = 'mitotic figure' as y, x.score as a, z.score as b, a.slide from "
+        "predictions x join predictions z using (annotation_id, role) join annotations a using (annotation_id) "
+        "where x.role = 'test' and x.run_id = (select distinct run_id from results where model = 'strong' and fold = 2 "
+        "and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' "
+        "and eval_dataset is null and params not like '%views%') and z.run_id = (select distinct run_id from results "
+        "where model = 'weak' and fold = 2 and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and "
+        "target = 'label' and method = 'uni' and eval_dataset is null) order by annotation_id",
+    )
+
+
+def mean_aurocs(store: Store) -> dict[tuple[str, float], float]:
+    """The mean over folds by model and fraction, of runs without views on their own dataset."""
+    return {
+        (r["model"], r["fraction"]): r["m"]
+        for r in query(
+            store,
+            "select model, fraction, avg(value) as m from results where metric = 'auroc' and dataset = 'd' and "
+            "scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' and "
+            "eval_dataset is null and params not like '%views%' group by 1, 2",
+        )
+    }
+
+
 def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> None:
     run(planted, ManifestSpec("d"), RunOptions(fractions=[0.5, 1.0]))
     sides = Side.parse("uni:strong"), Side.parse("uni:weak")
@@ -35,45 +62,28 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
     }
     whole = {r["fraction"]: r for r in rows if r["fold"] is None}
     assert whole[1.0]["n_folds"] == 5
-    means = {
-        (r["model"], r["fraction"]): r["m"]
-        for r in query(
-            planted,
-            "select model, fraction, avg(value) as m from results where metric = 'auroc' and dataset = 'd' and "
-            "scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' and "
-            "eval_dataset is null and params not like '%views%' group by 1, 2",
-        )
-    }
+    means = mean_aurocs(planted)
     for f, r in whole.items():
         assert r["difference"] == pytest.approx(means["strong", f] - means["weak", f], abs=1e-6)
         assert r["ci_low"] < r["difference"] < r["ci_high"]
     # Holm by hand over the two rows.
     p = {f: r["p_value"] for f, r in whole.items()}
-    low, high = sorted(p, key=p.get)
+    low, high = sorted(p, key=p.__getitem__)
     assert whole[low]["p_holm"] == pytest.approx(min(1, 2 * p[low]))
     assert whole[high]["p_holm"] == pytest.approx(min(1, max(2 * p[low], p[high])))
     assert all(r["p_holm"] is None for r in rows if r["fold"] is not None)
     # One fold by hand.
     (one,) = [r for r in rows if r["fraction"] == 1 and r["fold"] == 2]
-    scores = query(
-        planted,
-        "select a.label = 'mitotic figure' as y, x.score as a, z.score as b, a.slide from "
-        "predictions x join predictions z using (annotation_id, role) join annotations a using (annotation_id) "
-        "where x.role = 'test' and x.run_id = (select distinct run_id from results where model = 'strong' and fold = 2 "
-        "and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and target = 'label' and method = 'uni' "
-        "and eval_dataset is null and params not like '%views%') and z.run_id = (select distinct run_id from results "
-        "where model = 'weak' and fold = 2 and fraction = 1 and scheme = 'monte-carlo' and group_by = 'annotation' and "
-        "target = 'label' and method = 'uni' and eval_dataset is null) order by annotation_id",
-    )
+    scores = scores_of_both(planted)
     y = np.array([int(r["y"]) for r in scores])
     a, b = (np.array([r[k] for r in scores]) for k in "ab")
     assert one["difference"] == pytest.approx(roc_auc_score(y, a) - roc_auc_score(y, b), abs=1e-9)
     assert one["n_test"] == len(y) == 120
-    stack = [np.column_stack((1 - s, s)) for s in (a, b)]
+    of_a, of_b = (np.column_stack((1 - s, s)) for s in (a, b))
     from probes.scores.evaluate import seed_of
 
     again = paired_bootstrap(
-        [Fold(y, *stack, [r["slide"] for r in scores])],
+        [Fold(y, of_a, of_b, [r["slide"] for r in scores])],
         n_resamples=200,
         seed=seed_of(one["manifest_id"], None, "all"),
     )
@@ -90,17 +100,9 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
     ]
     assert "have no partner" in notes[0]
     shown = call_command(
-        "probes",
-        "compare",
-        "d",
-        "--a",
-        "uni:strong",
-        "--b",
-        "uni:weak",
-        "--fraction",
-        1,
-        "--store",
-        planted.uri,
+        *(
+            f"probes compare d --a uni:strong --b uni:weak --fraction 1 --store {planted.uri}"
+        ).split()
     )
     assert shown.code == 0, shown.err
     assert "p_holm" in shown.out

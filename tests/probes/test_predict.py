@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_views_are_trained_on_and_averaged(planted: Store) -> None:
 
     (split,) = report.splits
     views = query(planted, 'select annotation_id, label, vector from "strong#views"')
-    by_id = {}
+    by_id: dict[str, list[Any]] = {}
     for v in views:
         by_id.setdefault(v["annotation_id"], []).append(v)
     X = np.array([v["vector"] for i in split.train for v in by_id[i]], dtype=np.float32)

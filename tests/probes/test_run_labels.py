@@ -10,7 +10,7 @@ from embedstore.store import Store
 from embedstore.store.layout import model_table
 from probes.run import RunOptions, run
 from probes.splits.spec import ManifestSpec
-from tests.making.stores import query
+from tests.making.stores import query, vector_table
 
 
 def test_three_labels(tmp_path: Path) -> None:
@@ -23,25 +23,18 @@ def test_three_labels(tmp_path: Path) -> None:
     vectors = (
         rng.normal(size=(240, 120)) + 3 * np.eye(120)[["ABC".index(r["label"]) for r in notes]]
     )
-    keys = ("annotation_id", "dataset", "domain", "label", "slide")
     store.make_model_table("m", 120)
-    store.merge(
-        model_table("m"),
-        [
-            {**{k: r[k] for k in keys}, "model": "m", "vector": v.tolist()}
-            for r, v in zip(notes, vectors, strict=True)
-        ],
-    )
+    store.merge(model_table("m"), vector_table("m", notes, vectors))
     store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
     report = run(store, ManifestSpec("e"), RunOptions(folds=[0]))
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
     assert auroc["value"] > 0.9
     assert auroc["n_pos"] is None
-    rows = query(
+    sums = query(
         store,
         "select annotation_id, sum(score) as total, count(*) as n from predictions group by 1",
     )
-    assert all(r["n"] == 3 and r["total"] == pytest.approx(1, abs=1e-5) for r in rows)
+    assert all(r["n"] == 3 and r["total"] == pytest.approx(1, abs=1e-5) for r in sums)
 
 
 def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path: Path) -> None:

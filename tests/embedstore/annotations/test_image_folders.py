@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from embedstore.add import AddOptions, add
 from embedstore.annotations.readers import read_annotations
 from embedstore.errors import EmbedstoreError
-from tests.making.images import image, query
+from tests.making.images import image
+from tests.making.stores import query_of
 
 FOLDERS = st.lists(
     st.tuples(
@@ -69,7 +70,7 @@ def test_an_image_folder_in_the_store(tmp_path: Path) -> None:
         image(tmp_path / "f" / name)
     uri = str(tmp_path / "s")
     report = add(uri, "d", tmp_path / "f", AddOptions(case_from="directory"))
-    assert query(
+    assert query_of(
         uri, "select annotation_id, case_id, label, split from annotations order by 1"
     ) == [
         {
@@ -92,7 +93,7 @@ def test_an_image_folder_in_the_store(tmp_path: Path) -> None:
         },
     ]
     assert "1 images in no class's folder were left out" in report.notes
-    assert query(uri, "select source from datasets") == [{"source": "f"}]
+    assert query_of(uri, "select source from datasets") == [{"source": "f"}]
 
 
 def test_linked_folders_are_followed(tmp_path: Path) -> None:

@@ -12,36 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange import export, import_embeddings
-from embedstore.identity import recorded_models
-from embedstore.ingest import IngestOptions, ingest
-from embedstore.status import status
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
-from probes.run import RunOptions, run
-from probes.splits.spec import ManifestSpec
-from tests.making.exchanges import CELLS, FORMATS, IDS, VECTORS, write
-from tests.making.slides import TinyDataset
+from tests.making.exchanges import CELLS, FORMATS, IDS, VECTORS, record, stored, write
 from tests.making.stores import bare_store, put_embeddings
-
-RESNET = "timm:test_resnet"
-
-
-def stored(store: Store, model: str) -> dict[str, np.ndarray]:
-    table = store.lance(model_table(model)).to_table()
-    ids = table["annotation_id"].to_pylist()
-    assert len(ids) == len(set(ids))
-    return {
-        i: np.array(v, np.float32) for i, v in zip(ids, table["vector"].to_pylist(), strict=True)
-    }
-
-
-def record(store: Store, model: str) -> dict[str, Any]:
-    return recorded_models(store)[model]
-
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=8)
 
@@ -60,7 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data(), dim=st.integers(1, 5))
-def test_round_trip_is_bitwise(pair: Path, data: Path, dim: Any) -> None:
+def test_round_trip_is_bitwise(pair: Path, data: st.DataObject, dim: Any) -> None:
     sources = data.draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
     cells = [{"slide": f"{len(s) % 2}.tiff", "source_id": s, "domain": s[::-1]} for s in sources]
     vectors = np.array(
@@ -218,90 +195,3 @@ def test_again_adds_nothing_and_nothing_is_overwritten(store: Store, tmp_path: P
     with pytest.raises(EmbedstoreError, match="4 wide, those of model 'mine' 3"):
         import_embeddings(store, "d", "mine", wide)
     np.testing.assert_array_equal([stored(store, "mine")[i] for i in IDS], VECTORS)
-
-
-def test_a_name_stands_for_one_model(store: Store, tmp_path: Path) -> None:
-    put_embeddings(store, "m", IDS[:2], VECTORS[:2])
-    export(store, "d", "m", tmp_path / "m.npz")
-    foreign = write(tmp_path / "f.npz", annotation_id=IDS, vector=VECTORS)
-    with pytest.raises(EmbedstoreError, match="does not say what made .*another --model NAME"):
-        import_embeddings(store, "d", "m", foreign)
-    import_embeddings(store, "d", "mine", foreign)
-    with pytest.raises(
-        EmbedstoreError, match="arch imported .asked: a.*under another --model NAME"
-    ):
-        import_embeddings(store, "d", "mine", tmp_path / "m.npz")
-    for name in ("results", "MINE"):
-        with pytest.raises(EmbedstoreError, match="choose another --model NAME"):
-            import_embeddings(store, "d", name, foreign)
-    for wrong, said in (
-        ({"dim": 4}, "the file says dim 4"),
-        ({"n_params": "x"}, "cannot be stored"),
-        ({"created_at": "y"}, "cannot be stored"),
-        (None, "lacks arch"),
-    ):
-        model = {} if wrong is None else record(store, "m") | {"created_at": None} | wrong
-        model |= {"dim": 3} if wrong is None else {}
-        file = write(
-            tmp_path / "r.npz", annotation_id=IDS, vector=VECTORS, model_json=json.dumps(model)
-        )
-        with pytest.raises(EmbedstoreError, match=said):
-            import_embeddings(store, "d", "restored", file)
-    file = write(tmp_path / "r.npz", annotation_id=IDS, vector=VECTORS, model_json="[1]")
-    with pytest.raises(EmbedstoreError, match="no JSON object"):
-        import_embeddings(store, "d", "restored", file)
-
-
-def test_ingest_completes_a_restored_model_and_refuses_an_imported_one(
-    tiny: TinyDataset, embedded: str, tmp_path: Path
-) -> None:
-    uri = str(tmp_path / "s")
-    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
-    store = Store.open(uri)
-    export(Store.open(embedded), "tiny", RESNET, tmp_path / "x.parquet")
-    some = pq.read_table(tmp_path / "x.parquet").slice(5, 30)
-    pq.write_table(some, tmp_path / "some.parquet")
-    report = import_embeddings(store, "tiny", RESNET, tmp_path / "some.parquet")
-    assert (report.n_imported, report.n_lacking, report.weights) == (30, 18, "random")
-    (model,) = ingest(store, "tiny", [RESNET], IngestOptions()).models
-    assert (model.n_before, model.n_embedded, model.n_left) == (30, 18, 0)
-    mine, original = stored(store, RESNET), stored(Store.open(embedded), RESNET)
-    for i, vector in original.items():
-        np.testing.assert_allclose(mine[i], vector, atol=1e-2)  # the dtype may be bfloat16
-    pq.write_table(some.replace_schema_metadata(None), tmp_path / "bare.parquet")
-    import_embeddings(store, "tiny", "mine", tmp_path / "bare.parquet")
-    options = IngestOptions(name="mine", weights={RESNET: "random"})
-    with pytest.raises(
-        EmbedstoreError, match="'mine' were imported .imported: bare.parquet.*--as NAME"
-    ):
-        ingest(store, "tiny", [RESNET], options)
-
-
-def test_probes_score_a_restored_model_as_the_original(
-    tiny: TinyDataset, embedded: str, tmp_path: Path
-) -> None:
-    uri = str(tmp_path / "s")
-    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
-    here, there = Store.open(embedded), Store.open(uri)
-    export(here, "tiny", RESNET, tmp_path / "x.npz")
-    import_embeddings(there, "tiny", RESNET, tmp_path / "x.npz")
-    with np.load(tmp_path / "x.npz") as z:
-        np.savez(tmp_path / "bare.npz", annotation_id=z["annotation_id"], embedding=z["vector"])
-    import_embeddings(there, "tiny", "mine", tmp_path / "bare.npz")
-    spec = ManifestSpec("tiny", seed=11)
-    original = run(here, spec, RunOptions(models=[RESNET], folds=[0]))
-    restored = run(there, spec, RunOptions(models=[RESNET, "mine"], folds=[0]))
-    key = ("metric", "eval_domain")
-    values = {
-        m: {tuple(r[k] for k in key): r["value"] for r in restored.rows if r["model"] == m}
-        for m in (RESNET, "mine")
-    }
-    expected = {tuple(r[k] for k in key): r["value"] for r in original.rows}
-    assert values[RESNET] == values["mine"] == expected
-    assert {r["run_id"] for r in original.rows} < {r["run_id"] for r in restored.rows}
-    mine = [r for r in restored.rows if r["model"] == "mine"]
-    assert {(r["weights"], r["weights_sha256"]) for r in mine} == {("imported: bare.npz", None)}
-    again = run(there, spec, RunOptions(models=["mine"], folds=[0]))
-    assert (again.n_new, again.n_recorded) == (0, 1)
-    row = next(r for r in status(there, "tiny") if r["model"] == "mine")
-    assert (row["done"], row["missing"], row["weights_sha256"]) == (48, 0, None)

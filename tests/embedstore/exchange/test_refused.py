@@ -24,7 +24,7 @@ def spoilt(value: float) -> np.ndarray:
 RAGGED = [v.tolist() for v in VECTORS[:7]] + [[1.0, 2.0]]
 
 
-BAD = {
+BAD: dict[str, dict[str, Any]] = {
     "8 of 8 ids are not of dataset 'd': z0, z1, z2, .*looks like d/a.tiff/0": {
         "annotation_id": [f"z{n}" for n in range(8)],
         "vector": VECTORS,
@@ -64,7 +64,7 @@ BAD = {
 }
 
 
-ONLY_PARQUET = {
+ONLY_PARQUET: dict[str, dict[str, Any]] = {
     "1 vectors are not 3 wide as the first: d/b.tiff/3": {"annotation_id": IDS, "vector": RAGGED},
     "1 rows have no vector: d/b.tiff/3": {"annotation_id": IDS, "vector": [*RAGGED[:7], None]},
     "1 vectors hold NaN or infinity: d/a.tiff/0": {

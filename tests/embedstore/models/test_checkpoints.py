@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.making.commands import ROOT, run_command
 from tests.making.hub import COMMIT, CONTENT
 
 
-def ask(code: str, hub: str, home: Path, offline: bool = False) -> dict[str, Any]:
+def ask(code: str, hub: str, home: Path, offline: bool = False) -> Any:
     """Run code in a process of its own, since the client reads its settings at import."""
     env = {
         "HF_ENDPOINT": hub,

@@ -56,6 +56,7 @@ def test_a_dtype_is_held_against_float32() -> None:
     cosine = (full * low).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(low, axis=1)
     assert model.dtype == "bfloat16"
     assert model.parity == pytest.approx(cosine.min(), abs=1e-6)
+    assert model.parity is not None
     assert model.parity < 1
 
     def rough(far: bool) -> Embedder:

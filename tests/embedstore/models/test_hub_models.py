@@ -17,7 +17,7 @@ from tests.making.commands import ROOT, call_command, run_command
 from tests.making.hub import COMMIT, Hub
 from tests.making.slides import TinyDataset
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architecture": "test_vit",
     "num_classes": 0,
     "num_features": 64,
@@ -37,7 +37,9 @@ CONFIG = {
 def published() -> torch.nn.Module:
     """A timm model as its makers put it on the hub: config.json and model.safetensors."""
     torch.manual_seed(11)
-    network = timm.create_model("test_vit", num_classes=0, **CONFIG["model_args"]).eval()
+    network: torch.nn.Module = timm.create_model(
+        "test_vit", num_classes=0, **CONFIG["model_args"]
+    ).eval()
     state = {k: v.contiguous() for k, v in network.state_dict().items()}
     flat = {**CONFIG, **CONFIG["pretrained_cfg"]}
     del flat["pretrained_cfg"], flat["model_args"]
@@ -205,10 +207,13 @@ def told(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    messages: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return messages
 
 
 @pytest.mark.parametrize("model", WRONG)
-def test_what_is_wrong_with_a_hub_model_is_told(told: dict[str, dict[str, Any]], model: Any) -> None:
+def test_what_is_wrong_with_a_hub_model_is_told(
+    told: dict[str, dict[str, Any]], model: Any
+) -> None:
     assert (told[model]["code"], told[model]["out"]) == (1, "")
     assert WRONG[model] in told[model]["err"]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ class Tiny:
         import transformers as hf
 
         torch.manual_seed(3)
-        same = {
+        self.theirs: hf.PreTrainedModel
+        same: dict[str, Any] = {
             "hidden_size": 48,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
@@ -31,13 +33,14 @@ class Tiny:
                 **same, intermediate_size=192, patch_size=14, layer_norm_eps=1e-12
             )
             self.theirs = hf.ViTModel(config)
-            kwargs = {"norm_layer": "LayerNorm-1e-12"}
+            kwargs: dict[str, Any] = {"norm_layer": "LayerNorm-1e-12"}
         else:
-            swiglu = {"use_swiglu_ffn": True} if "swiglu" in kind else {}
+            swiglu: dict[str, Any] = {"use_swiglu_ffn": True} if "swiglu" in kind else {}
             options = {**same, **swiglu, "patch_size": 14, "mlp_ratio": 4}
             if "registers" in kind:
-                config = hf.Dinov2WithRegistersConfig(**options, num_register_tokens=4)
-                self.theirs = hf.Dinov2WithRegistersModel(config)
+                self.theirs = hf.Dinov2WithRegistersModel(
+                    hf.Dinov2WithRegistersConfig(**options, num_register_tokens=4)
+                )
             else:
                 self.theirs = hf.Dinov2Model(hf.Dinov2Config(**options))
             kwargs = {"init_values": 1.0}
@@ -78,7 +81,8 @@ def test_hugging_face_files_give_the_same_tokens(kind: str, tmp_path: Path) -> N
     """Saved and run by transformers, remapped and run by timm: all tokens agree."""
     pytest.importorskip("transformers", reason="the test extra has transformers")
     tiny = Tiny(kind)
-    tiny.theirs.eval().save_pretrained(tmp_path)
+    tiny.theirs.train(False)
+    tiny.theirs.save_pretrained(tmp_path)
     n_params = sum(p.numel() for p in build(tiny.entry).parameters())
     ours = load_embedder(
         "x",

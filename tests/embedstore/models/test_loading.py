@@ -87,6 +87,7 @@ def test_real_checkpoint_is_loaded_to_the_last_parameter(vits14_file: Path) -> N
 def test_efficientnet_comes_whole_from_its_package() -> None:
     entry = REGISTRY["efficientnet-lite0"]
     model = embedder("efficientnet-lite0", entry.default_weights)
+    assert model.weights.path is not None
     file = torch.load(model.weights.path, weights_only=True)
     theirs = [v for k, v in file.items() if not k.startswith("_fc")]
     state = model.network.state_dict()

@@ -1,5 +1,6 @@
 """Poolings token by token, and variations of a registry entry."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,11 +48,12 @@ def by_tokens(name: str, pooling: str, **kwargs: object) -> tuple[np.ndarray, np
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_vit2", "dinov2-vits14"])
 def test_poolings_token_by_token(name: str) -> None:
     prefix = 1
-    for pooling, expected in {
+    ways: dict[str, Callable[[Any], Any]] = {
         "cls": lambda t: t[:, 0],
         "mean": lambda t: t[:, prefix:].mean(1),
         "cls+mean": lambda t: np.concatenate((t[:, 0], t[:, prefix:].mean(1)), axis=1),
-    }.items():
+    }
+    for pooling, expected in ways.items():
         found, tokens = by_tokens(name, pooling)
         np.testing.assert_allclose(found, expected(tokens), atol=1e-4)
 

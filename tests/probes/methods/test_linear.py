@@ -26,7 +26,7 @@ def objective(W: np.ndarray, b: np.ndarray, X: np.ndarray, y: np.ndarray) -> flo
         top = max(z)
         total += math.log(sum(math.exp(v - top) for v in z)) + top - z[label]
     C = d * k / 100
-    return total / len(X) + (1 / C) * 0.5 * math.sqrt(float((W**2).sum()))
+    return float(total / len(X) + (1 / C) * 0.5 * math.sqrt(float((W**2).sum())))
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
@@ -71,15 +71,15 @@ def test_unis_own_recipe_finds_the_same(n: int, d: int, k: int) -> None:
     )
     inputs, targets = torch.from_numpy(X).double(), torch.from_numpy(y)
 
-    def closure() -> Any:
+    def closure() -> float:
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
         loss = loss + (1 / (d * k / 100)) * 0.5 * linear.weight.norm(p=2)
         loss.backward()
-        return loss
+        return float(loss)
 
     optimiser.step(closure)
-    theirs = closure().item()
+    theirs = closure()
     probe = UniProbe().fit(X, y)
     assert not probe.collapsed_
     assert probe.objective_ == pytest.approx(theirs, rel=1e-6)

@@ -55,6 +55,7 @@ def test_c_is_chosen_on_validation(n: int, d: int, k: int) -> None:
         log_loss(y[val], LogRegProbe(C=c).fit(X[train], y[train]).predict_proba(X[val]))
         for c in C_GRID
     ]
+    assert probe.val_losses_ is not None
     # Beyond C = 30 rows may separate, and the fits to choose among end where that is clear.
     np.testing.assert_allclose(probe.val_losses_[:13], losses[:13], rtol=0.005)
     assert min(probe.val_losses_[13:]) > min(losses)

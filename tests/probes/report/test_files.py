@@ -74,7 +74,7 @@ def test_no_markup_of_a_name_survives_in_text_forms() -> None:
 
 
 def test_bold_is_the_best_of_its_group_and_nothing_where_all_are_equal() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"g": 1, "v": 0.5},
         {"g": 1, "v": 0.7},
         {"g": 2, "v": 0.9},
@@ -93,7 +93,9 @@ class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.scripts, self.handlers, self.addresses = [], [], []
+        self.scripts: list[Any] = []
+        self.handlers: list[Any] = []
+        self.addresses: list[Any] = []
 
     def handle_starttag(self, tag: Any, attrs: Any) -> None:
         self.tags.append(tag)

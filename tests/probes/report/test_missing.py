@@ -22,8 +22,8 @@ from probes.scores.metrics import calibration_error
 from probes.scores.results import summarise
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import call_command
-from tests.making.reports import sql, table
-from tests.making.stores import bare_store, cells, plant_cells, put_embeddings
+from tests.making.reports import table
+from tests.making.stores import bare_store, cells, plant_cells, put_embeddings, query
 
 # ------------------------------------------------------------------------- what is not there
 
@@ -89,7 +89,7 @@ def test_demonstration_data_and_random_weights_are_marked(tmp_path: Path) -> Non
         ("resnet50-imagenet",),
         domains=("demo rose", "demo violet", "demo amber"),
     )
-    made.merge("models", [{**sql(made, "select * from models")[0], "weights": "random"}])
+    made.merge("models", [{**query(made, "select * from models")[0], "weights": "random"}])
     run(made, ManifestSpec("shown", scheme="cross-domain"), RunOptions(n_resamples=20))
     report(made, [], tmp_path / "r")
     title = (tmp_path / "r" / "paper-1.md").read_text().splitlines()[0]
@@ -123,7 +123,7 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path: Path) -> N
     run(made, ManifestSpec("three"), RunOptions(n_resamples=10))
     (s,) = scores_of(gather(made, []))
     assert s.positive is None
-    rows = sql(
+    rows = query(
         made,
         "select r.model, p.run_id, p.annotation_id as i, p.label, p.score, a.label as truth from predictions p "
         "join (select distinct run_id, model from results) r using (run_id) join annotations a using (annotation_id) "
@@ -181,7 +181,7 @@ def test_pre_cropped_patches_are_shown_from_their_files(tmp_path: Path) -> None:
     assert patches
     ids = {
         r["annotation_id"]: int(Path(r["path"]).stem)
-        for r in sql(
+        for r in query(
             made, "select annotation_id, path from annotations join slides using (dataset, slide)"
         )
     }

@@ -119,8 +119,12 @@ def look(browser: Any, written: dict[str, Path]) -> Any:
         dom, console = browser(page.as_uri(), "--dump-dom", f"--window-size={width},3000")
         page.unlink()
         assert not console
-        text = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)[1]
-        seen = json.loads(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+        shown = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
+        assert shown is not None
+        text = shown[1]
+        seen: dict[str, Any] = json.loads(
+            text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        )
         assert "error" not in seen, seen["error"]
         return seen
 
@@ -129,7 +133,8 @@ def look(browser: Any, written: dict[str, Path]) -> Any:
 
 @pytest.fixture(scope="module")
 def desktop(look: Any) -> dict[str, Any]:
-    return look(1280)
+    seen: dict[str, Any] = look(1280)
+    return seen
 
 
 def test_the_console_stays_silent_and_no_script_of_a_name_runs(

@@ -17,14 +17,14 @@ from probes.report.sections.map import components
 from probes.run import RunOptions, run
 from probes.scores.metrics import calibration_error
 from probes.splits.spec import ManifestSpec
-from tests.making.reports import sql, table
-from tests.making.stores import OTHER, plant_cells
+from tests.making.reports import table
+from tests.making.stores import OTHER, plant_cells, query
 
 # ----------------------------------------------------------------------------------- numbers
 
 
 def test_figure_1_holds_the_means_over_folds(store: Store, written: dict[str, Path]) -> None:
-    want = sql(
+    want = query(
         store,
         "select model, method, group_by, fraction, avg(value) as mean, "
         "stddev_samp(value) as sd, avg(n_train) as n, avg(ci_low) as low, count(*) as k from "
@@ -47,7 +47,7 @@ def test_figure_1_holds_the_means_over_folds(store: Store, written: dict[str, Pa
 
 
 def test_table_2_is_as_the_paper_counts(store: Store, written: dict[str, Path]) -> None:
-    want = sql(
+    want = query(
         store,
         "with runs as (select model, run_id, train_domain = eval_domain as inside, "
         "avg(value) as v from results where metric = 'auroc' and scheme = 'cross-domain' "
@@ -69,7 +69,7 @@ def test_table_2_is_as_the_paper_counts(store: Store, written: dict[str, Path]) 
 def test_every_cell_of_figure_2(store: Store, written: dict[str, Path]) -> None:
     rows = table(written, "figure2")
     assert len(rows) == 2 * 9
-    want = sql(
+    want = query(
         store,
         "select model, train_domain, eval_domain, avg(value) as v from results where "
         "metric = 'auroc' and scheme = 'cross-domain' group by all",
@@ -98,7 +98,7 @@ def test_runs_scored_on_another_dataset_have_a_table(tmp_path: Path) -> None:
 
 
 def test_the_audit_is_the_mean_over_splits(store: Store, written: dict[str, Path]) -> None:
-    want = sql(
+    want = query(
         store,
         "select scheme, group_by, avg(shared_slides) as s, avg(shared_centres) as c "
         "from splits where fraction = 1 group by all",
@@ -116,7 +116,7 @@ def test_calibration_bins_are_those_of_the_metric(store: Store) -> None:
     bins = scores.bins()
     assert len(bins) == 4
     for e, mine in bins.items():
-        rows = sql(
+        rows = query(
             store,
             "select p.score::double as s, (a.label = p.label)::int as y from predictions "
             "p join annotations a using (annotation_id) join (select distinct run_id, model, "
@@ -136,7 +136,7 @@ def test_mistakes_are_the_surest_ones(store: Store) -> None:
     (scores,) = scores_of(gather(store, []))
     found = scores.mistakes(4)
     for e in scores.entries:
-        rows = sql(
+        rows = query(
             store,
             "select annotation_id, a.label, avg(score) as s from predictions p join "
             "annotations a using (annotation_id) join (select distinct run_id, model, method "

@@ -1,5 +1,7 @@
 """Parts of the lockstep solver: groups, sweeps, shapes, directions, shorter steps."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def test_a_sweep_is_the_sum_over_rows(scattered: bool) -> None:
     group = make_group(X, problems, [0, 1, 2])
     assert isinstance(group.rows, slice) != scattered
     v, b = rng.normal(size=(3, 30)), rng.normal(size=3)
-    with solver.ThreadPoolExecutor(2) as run:
+    with ThreadPoolExecutor(2) as run:
         point = sweep([group], [np.array([0, 2])], v, b, dtype=np.float64, shift=None, run=run)[0]
     for at, k in enumerate((0, 2)):
         Z, s = X[rows[k]].astype(float), y[rows[k]]
@@ -53,7 +55,7 @@ def test_the_shape_is_the_covariance_within_classes_plus_ridge() -> None:
     X, _ = data(3000, 40)
     half = np.arange(3000) < 1500
     X[half] += 3
-    with solver.ThreadPoolExecutor(2) as run:
+    with ThreadPoolExecutor(2) as run:
         moments = Moments(X, np.arange(3000), np.column_stack((half, ~half)), run)
         shape = Shape(moments, np.array([0, 1]), 2)
         right = np.random.default_rng(0).normal(size=(2, 40))

@@ -129,7 +129,7 @@ def test_at_the_minimum_no_direction_goes_down(
 def test_collapse_is_found_on_both_routes(route: Any) -> None:
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(3000, 4)).astype(np.float32), rng.random(3000) < 0.25
-    slope = np.linalg.norm((X - X.mean(axis=0)).T.astype(float) @ (y - y.mean())) / len(y)
+    slope = float(np.linalg.norm((X - X.mean(axis=0)).T.astype(float) @ (y - y.mean()))) / len(y)
     stays, goes = fit_many(X, [Problem(None, y, slope * (1 + k)) for k in (1e-3, -1e-3)])
     assert stays.collapsed
     assert stays.converged

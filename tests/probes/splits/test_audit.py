@@ -80,7 +80,7 @@ def test_a_mixed_dataset_is_audited_over_what_is_known(patches: Store) -> None:
     assert Counter(found.is_patch.tolist()) == {True: 80, False: 60}
     split = monte_carlo(found.pool, 1, 0.5, None, **PLAIN)
     known = [t for t in split.test if "tiff" in found.slides[t]]
-    n = Counter()
+    n: Counter[str] = Counter()
     for t in known:
         near = [
             np.abs(found.centres_um[t] - found.centres_um[i]).max()
@@ -98,7 +98,9 @@ def test_a_mixed_dataset_is_audited_over_what_is_known(patches: Store) -> None:
         is_patch=found.is_patch,
     )
     assert {k: shares[k] for k in PLACES} == {k: n[k] / len(known) for k in PLACES}
-    assert 0 < shares["overlapping_patches"] < 1
+    overlapping = shares["overlapping_patches"]
+    assert overlapping is not None
+    assert 0 < overlapping < 1
 
 
 def test_a_patch_that_is_not_there_yet_changes_no_manifest(tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ from probes.splits.draw import (
     subset_size,
 )
 from probes.splits.schemes import cross_domain, monte_carlo
-
-PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}
+from tests.making.splits import PLAIN
 
 
 def make_pool(n: int, n_slides: int = 7, positives: float = 0.4, seed: int = 0) -> Pool:

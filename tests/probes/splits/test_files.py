@@ -39,30 +39,19 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted: Store, tmp_path:
     kept = [line for line in lines[1:] if line.split(",")[role] != "val"]
     (tmp_path / "changed.csv").write_text("\n".join([lines[0], *kept]) + "\n")
     done = call_command(
-        "probes",
-        "manifest",
-        "import",
-        "d",
-        tmp_path / "changed.csv",
-        "--json",
-        "--store",
-        planted.uri,
+        *(
+            f"probes manifest import d {tmp_path / 'changed.csv'} --json --store {planted.uri}"
+        ).split()
     )
     (row,) = done.json()
     assert (row["scheme"], row["n_val"]) == ("imported", 0)
     assert row["manifest_id"] != same_id
     assert "leakage" in done.err
     ran = call_command(
-        "probes",
-        "run",
-        "d",
-        "--model",
-        "strong",
-        "--manifest",
-        row["manifest_id"],
-        "--json",
-        "--store",
-        planted.uri,
+        *(
+            f"probes run d --model strong --manifest {row['manifest_id']} --json "
+            f"--store {planted.uri}"
+        ).split()
     )
     (result,) = [r for r in ran.json() if r["metric"] == "auroc"]
     assert (result["manifest_id"], result["n_test"], result["threshold"]) == (

@@ -151,7 +151,7 @@ def test_grouped_by_case_shares_nothing(real: Store) -> None:
     for s in splits:
         assert s.row["shared_cases"] == s.row["shared_slides"] == s.row["overlapping_patches"] == 0
         assert s.row["n_test"] >= 0.2 * 1214
-    by_fold = {}
+    by_fold: dict[int, Any] = {}
     for s in splits:
         assert by_fold.setdefault(s.row["fold"], s.test) == s.test
 

@@ -49,6 +49,7 @@ WAYS = st.fixed_dictionaries(
 
 
 def members(pool: Pool, role: str | None) -> set[int]:
+    assert pool.splits is not None
     return {i for i, s in enumerate(pool.splits) if s == role}
 
 

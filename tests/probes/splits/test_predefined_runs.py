@@ -24,20 +24,8 @@ def with_splits(rows: Any, roles: Any) -> Any:
 def test_from_a_csv_to_the_scores(tiny: TinyDataset, tmp_path: Path) -> None:
     """48 annotations: 24 in train, 8 in val, 8 in test, 8 in none, by the commands."""
     uri = str(tmp_path / "s")
-    roles = [
-        "Train",
-        "train",
-        "training",
-        "train",
-        "train",
-        "train",
-        "dev",
-        "valid",
-        "TEST",
-        "test",
-        "",
-        "",
-    ]
+    train = ["Train", "train", "training", "train", "train", "train"]
+    roles = [*train, "dev", "valid", "TEST", "test", "", ""]
     rows = with_splits(tiny.rows, roles)
     add(uri, "tiny", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
     ingest(
@@ -47,18 +35,9 @@ def test_from_a_csv_to_the_scores(tiny: TinyDataset, tmp_path: Path) -> None:
         IngestOptions(weights={"timm:test_resnet": "random"}),
     )
     ran = call_command(
-        "probes",
-        "run",
-        "tiny",
-        "--scheme",
-        "predefined",
-        "--fraction",
-        "1",
-        "--fraction",
-        "0.5",
-        "--json",
-        "--store",
-        uri,
+        *(
+            f"probes run tiny --scheme predefined --fraction 1 --fraction 0.5 --json --store {uri}"
+        ).split()
     )
     found = ran.json()
     assert "6 fits done" in ran.err  # five folds at 0.5, one at 1
@@ -69,17 +48,7 @@ def test_from_a_csv_to_the_scores(tiny: TinyDataset, tmp_path: Path) -> None:
         *((0.5, k, 12, 8, 8) for k in range(5)),
     }
     again = call_command(
-        "probes",
-        "run",
-        "tiny",
-        "--scheme",
-        "predefined",
-        "--fraction",
-        "1",
-        "--fold",
-        "3",
-        "--store",
-        uri,
+        *(f"probes run tiny --scheme predefined --fraction 1 --fold 3 --store {uri}").split()
     )
     assert "0 fits done, 1 recorded before" in again.err
     expected = {
