@@ -114,7 +114,7 @@ def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
         loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
         loss = loss + (1 / cost) * 0.5 * linear.weight.norm(p=2)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimiser.step(closure)
     w, b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()

@@ -76,7 +76,7 @@ def test_unis_own_recipe_finds_the_same(n: int, d: int, k: int) -> None:
         loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
         loss = loss + (1 / (d * k / 100)) * 0.5 * linear.weight.norm(p=2)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimiser.step(closure)
     theirs = closure()
