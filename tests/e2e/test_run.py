@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2e.predict import predict
+from e2e.predict import PredictOptions, predict
 from e2e.recipe import Recipe
 from e2e.run import Listener, TrainOptions, run
 from embedstore.add import AddOptions, add
@@ -39,6 +39,8 @@ OPTIONS = TrainOptions(
     device="cpu",
     dtype="float32",
 )
+
+PLAIN = PredictOptions(device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,8 @@ def test_labels_are_the_annotations_own_and_all_metrics_are_there(store: Store) 
     assert (auroc["weights"], auroc["model"]) == ("random", RESNET)
     assert json.loads(auroc["params"])["max_lr"] == 1e-3
     assert json.loads(auroc["chosen"])["dtype"] in ("float32", "bfloat16")
+    assert "pixels" not in json.loads(auroc["chosen"])
+    assert re.fullmatch("[0-9a-f]{16}", auroc["pixels"])
 
 
 def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store: Store) -> None:
@@ -195,10 +199,7 @@ def test_predict_gives_the_scores_that_were_recorded(
     options = replace(OPTIONS, backbone=backbone, recipe=replace(SMALL, adapt=adapt, lora_rank=2))
     report = run(store, ManifestSpec("tiny"), options)
     run_id = report.rows[0]["run_id"]
-    scored = {
-        r["annotation_id"]: r
-        for r in predict(store, run_id, "tiny", device="cpu", dtype="float32").to_pylist()
-    }
+    scored = {r["annotation_id"]: r for r in predict(store, run_id, "tiny", PLAIN).to_pylist()}
     assert len(scored) == 64
     recorded = rows_of(store, f"from predictions where run_id = '{run_id}'")
     assert len(recorded) > 15
@@ -243,7 +244,7 @@ def test_more_than_two_labels_and_pre_cropped_patches(tmp_path: Path) -> None:
     value = {r["metric"]: r["value"] for r in report.rows}
     assert value["auroc"] > 0.95
     run_id = report.rows[0]["run_id"]
-    table = predict(store, run_id, "p", device="cpu", dtype="float32").to_pylist()
+    table = predict(store, run_id, "p", PLAIN).to_pylist()
     assert len(table) == 3 * 45
     sums: dict[str, float] = {}
     for r in table:
@@ -461,9 +462,7 @@ def test_lora_refuses_another_backbone_than_it_was_trained_on(store: Store, tmp_
     options = replace(OPTIONS, backbone="test_vit", weights=str(files[0]), recipe=recipe)
     run_id = run(store, ManifestSpec("tiny"), options).rows[0]["run_id"]
     with pytest.raises(EmbedstoreError, match="are not those of run"):
-        predict(store, run_id, "tiny", weights=str(files[1]))
+        predict(store, run_id, "tiny", PredictOptions(weights=str(files[1])))
     files[0].rename(tmp_path / "moved.pt")
-    there = predict(
-        store, run_id, "tiny", weights=str(tmp_path / "moved.pt"), device="cpu", dtype="float32"
-    )
+    there = predict(store, run_id, "tiny", replace(PLAIN, weights=str(tmp_path / "moved.pt")))
     assert len(there) == 64
