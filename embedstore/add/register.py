@@ -61,7 +61,7 @@ def add(
     on_slide(done, total) is called as slides are opened. Nothing is written unless all is well.
     """
     _check_options(dataset, options)
-    there = Store.open(store_uri) if Store.exists(store_uri) else None
+    there = Store.open(store_uri, create=True) if Store.is_taken(store_uri) else None
     content = read_annotations(annotations, options.format)
     if content.kind == "patch" and options.mpp is not None:
         raise EmbedstoreError("--mpp is for slides; patches are taken as they are: leave it out")

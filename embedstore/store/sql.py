@@ -5,6 +5,7 @@ copied and no database file is kept.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -181,8 +182,14 @@ def run_sql(store: Store, query: str) -> pa.Table:
     return fetch(con, query)
 
 
-def fetch(con: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> pa.Table:
-    """Return a query's rows as an Arrow table; EmbedstoreError where DuckDB refuses it."""
+Params = Sequence[Any] | Mapping[str, Any]
+
+
+def fetch(con: duckdb.DuckDBPyConnection, query: str, params: Params | None = None) -> pa.Table:
+    """Return a query's rows as an Arrow table; EmbedstoreError where DuckDB refuses it.
+
+    params stand in the query as ? in their order, or as $name.
+    """
     try:
         table = con.sql(query, params=params).to_arrow_table()
     except duckdb.Error as e:
@@ -194,9 +201,11 @@ def fetch(con: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> pa.
     return table.rename_columns(_unique(table.column_names))
 
 
-def fetch_rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
-    """Return a query's rows as dicts; EmbedstoreError where DuckDB refuses it."""
-    rows: list[dict[str, Any]] = fetch(con, query).to_pylist()
+def fetch_rows(
+    con: duckdb.DuckDBPyConnection, query: str, params: Params | None = None
+) -> list[dict[str, Any]]:
+    """Return a query's rows as dicts, params as for `fetch`; EmbedstoreError if DuckDB refuses."""
+    rows: list[dict[str, Any]] = fetch(con, query, params).to_pylist()
     return rows
 
 

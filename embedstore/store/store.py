@@ -49,7 +49,7 @@ class Store:
         self._made: set[str] = set()
 
     @staticmethod
-    def exists(uri: str) -> bool:
+    def is_taken(uri: str) -> bool:
         """Return whether anything lies at a local path; for s3:// whether there are tables."""
         if "://" in uri:
             return bool(Store(uri, _connect(uri)).tables())
@@ -60,32 +60,38 @@ class Store:
     def open(cls, uri: str, *, create: bool = False) -> "Store":
         """Return the store at uri (a local path or s3://...), made if `create` and not there.
 
+        With `create`, one that was killed while being made, or is just being made, is completed.
         Raises EmbedstoreError where there is none, or something else lies there.
         """
         local = None if "://" in uri else Path(uri)
         if local is not None and local.is_file():
             raise EmbedstoreError(f"{uri} is a file, not a store; name a folder with --store")
-        if not cls.exists(uri) and not create:
+        if not cls.is_taken(uri) and not create:
             raise EmbedstoreError(
                 f"no store at {uri}; `embedstore add` makes one, --store or EMBEDSTORE_URI names it"
             )
-        if local is not None and cls.exists(uri) and not any(local.glob("*.lance")):
+        if local is not None and cls.is_taken(uri) and not any(local.glob("*.lance")):
             raise EmbedstoreError(
                 f"{uri} holds other files and is no store; name another folder with --store"
             )
         store = cls(uri, _connect(uri))
         tables = store.tables()
-        if "store" not in tables and (not create or any(t not in TABLES for t in tables)):
-            raise EmbedstoreError(f"{uri} is no store of this tool; name another one with --store")
+        if "store" not in tables and any(t not in TABLES for t in tables):
+            raise EmbedstoreError(f"{uri} was not made by this tool; name another one with --store")
         if create:
-            store._make(set(tables))
+            store._make()
+        elif not store.has("store") or not store._open("store").count_rows():
+            raise EmbedstoreError(
+                f"the store at {uri} is not finished: what made it was killed, or is still at "
+                "it; the next `embedstore add` finishes it"
+            )
         store._check_format()
         return store
 
-    def _make(self, tables: set[str]) -> None:
+    def _make(self) -> None:
         # 'store' comes last: a store killed while being made is completed by the next add.
         for name in [*(t for t in TABLES if t != "store"), "store"]:
-            if name not in tables:
+            if not self.has(name):
                 self._create(name, TABLES[name])
         if not self._open("store").count_rows():
             self.merge("store", [{"format": str(FORMAT), "created_at": now()}])

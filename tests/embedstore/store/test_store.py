@@ -1,6 +1,7 @@
 """The store: rows come back as they went in, exactly once, whoever writes."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.layout import FORMAT, TABLES, model_of_table, model_schema, model_table
 from embedstore.store.sql import run_sql
+from tests.making.commands import ROOT
+from tests.making.slides import write_csv
 from tests.making.stores import keyed_vectors
 
 
@@ -143,7 +147,7 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
 
     lancedb.connect(tmp_path / "lance").create_table("mine", pa.table({"a": [1]}))
     for create in (True, False):
-        with pytest.raises(EmbedstoreError, match="no store of this tool"):
+        with pytest.raises(EmbedstoreError, match="was not made by this tool"):
             Store.open(str(tmp_path / "lance"), create=create)
 
 
@@ -153,9 +157,35 @@ def test_a_store_killed_while_being_made_is_completed(tmp_path: Path) -> None:
     db = lancedb.connect(tmp_path / "s")
     for name in ("annotations", "slides"):
         db.create_table(name, schema=TABLES[name])
-    with pytest.raises(EmbedstoreError, match="no store"):
+    shutil.rmtree(tmp_path / "s" / "slides.lance" / "_versions")  # listed, but not made yet
+    with pytest.raises(EmbedstoreError, match="the next `embedstore add` finishes it"):
         Store.open(str(tmp_path / "s"))
     assert set(Store.open(str(tmp_path / "s"), create=True).tables()) == set(TABLES)
+
+
+KILLED = """
+import os, signal, sys
+from embedstore.store import Store
+made = Store._create
+def create(self, name, schema):
+    if name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return made(self, name, schema)
+def merge(self, name, rows):
+    os.kill(os.getpid(), signal.SIGKILL)
+Store._create, Store.merge = create, merge
+Store.open(sys.argv[1], create=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["slides", "results", "store", "merge"])
+def test_a_store_whose_maker_was_killed_is_finished_by_add(tmp_path: Path, moment: str) -> None:
+    uri = str(tmp_path / "s")
+    killed = subprocess.run([sys.executable, "-c", KILLED, uri, moment], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    row = {"slide": "a.tiff", "x": 1, "y": 1, "label": "mitosis"}
+    assert add(uri, "d", write_csv(tmp_path / "a.csv", [row]), AddOptions()).n_new == 1
+    assert set(Store.open(uri).tables()) == set(TABLES)
 
 
 def test_a_model_table_killed_while_being_made_is_completed(tmp_path: Path) -> None:
