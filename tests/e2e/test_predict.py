@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.predict import predict
+from e2e.predict import PredictOptions, predict
 from e2e.run import run
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
@@ -14,7 +14,7 @@ from probes.run import run as run_probes
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import run_command
 from tests.making.stores import query
-from tests.making.training import OPTIONS, SMALL
+from tests.making.training import OPTIONS, PLAIN, SMALL
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,7 @@ def test_predict_gives_the_scores_that_were_recorded(
     options = replace(OPTIONS, backbone=backbone, recipe=replace(SMALL, adapt=adapt, lora_rank=2))
     report = run(store, ManifestSpec("tiny"), options)
     run_id = report.rows[0]["run_id"]
-    scored = {
-        r["annotation_id"]: r
-        for r in predict(store, run_id, "tiny", device="cpu", dtype="float32").to_pylist()
-    }
+    scored = {r["annotation_id"]: r for r in predict(store, run_id, "tiny", PLAIN).to_pylist()}
     assert len(scored) == 64
     recorded = query(store, f"from predictions where run_id = '{run_id}'")
     assert len(recorded) > 15
@@ -64,9 +61,7 @@ def test_lora_refuses_another_backbone_than_it_was_trained_on(store: Store, tmp_
     options = replace(OPTIONS, backbone="test_vit", weights=str(files[0]), recipe=recipe)
     run_id = run(store, ManifestSpec("tiny"), options).rows[0]["run_id"]
     with pytest.raises(EmbedstoreError, match="are not those of run"):
-        predict(store, run_id, "tiny", weights=str(files[1]))
+        predict(store, run_id, "tiny", PredictOptions(weights=str(files[1])))
     files[0].rename(tmp_path / "moved.pt")
-    there = predict(
-        store, run_id, "tiny", weights=str(tmp_path / "moved.pt"), device="cpu", dtype="float32"
-    )
-    assert len(there) == 64
+    moved = predict(store, run_id, "tiny", replace(PLAIN, weights=str(tmp_path / "moved.pt")))
+    assert len(moved) == 64

@@ -21,7 +21,7 @@ from probes.run import run as run_probes
 from probes.splits.spec import ManifestSpec
 from tests.making.slides import make_tiny, write_slide
 from tests.making.stores import query
-from tests.making.training import OPTIONS, RESNET, SMALL
+from tests.making.training import OPTIONS, PLAIN, RESNET, SMALL
 
 
 def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store) -> None:
@@ -95,6 +95,8 @@ def test_labels_are_the_annotations_own_and_all_metrics_are_there(store: Store) 
     assert (auroc["weights"], auroc["model"]) == ("random", RESNET)
     assert json.loads(auroc["params"])["max_lr"] == 1e-3
     assert json.loads(auroc["chosen"])["dtype"] in ("float32", "bfloat16")
+    assert "pixels" not in json.loads(auroc["chosen"])
+    assert re.fullmatch("[0-9a-f]{16}", auroc["pixels"])
 
 
 def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store: Store) -> None:
@@ -168,7 +170,7 @@ def test_more_than_two_labels_and_pre_cropped_patches(tmp_path: Path) -> None:
     value = {r["metric"]: r["value"] for r in report.rows}
     assert value["auroc"] > 0.95
     run_id = report.rows[0]["run_id"]
-    table = predict(store, run_id, "p", device="cpu", dtype="float32").to_pylist()
+    table = predict(store, run_id, "p", PLAIN).to_pylist()
     assert len(table) == 3 * 45
     sums: dict[str, float] = {}
     for r in table:

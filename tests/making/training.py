@@ -1,5 +1,6 @@
 """Backbones and options of short trainings."""
 
+from e2e.predict import PredictOptions
 from e2e.recipe import Recipe
 from e2e.run import TrainOptions
 
@@ -18,3 +19,6 @@ OPTIONS = TrainOptions(
     device="cpu",
     dtype="float32",
 )
+
+PLAIN = PredictOptions(device="cpu", dtype="float32")
+"""Scores in float32, as OPTIONS trains."""
