@@ -1,6 +1,7 @@
 """Training: the best epoch and no other is kept; killed anywhere, the same model comes out."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from e2e.network import Classifier, loss_of, probabilities
 from e2e.recipe import Recipe, registry_name_of
 from e2e.train import (
     DivergedError,
+    Epoch,
     Machine,
     Part,
     Setup,
@@ -49,7 +51,10 @@ class Planted:
         return self.crops[[int(i) for i in ids]]
 
 
-def parts(n: int = 96, *, seed: int = 0, flip_train: bool = False) -> tuple[Planted, Part, Part]:
+Planting = tuple[Planted, Part, Part]
+
+
+def parts(n: int = 96, *, seed: int = 0, flip_train: bool = False) -> Planting:
     """A training and a validation part of one planted dataset."""
     codes = np.random.default_rng(seed).integers(0, 2, n)
     ids = [str(k) for k in range(n)]
@@ -69,7 +74,9 @@ def model(seed: int = 0) -> Classifier:
     return Classifier(embedder, 2, seed=seed)
 
 
-def fit(folder: Any, data: Path, recipe: Any = RECIPE, *, net: Any = None, **options: Any) -> Any:
+def fit(
+    folder: Any, data: Planting, recipe: Any = RECIPE, *, net: Any = None, **options: Any
+) -> Any:
     net = net or model()
     patches, train_on, val = data
     curve = train(
@@ -84,7 +91,7 @@ def fit(folder: Any, data: Path, recipe: Any = RECIPE, *, net: Any = None, **opt
     return net, curve
 
 
-def facts(curve: Any) -> list[tuple]:
+def facts(curve: Any) -> list[tuple[Any, ...]]:
     return [(e.epoch, e.step, e.lr, e.loss, e.val_loss, e.val_auroc) for e in curve]
 
 
@@ -156,7 +163,7 @@ def test_interrupted_after_any_epoch_the_same_model_comes_out(tmp_path: Path, af
     assert facts(again) == facts(curve)
     one, other = whole.learnt(), resumed.learnt()
     assert all(torch.equal(one[k], other[k]) for k in one)
-    done = []
+    done: list[Epoch] = []
     _, once_more = fit(folder, data, net=model(seed=4), on_epoch=done.append)
     assert done == []
     assert facts(once_more) == facts(curve)
@@ -166,7 +173,10 @@ def test_a_planted_signal_is_learnt_and_a_shuffled_one_is_not(tmp_path: Path) ->
     recipe = replace(RECIPE, epochs=4, min_steps=120)
     test, ids = Planted(np.arange(200) % 2), [str(k) for k in range(200)]
     rng = np.random.default_rng(5)
-    told = {"planted": lambda codes: codes, "shuffled": rng.permutation}
+    told: dict[str, Callable[[Any], Any]] = {
+        "planted": lambda codes: codes,
+        "shuffled": rng.permutation,
+    }
     found = {}
     for what, labels in told.items():
         patches, train_on, val = parts(240)
