@@ -202,19 +202,12 @@ def _compare(
 ) -> None:
     """Record an experiment's comparisons at its largest fraction, which the report shows."""
     largest = max(f for s in steps for f in s.fractions)
-    options = CompareOptions(
-        spec.scheme,
-        spec.group_by,
-        spec.stratify,
-        spec.where,
-        spec.seed,
-        fractions=[largest],
-    )
+    options = CompareOptions(fractions=[largest])
     n_sides = sum(len(s.models) for s in steps)
-    if n_sides < 2 or is_compared(store, spec.dataset, options):
+    if n_sides < 2 or is_compared(store, spec, options):
         return
     try:
-        _, notes = compare(store, spec.dataset, None, [], options, listener.comparing)
+        _, notes = compare(store, spec, None, [], options, listener.comparing)
     except EmbedstoreError as e:  # what was run stands without
         notes = [str(e)]
     for note in notes:

@@ -20,7 +20,7 @@ from embedstore.models.registry import NO_VARIATION, ModelEntry
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows, literal
-from probes.scores.evaluate import evaluate_split
+from probes.scores.evaluate import evaluate_split, resampled_by
 from probes.scores.metrics import best_cut
 from probes.scores.predictions import Scored
 from probes.scores.results import Outcome, Run, RunReport, load_results, record
@@ -207,8 +207,8 @@ def _outcome(
     val, test = trained.parts["val"], trained.parts["test"]
     no_scores = np.empty((0, len(labels)))
     cut = best_cut(val.codes.astype(np.intp), trained.scores.get("val", no_scores))
-    by = "case" if row["group_by"] == "case" else "slide"
-    groups = _column(material.rows, test.ids, "case_id" if by == "case" else "slide")
+    resampled = resampled_by(row["group_by"])
+    groups = _column(material.rows, test.ids, resampled)
     evaluated = evaluate_split(
         row,
         test.codes.astype(np.intp),
@@ -231,7 +231,7 @@ def _outcome(
         "seconds": trained.seconds,
         "chosen": json.dumps(chosen),
         "pixels": material.pixels,
-        "ci_by": by,
+        "ci_by": resampled.removesuffix("_id"),
         "threshold": cut if len(labels) == 2 else None,
     }
     return Outcome(run, evaluated, scores, facts)

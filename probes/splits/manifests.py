@@ -257,12 +257,7 @@ def split_row(
     return {
         "split_id": split_id(found.manifest_id, *key),
         "manifest_id": found.manifest_id,
-        "dataset": spec.dataset,
-        "scheme": spec.scheme,
-        "group_by": spec.group_by,
-        "stratify": spec.stratify,
-        "where_sql": spec.where,
-        "seed": spec.seed,
+        **spec.row(),
         "fold": fold,
         "fraction": fraction,
         "train_domain": domain,

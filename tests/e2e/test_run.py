@@ -65,8 +65,8 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
     full = run(store, spec, OPTIONS)
     head = run(store, spec, replace(OPTIONS, recipe=replace(SMALL, adapt="head")))
     sides = [Side.parse(f"{method}:{RESNET}") for method in ("e2e", "e2e+head")]
-    options = CompareOptions(seed=7, n_resamples=50)
-    rows, _ = compare(store, "tiny", Side.parse(f"uni:{RESNET}"), sides, options)
+    options = CompareOptions(n_resamples=50)
+    rows, _ = compare(store, spec, Side.parse(f"uni:{RESNET}"), sides, options)
     value = {
         name: next(r["value"] for r in report.rows if r["metric"] == "auroc")
         for name, report in (("uni", probe), ("e2e", full), ("e2e+head", head))

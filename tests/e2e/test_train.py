@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from e2e.folder import RunFolder
+from e2e.folder import Epoch, RunFolder
 from e2e.network import Classifier, loss_of, probabilities
 from e2e.recipe import Recipe, registry_name_of
 from e2e.train import (
     DivergedError,
-    Epoch,
     Machine,
     Part,
     Setup,

@@ -56,7 +56,9 @@ def mean_aurocs(store: Store) -> dict[tuple[str, float], float]:
 def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> None:
     run(planted, ManifestSpec("d"), RunOptions(fractions=[0.5, 1.0]))
     sides = Side.parse("uni:strong"), Side.parse("uni:weak")
-    rows, _ = compare(planted, "d", sides[0], [sides[1]], CompareOptions(n_resamples=200))
+    rows, _ = compare(
+        planted, ManifestSpec("d"), sides[0], [sides[1]], CompareOptions(n_resamples=200)
+    )
     assert {(r["fraction"], r["fold"]) for r in rows} == {
         (f, k) for f in (0.5, 1.0) for k in (None, 0, 1, 2, 3, 4)
     }
@@ -93,7 +95,11 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
     assert one["p_delong"] == pytest.approx(delong_by_hand(y, a, b), rel=1e-9)
     run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0], views="d4"))
     rows, notes = compare(
-        planted, "d", Side.parse("uni+d4:strong"), [sides[0]], CompareOptions(n_resamples=50)
+        planted,
+        ManifestSpec("d"),
+        Side.parse("uni+d4:strong"),
+        [sides[0]],
+        CompareOptions(n_resamples=50),
     )
     assert [(r["a"], r["b"], r["n_folds"]) for r in rows if r["fraction"] == 1] == [
         ("uni+d4:strong", "uni:strong", 1)
@@ -111,9 +117,9 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
 def test_compare_by_domain_and_what_it_refuses(planted: Store) -> None:
     spec = ManifestSpec("d", scheme="cross-domain")
     run(planted, spec, RunOptions(train_domains=["dom0"], folds=[0, 1]))
-    options = CompareOptions(scheme="cross-domain", n_resamples=100)
+    options = CompareOptions(n_resamples=100)
     a, b = Side.parse("uni:strong"), Side.parse("uni:weak")
-    rows, _ = compare(planted, "d", a, [b], options)
+    rows, _ = compare(planted, spec, a, [b], options)
     cells = [r for r in rows if r["train_domain"] is not None]
     assert {r["eval_domain"] for r in cells} == {"dom0", "dom1", "dom2"}
     assert {r["train_domain"] for r in cells} == {"dom0"}
@@ -122,8 +128,8 @@ def test_compare_by_domain_and_what_it_refuses(planted: Store) -> None:
         ((a, Side.parse("knn:strong")), "no run of knn:strong"),
     ):
         with pytest.raises(EmbedstoreError, match=said):
-            compare(planted, "d", sides[0], [sides[1]], options)
+            compare(planted, spec, sides[0], [sides[1]], options)
     with pytest.raises(EmbedstoreError, match="METHOD:MODEL"):
         Side.parse("strong")
     with pytest.raises(EmbedstoreError, match="unknown metric 'auc'"):
-        compare(planted, "d", a, [b], CompareOptions(metric="auc"))
+        compare(planted, ManifestSpec("d"), a, [b], CompareOptions(metric="auc"))

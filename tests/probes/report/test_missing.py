@@ -131,7 +131,7 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path: Path) -> N
     )
     order = sorted(set(names))
     truth = {r["i"]: r["truth"] for r in rows}
-    for e in s.entries:
+    for e in s.sides:
         each = [r for r in rows if r["model"] == e.model]
         keys = sorted({(r["run_id"], r["i"]) for r in each})
         p = np.zeros((len(keys), 3))
@@ -154,7 +154,7 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path: Path) -> N
         assert [r["annotation_id"] for r in got] == [i for _, i in wrong[:6]]
         assert [r["score"] for r in got] == pytest.approx([-v for v, _ in wrong[:6]], abs=1e-6)
         assert [r["said"] for r in got] == [order[means[i].argmax()] for _, i in wrong[:6]]
-    for r in s.disagreements(s.entries, 3):
+    for r in s.disagreements(s.sides, 3):
         assert r["high"] - r["low"] > 0
     report(made, [], tmp_path / "r")
     page = (tmp_path / "r" / "index.html").read_text()

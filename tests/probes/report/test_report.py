@@ -135,7 +135,7 @@ def test_calibration_bins_are_those_of_the_metric(store: Store) -> None:
 def test_mistakes_are_the_surest_ones(store: Store) -> None:
     (scores,) = scores_of(gather(store, []))
     found = scores.mistakes(4)
-    for e in scores.entries:
+    for e in scores.sides:
         rows = query(
             store,
             "select annotation_id, a.label, avg(score) as s from predictions p join "
@@ -154,11 +154,11 @@ def test_mistakes_are_the_surest_ones(store: Store) -> None:
 
 def test_disagreements_lie_furthest_apart(store: Store) -> None:
     (scores,) = scores_of(gather(store, []))
-    rows = scores.disagreements(scores.entries, 1000)
+    rows = scores.disagreements(scores.sides, 1000)
     gaps = [r["high"] - r["low"] for r in rows]
     assert gaps == sorted(gaps, reverse=True)
     assert len(rows) == len({r["annotation_id"] for r in rows})
-    top = scores.against(scores.entries[:2], scores.entries[2], 5)
+    top = scores.against(scores.sides[:2], scores.sides[2], 5)
     assert len(top) == 5
 
 
@@ -183,6 +183,6 @@ def test_twenty_four_models_look_different(store: Store) -> None:
     assert len(set(few.values())) == len(few)
     from dataclasses import replace
 
-    one = facts.entries[0]
-    facts.__dict__["entries"] = [replace(one, model=f"m{k}") for k in range(24)]
+    one = facts.sides[0]
+    facts.__dict__["sides"] = [replace(one, model=f"m{k}") for k in range(24)]
     assert len(set(styles(facts).values())) == 24
