@@ -10,6 +10,7 @@ from PIL import Image
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from probes.splits.audit import audit
+from probes.splits.draw import Way
 from probes.splits.manifests import candidates, ensure_splits
 from probes.splits.schemes import monte_carlo
 from probes.splits.spec import ManifestSpec
@@ -78,7 +79,7 @@ def test_of_patches_what_they_share_is_unknown_not_zero(patches: Store) -> None:
 def test_a_mixed_dataset_is_audited_over_what_is_known(patches: Store) -> None:
     found = candidates(patches, ManifestSpec("mixed"))
     assert Counter(found.is_patch.tolist()) == {True: 80, False: 60}
-    split = monte_carlo(found.pool, 1, 0.5, None, **PLAIN)
+    split = monte_carlo(found.pool, 1, 0.5, None, Way(**PLAIN))
     known = [t for t in split.test if "tiff" in found.slides[t]]
     n: Counter[str] = Counter()
     for t in known:

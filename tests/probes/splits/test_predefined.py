@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError
-from probes.splits.draw import InfeasibleError, Pool, manifest_digest, subset_size, train_size
+from probes.splits.draw import InfeasibleError, Pool, Way, manifest_digest, subset_size, train_size
 from probes.splits.schemes import distinct_folds, predefined
 from tests.making.splits import PLAIN
 
@@ -57,8 +57,8 @@ def members(pool: Pool, role: str | None) -> set[int]:
 @given(pool=POOLS, way=WAYS, fold=st.integers(0, 4), small=st.floats(0.3, 0.95))
 def test_the_given_roles_hold_at_every_fraction(pool: Any, way: Any, fold: Any, small: Any) -> None:
     try:
-        whole = predefined(pool, fold, 1.0, None, **way)
-        part = predefined(pool, fold, small, None, **way)
+        whole = predefined(pool, fold, 1.0, None, Way(**way))
+        part = predefined(pool, fold, small, None, Way(**way))
     except EmbedstoreError:
         assume(False)
     train, val, test = (members(pool, r) for r in ("train", "val", "test"))
@@ -85,7 +85,7 @@ def test_the_given_roles_hold_at_every_fraction(pool: Any, way: Any, fold: Any, 
     if way["group_by"] == "slide":
         seen = {pool.groups[i] for i in (*part.train, *part.val)}
         assert not seen & {pool.groups[i] for i in part.test}
-    np.testing.assert_array_equal(part.train, predefined(pool, fold, small, None, **way).train)
+    np.testing.assert_array_equal(part.train, predefined(pool, fold, small, None, Way(**way)).train)
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,7 +93,7 @@ def test_the_given_roles_hold_at_every_fraction(pool: Any, way: Any, fold: Any, 
 def test_folds_differ_unless_train_and_val_are_given_whole(pool: Any, fold: Any) -> None:
     for fraction in (0.5, 1.0):
         try:
-            first, other = (predefined(pool, f, fraction, None, **PLAIN) for f in (0, fold))
+            first, other = (predefined(pool, f, fraction, None, Way(**PLAIN)) for f in (0, fold))
         except EmbedstoreError:
             assume(False)
         same = all(
@@ -121,7 +121,7 @@ def test_stored_digests(way: Any, with_val: bool, fraction: float, digest: str) 
         [f"g{i // 17:02d}" for i in range(400)],
         [roles.get(i // 17 % 8, "train") for i in range(400)],
     )
-    split = predefined(pool, 2, fraction, None, seed=42, **way)
+    split = predefined(pool, 2, fraction, None, Way(**way, seed=42))
     drawn = [[pool.ids[i] for i in r] for r in (split.train, split.val, split.test)]
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == digest
 
@@ -178,5 +178,5 @@ def pool_of(*rows: tuple[str, str | None, str]) -> Pool:
 )
 def test_a_split_that_cannot_be_used_says_what_to_do(rows: Any, group_by: str, said: str) -> None:
     with pytest.raises(EmbedstoreError, match=said) as e:
-        predefined(pool_of(*rows), 0, 1.0, None, group_by=group_by, stratify="none", seed=1)
+        predefined(pool_of(*rows), 0, 1.0, None, Way(group_by, "none", 1))
     assert not isinstance(e.value, InfeasibleError)  # no fraction would help
