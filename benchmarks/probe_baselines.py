@@ -69,7 +69,7 @@ def load(name: str, quick: bool) -> Data:
     )
     ids = [f"{i:06d}" for i in range(len(y))]
     pool = splits.Pool(ids, [str(v) for v in y], [str(v) for v in domain], ids)
-    options = {"group_by": "annotation", "stratify": "none", "seed": 42}
+    options: dict[str, Any] = {"group_by": "annotation", "stratify": "none", "seed": 42}
     data = Data(x, y)
     for fold in range(5):
         for fraction in splits.DEFAULT_FRACTIONS[2 if quick else 0 :]:
@@ -85,12 +85,14 @@ def load(name: str, quick: bool) -> Data:
 
 def objective(x: Any, y: Any, rows: Any, v: Any, b: float) -> float:
     """Return UNI's objective of (v, b) in float64, by its formula."""
-    total, cost = 0.0, x.shape[1] * 2 / 100
+    total = 0.0
+    cost: float = x.shape[1] * 2 / 100
     for i in range(0, len(rows), 8192):
         part = rows[i : i + 8192]
         z = x[part].astype(np.float64) @ v + b
         total += float(np.logaddexp(0, np.where(y[part], -z, z)).sum())
-    return total / len(rows) + float(np.linalg.norm(v)) / (2 * math.sqrt(2) * cost)
+    norm = float(np.linalg.norm(v))
+    return total / len(rows) + norm / (2 * math.sqrt(2) * cost)
 
 
 def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
@@ -116,7 +118,7 @@ def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     w, b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
     return w[1] - w[0], float(b[1] - b[0])
 
