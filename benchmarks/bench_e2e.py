@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ import torch
 
 from e2e.data import StoredPatches
 from e2e.network import Classifier, loss_of
-from e2e.recipe import Recipe, backbone_name
-from e2e.train import Machine, Part, logits_of, one_epoch
+from e2e.recipe import Recipe, registry_name_of
+from e2e.train import Learner, Machine, Part, Setup, logits_of, one_epoch
 from embedstore.add import AddOptions, add
 from embedstore.crops import fill, located
 from embedstore.demo.dataset import write_demo
@@ -32,6 +33,9 @@ from embedstore.models.loading import load_embedder, resolve
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows
+
+N_READ = 320
+"""How many patches a round of reading alone takes."""
 
 
 def main() -> None:
@@ -60,12 +64,43 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
-    """Return medians (images a second) and ratios of one run."""
+@dataclass(frozen=True)
+class Bench:
+    """A model in training, and its patches as they come from the cache and from slides."""
+
+    learner: Learner
+    cached: Setup
+    uncached: Setup
+    part: Part
+    n_steps: int
+    cached_bytes: float
+
+    def synthetic(self) -> None:
+        """Train on one batch that lies on the device already."""
+        recipe, machine = self.cached.recipe, self.cached.machine
+        shape = (recipe.batch_size, 3, recipe.patch_px, recipe.patch_px)
+        x = torch.rand(shape, device=machine.device)
+        y = torch.arange(recipe.batch_size, device=machine.device) % 2
+        for _ in range(self.n_steps):
+            loss = loss_of(logits_of(self.learner.model, x, machine), y).mean()
+            self.learner.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            self.learner.optimizer.step()
+
+    def loop(self, setup: Setup) -> None:
+        """Train an epoch as `e2e run` does."""
+        one_epoch(self.learner, setup, self.part, range(self.n_steps), seed=0)
+
+    def read(self, setup: Setup) -> None:
+        """Read N_READ patches and do nothing with them."""
+        for k in range(0, N_READ, 32):
+            setup.patches.read(self.part.ids[k : k + 32])
+
+
+def prepare(folder: Path, registry_name: str, n_steps: int | None, recipe: Recipe) -> Bench:
+    """Return a demonstration dataset with its patches kept, and a model with random weights."""
     device = choose_device("auto")
     machine = Machine(device, choose_dtype("auto", device, "bfloat16"), 2)
-    n_steps = args.steps or (4 if device.type == "cpu" else 100)
-    recipe = Recipe(batch_size=args.batch_size)
     demo = write_demo(folder / "demo", n_slides_per_domain=2)
     uri = str(folder / "store")
     add(uri, "demo", demo.midog_json, AddOptions(slides=demo.slides))
@@ -73,70 +108,50 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
     rows = located(store, "demo")
     cache = PatchCache(store, "demo", recipe.geometry)
     fill(cache, list(rows.values()), recipe.geometry, workers=2)
-    kept = fetch_rows(connect(store), "select sum(n_bytes) / count(*) as n from patches")[0]["n"]
+    (size,) = fetch_rows(connect(store), "select sum(n_bytes) / count(*) as n from patches")
     ids = list(np.random.default_rng(0).permutation(list(rows)))
-    part = Part(ids, np.arange(len(ids)) % 2)
-    sources = {
-        "cache": StoredPatches(rows, recipe.geometry, cache),
-        "slides": StoredPatches(rows, recipe.geometry, None),
-    }
-    name = backbone_name(args.backbone)
-    embedder = load_embedder(
-        name, resolve(name), Weights("random", None, None), dtype="float32", device=device
-    )
+    entry, random = resolve(registry_name), Weights("random", None, None)
+    embedder = load_embedder(registry_name, entry, random, dtype="float32", device=device)
     model = Classifier(embedder, 2).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
-    one_cycle = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    x = torch.rand(args.batch_size, 3, recipe.patch_px, recipe.patch_px, device=device)
-    y = torch.arange(args.batch_size, device=device) % 2
+    return Bench(
+        learner=Learner(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer)),
+        cached=Setup(StoredPatches(rows, recipe.geometry, cache), recipe, machine),
+        uncached=Setup(StoredPatches(rows, recipe.geometry, None), recipe, machine),
+        part=Part(ids, np.arange(len(ids)) % 2),
+        n_steps=n_steps or (4 if device.type == "cpu" else 100),
+        cached_bytes=float(size["n"]),
+    )
 
-    def synthetic() -> None:
-        for _ in range(n_steps):
-            loss = loss_of(logits_of(model, x, machine), y).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
 
-    def loop(source: str) -> None:
-        steps = range(n_steps)
-        one_epoch(
-            model,
-            sources[source],
-            part,
-            recipe,
-            machine,
-            (optimizer, one_cycle),
-            steps,
-            0,
-            lambda step: None,
-        )
-
-    def read(source: str) -> None:
-        for k in range(0, 10 * 32, 32):
-            sources[source].read(ids[k : k + 32])
-
-    synthetic()
-    seen: dict[str, list[float]] = {}
-    n_images = n_steps * args.batch_size
+def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
+    """Return medians (images a second) and ratios of one run."""
+    registry_name, recipe = registry_name_of(args.backbone), Recipe(batch_size=args.batch_size)
+    bench = prepare(folder, registry_name, args.steps, recipe)
+    machine = bench.cached.machine
+    bench.synthetic()
+    n_images = bench.n_steps * args.batch_size
+    works: dict[str, tuple[int, Callable[[], None]]] = {
+        "synthetic": (n_images, bench.synthetic),
+        "loop_cache": (n_images, lambda: bench.loop(bench.cached)),
+        "loop_slides": (n_images, lambda: bench.loop(bench.uncached)),
+        "read_cache": (N_READ, lambda: bench.read(bench.cached)),
+        "read_slides": (N_READ, lambda: bench.read(bench.uncached)),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(args.rounds):
-        for what, n, work in (
-            ("synthetic", n_images, synthetic),
-            ("loop_cache", n_images, lambda: loop("cache")),
-            ("loop_slides", n_images, lambda: loop("slides")),
-            ("read_cache", 320, lambda: read("cache")),
-            ("read_slides", 320, lambda: read("slides")),
-        ):
-            seen.setdefault(what, []).append(n / seconds(work, device))
-    median = {k: statistics.median(v) for k, v in seen.items()}
+        for name, (n, work) in works.items():
+            rates[name].append(n / seconds(work, machine.device))
+    median = {k: statistics.median(v) for k, v in rates.items()}
     return {
-        "backbone": name,
-        "device": device.type,
+        "backbone": registry_name,
+        "device": machine.device.type,
         "dtype": machine.dtype,
         **{f"{k}_images_per_second": v for k, v in median.items()},
         "loop_to_synthetic": median["loop_cache"] / median["synthetic"],
         "loop_from_slides_to_synthetic": median["loop_slides"] / median["synthetic"],
         "cache_to_slides": median["read_cache"] / median["read_slides"],
-        "cached_bytes_to_raw": float(kept) / (recipe.geometry.wide().size_px ** 2 * 3),
+        "cached_bytes_to_raw": bench.cached_bytes / (recipe.geometry.wide().size_px ** 2 * 3),
     }
 
 

@@ -8,22 +8,23 @@ writes them. On a machine of few cores reading and embedding share them, so (c) 
 """
 
 import argparse
+import functools
+import itertools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from embedstore.add import AddOptions, add
-from embedstore.demo.dataset import write_demo
+from embedstore.demo.dataset import DemoDataset, write_demo
 from embedstore.embed import Embedded, embed_slides
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
-from embedstore.models.embedder import choose_device
+from embedstore.models.embedder import Embedder, choose_device
 from embedstore.models.loading import load_embedder
 from embedstore.models.registry import REGISTRY
 from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch
@@ -56,51 +57,62 @@ def main() -> None:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def jobs_of(store: Store) -> list[SlideJob]:
+    """Return the reading of all annotations of the dataset, slide by slide."""
+    rows = fetch_rows(
+        connect(store),
+        "select annotation_id, slide, x_l0, y_l0, path, s.mpp from annotations a join slides s "
+        "using (dataset, slide) where a.status = 'ok' order by slide",
+    )
+    jobs = []
+    for slide, members in itertools.groupby(rows, key=lambda r: r["slide"]):
+        own = list(members)
+        points = [Point(r["annotation_id"], r["x_l0"], r["y_l0"], {MODEL: [PLAIN]}) for r in own]
+        jobs.append(SlideJob(slide, own[0]["path"], own[0]["mpp"], points))
+    return jobs
+
+
+def read(jobs: Sequence[SlideJob]) -> None:
+    """Read every patch in one thread."""
+    for job in jobs:
+        assert job.mpp is not None
+        with Slide(job.path) as slide:
+            for p in job.points:
+                read_patch(slide, p.x_l0, p.y_l0, job.mpp, PatchGeometry())
+
+
+def loop(jobs: Sequence[SlideJob], model: Embedder) -> None:
+    """Read and embed every patch."""
+    events = embed_slides(jobs, [model], PatchGeometry(), batch_size=32, workers=2)
+    n_embedded = sum(len(e.annotation_ids) for e in events if isinstance(e, Embedded))
+    assert n_embedded == sum(len(job.points) for job in jobs)
+
+
+def whole(demo: DemoDataset, uri: str) -> None:
+    """Add and ingest the dataset into a new store."""
+    add(uri, "demo", demo.midog_json, AddOptions(slides=demo.slides))
+    ingest(Store.open(uri), "demo", [MODEL], IngestOptions())
+
+
 def measure(folder: Path, rounds: int) -> dict[str, float]:
     """Return medians (patches a second) and ratios of one run."""
     demo = write_demo(folder / "demo", n_slides_per_domain=2)
     source = str(folder / "source")
     add(source, "demo", demo.midog_json, AddOptions(slides=demo.slides))
-    rows = fetch_rows(
-        connect(Store.open(source)),
-        "select annotation_id, slide, x_l0, y_l0, path, s.mpp from annotations a join slides s "
-        "using (dataset, slide) where a.status = 'ok' order by slide",
-    )
-    jobs = []
-    for slide in dict.fromkeys(r["slide"] for r in rows):
-        mine = [r for r in rows if r["slide"] == slide]
-        points = [Point(r["annotation_id"], r["x_l0"], r["y_l0"], {MODEL: [PLAIN]}) for r in mine]
-        jobs.append(SlideJob(slide, mine[0]["path"], mine[0]["mpp"], points))
+    jobs = jobs_of(Store.open(source))
     entry = REGISTRY[MODEL]
     weights = find_weights(MODEL, entry.default_weights, entry.hub)
     model = load_embedder(MODEL, entry, weights, dtype="auto", device=choose_device("auto"))
     batch = np.random.default_rng(0).integers(0, 255, (32, 224, 224, 3), dtype=np.uint8)
-    n = len(rows)
-
-    def read() -> None:
-        for job in jobs:
-            assert job.mpp is not None
-            with Slide(job.path) as slide:
-                for p in job.points:
-                    read_patch(slide, p.x_l0, p.y_l0, job.mpp, PatchGeometry())
-
-    def loop() -> None:
-        events = embed_slides(jobs, [model], PatchGeometry(), batch_size=32, workers=2)
-        assert sum(len(e.annotation_ids) for e in events if isinstance(e, Embedded)) == n
-
-    def whole(k: int) -> None:
-        uri = str(folder / f"store{k}")
-        add(uri, "demo", demo.midog_json, AddOptions(slides=demo.slides))
-        ingest(Store.open(uri), "demo", [MODEL], IngestOptions())
-
+    n = sum(len(job.points) for job in jobs)
     model.embed(batch)
-    seen: dict[str, list[float]] = {"model": [], "read": [], "loop": [], "ingest": []}
+    rates: dict[str, list[float]] = {"model": [], "read": [], "loop": [], "ingest": []}
     for k in range(rounds):
-        seen["model"].append(rate(32 * 20, lambda: [model.embed(batch) for _ in range(20)]))
-        seen["read"].append(rate(n, read))
-        seen["loop"].append(rate(n, loop))
-        seen["ingest"].append(rate(n, partial(whole, k)))
-    median = {k: statistics.median(v) for k, v in seen.items()}
+        rates["model"].append(rate(32 * 20, lambda: [model.embed(batch) for _ in range(20)]))
+        rates["read"].append(rate(n, lambda: read(jobs)))
+        rates["loop"].append(rate(n, lambda: loop(jobs, model)))
+        rates["ingest"].append(rate(n, functools.partial(whole, demo, str(folder / f"store{k}"))))
+    median = {k: statistics.median(v) for k, v in rates.items()}
     in_turn = 1 / (1 / median["model"] + 1 / median["read"])
     return {
         **{f"{k}_patches_per_second": v for k, v in median.items()},

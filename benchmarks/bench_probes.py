@@ -126,38 +126,44 @@ def path_ratio(data: Data, n_threads: int | None, repeats: int) -> dict[str, Any
     return {"uni": uni, "logreg": logreg, "ratio": logreg / uni, "n_train": len(y)}
 
 
+def race(data: Data, args: argparse.Namespace, solutions: dict[str, Solutions]) -> dict[str, Any]:
+    """Return the seconds of each way over one dataset's fits, and add what they find to solutions.
+
+    Ours is a list of repeats, half of them after the others, in case the machine got busier.
+    """
+
+    def fit_ours() -> None:
+        solutions["ours"].update(ours(data, args.threads))
+
+    def by_sklearn(x: Any, y: Any, fit: str) -> tuple[Any, float]:
+        return sklearn_recipe(x, y, solutions["ours"][fit][0], args.tol)
+
+    seconds: dict[str, Any] = {"ours": [timed(fit_ours) for _ in range(args.repeats)]}
+    for method, recipe in (("uni", lambda x, y, fit: uni_recipe(x, y)), ("sklearn", by_sklearn)):
+        fitted, seconds[method] = one_by_one(data, recipe, args.baseline_repeats)
+        solutions[method] |= fitted
+    seconds["ours"] += [timed(lambda: ours(data, args.threads)) for _ in range(args.repeats)]
+    return seconds
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return all figures of one run."""
     data = {name: load(name, args.quick) for name in SETS}
     memory = {
         k: 1 + peak_memory(partial(ours, d, args.threads)) / d.x.nbytes for k, d in data.items()
     }
-    found: dict[str, Solutions] = {"ours": {}, "uni": {}, "sklearn": {}}
-    seconds: dict[str, dict[str, Any]] = {k: {m: [] for m in found} for k in data}
-
-    def solve_all(d: Data) -> None:
-        found["ours"].update(ours(d, args.threads))
-
+    solutions: dict[str, Solutions] = {"ours": {}, "uni": {}, "sklearn": {}}
+    seconds: dict[str, dict[str, Any]] = {}
     loads = [os.getloadavg()[0]]
     for name, d in data.items():
-        for _ in range(args.repeats):
-            seconds[name]["ours"].append(timed(partial(solve_all, d)))
-        for method, recipe in (
-            ("uni", lambda x, y, fit: uni_recipe(x, y)),
-            ("sklearn", lambda x, y, fit: sklearn_recipe(x, y, found["ours"][fit][0], args.tol)),
-        ):
-            solutions, taken = one_by_one(d, recipe, args.baseline_repeats)
-            found[method] |= solutions
-            seconds[name][method] = taken
-        for _ in range(args.repeats):  # again after the baselines, in case the machine got busier
-            seconds[name]["ours"].append(timed(partial(ours, d, args.threads)))
+        seconds[name] = race(d, args, solutions)
         loads.append(os.getloadavg()[0])
-    excess, auroc = check(data, found, args.threads)
+    excess, auroc = check(data, solutions, args.threads)
     total = {
         m: sum(
             statistics.median(s[m]) if m == "ours" else sum(s[m].values()) for s in seconds.values()
         )
-        for m in found
+        for m in solutions
     }
     path = path_ratio(data["A"], args.threads, args.repeats)
     return {

@@ -11,14 +11,14 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from filled import NEGATIVE, POSITIVE, Cell, make_model, make_store, put_vectors
 
 from embedstore.store import Store
-from embedstore.store.layout import model_schema, model_table
 from embedstore.store.sql import connect, fetch_rows
 from probes.compare import CompareOptions, compare
 from probes.report import report
@@ -36,70 +36,62 @@ SPECS = (
 
 def fill(uri: str, n: int, n_models: int) -> Store:
     """Return a store with annotations and, for each model, vectors that tell labels a little."""
-    store = Store.open(uri, create=True)
     rng = np.random.default_rng(0)
-    positive = rng.random(n) < 0.45
-    slides = [f"s{k:03d}.svs" for k in range(N_SLIDES)]
-    store.merge("datasets", [{"dataset": "cells", "positive_label": "mitotic figure"}])
-    store.merge(
-        "slides",
-        [
-            {
-                "slide_id": f"cells/{s}",
-                "dataset": "cells",
-                "slide": s,
-                "kind": "slide",
-                "case_id": s,
-                "mpp": 0.25,
-                "status": "ok",
-                "width": 10**5,
-                "height": 10**5,
-            }
-            for s in slides
-        ],
-    )
-    rows = [
-        {
-            "annotation_id": f"cells/{slides[k % N_SLIDES]}/{k}",
-            "dataset": "cells",
-            "slide": slides[k % N_SLIDES],
-            "case_id": slides[k % N_SLIDES],
-            "domain": f"domain {k % N_SLIDES % DOMAINS}",
-            "source_id": str(k),
-            "label": "mitotic figure" if positive[k] else "non-mitotic figure",
-            "x_l0": float(1000 + k),
-            "y_l0": 500.0,
-        }
+    is_positive = rng.random(n) < 0.45
+    cells = [
+        Cell(
+            source_id=str(k),
+            slide=f"s{k % N_SLIDES:03d}.svs",
+            domain=f"domain {k % N_SLIDES % DOMAINS}",
+            label=POSITIVE if is_positive[k] else NEGATIVE,
+            x_l0=float(1000 + k),
+            y_l0=500.0,
+        )
         for k in range(n)
     ]
-    store.merge("annotations", rows)
-    keys = ("annotation_id", "dataset", "domain", "label", "slide")
+    store = make_store(uri, "cells", cells)
     for m in range(n_models):
-        name = f"model-{m:02d}"
         vectors = rng.standard_normal((n, DIM), dtype=np.float32)
-        vectors[:, :4] += positive[:, None] * (0.3 + 0.05 * m)
-        store.make_model_table(name, DIM)
-        store.merge("models", [{"model": name, "dim": DIM, "weights": "made up"}])
-        schema = model_schema(DIM)
-        columns: dict[str, Any] = {c: [r[c] for r in rows] for c in keys}
-        flat = pa.array(vectors.ravel())
-        columns |= {
-            "model": [name] * n,
-            "embedded_at": [None] * n,
-            "resized": [None] * n,
-            "vector": pa.FixedSizeListArray.from_arrays(flat, DIM),
-        }
-        store.merge(
-            model_table(name), pa.table({c: columns[c] for c in schema.names}, schema=schema)
-        )
+        vectors[:, :4] += is_positive[:, None] * (0.3 + 0.05 * m)
+        make_model(store, f"model-{m:02d}", DIM)
+        put_vectors(store, f"model-{m:02d}", "cells", cells, vectors)
     return store
 
 
-def seconds(what: Any) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """Return the time of a call."""
     started = time.perf_counter()
-    what()
+    work()
     return time.perf_counter() - started
+
+
+def measure(store: Store, n_models: int, output: Path) -> dict[str, Any]:
+    """Return how many runs and predictions there are, and the seconds that each work takes."""
+    for spec, run_options in SPECS:
+        run(store, spec, run_options)
+    (counts,) = fetch_rows(
+        connect(store),
+        "select (select count(distinct run_id) from results) as runs, "
+        "(select sum(len(score)) from _predictions) as predictions",
+    )
+    best, other = Side("uni", f"model-{n_models - 1:02d}"), Side("uni", "model-00")
+    options = CompareOptions(fractions=[1.0])
+
+    def read() -> None:
+        fetch_rows(connect(store), "select role, avg(score) as m from predictions group by 1")
+
+    times = {
+        "compare": seconds(lambda: compare(store, ManifestSpec("cells"), best, [other], options)),
+        "read": seconds(read),
+        "report": seconds(lambda: report(store, [], output)),
+    }
+    return {
+        **{k: int(v) for k, v in counts.items()},
+        "seconds": times,
+        "page_bytes": (output / "index.html").stat().st_size,
+        "ratio_report": times["report"] / times["read"],
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
 def main() -> None:
@@ -111,40 +103,14 @@ def main() -> None:
     n, n_models = (2_000, 3) if args.quick else (6_000, 20)
     with tempfile.TemporaryDirectory() as folder:
         store = fill(str(Path(folder) / "s"), n, n_models)
-        for spec, options in SPECS:
-            run(store, spec, options)
-        counts = fetch_rows(
-            connect(store),
-            "select (select count(distinct run_id) from results) as runs, "
-            "(select sum(len(score)) from _predictions) as predictions",
-        )[0]
-        sides = Side("uni", f"model-{n_models - 1:02d}"), Side("uni", "model-00")
-        pair = CompareOptions(fractions=[1.0])
-
-        def read() -> None:
-            fetch_rows(connect(store), "select role, avg(score) as m from predictions group by 1")
-
-        times = {
-            "compare": seconds(
-                lambda: compare(store, ManifestSpec("cells"), sides[0], [sides[1]], pair)
-            ),
-            "read": seconds(read),
-            "report": seconds(lambda: report(store, [], Path(folder) / "r")),
-        }
-        size = (Path(folder) / "r" / "index.html").stat().st_size
-    found = {
-        **{k: int(v) for k, v in counts.items()},
-        "seconds": times,
-        "page_bytes": size,
-        "ratio_report": times["report"] / times["read"],
-        "cores": len(os.sched_getaffinity(0)),
-    }
-    print(f"{found['runs']:,} runs, {found['predictions']:,} predictions, {n_models} models")
-    for name, value in times.items():
+        result = measure(store, n_models, Path(folder) / "r")
+    print(f"{result['runs']:,} runs, {result['predictions']:,} predictions, {n_models} models")
+    for name, value in result["seconds"].items():
         print(f"  {name:<8}{value:8.2f} s")
-    print(f"  report / read of predictions {found['ratio_report']:.1f}; page {size / 2**20:.1f} MB")
+    megabytes = result["page_bytes"] / 2**20
+    print(f"  report / read of predictions {result['ratio_report']:.1f}; page {megabytes:.1f} MB")
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from filled import NEGATIVE, POSITIVE, Cell, make_model, make_store, put_vectors
 
 from embedstore.store import Store
-from embedstore.store.layout import model_schema, model_table
+from embedstore.store.layout import model_table
 from probes.slices import Matrix
 from probes.splits.manifests import candidates, ensure_splits
 from probes.splits.spec import ManifestSpec
@@ -28,68 +28,75 @@ from probes.splits.spec import ManifestSpec
 
 def fill(uri: str, n: int, dim: int) -> Store:
     """Return a store with one dataset and one model, written in batches as ingest writes them."""
-    store = Store.open(uri, create=True)
     rng = np.random.default_rng(0)
-    names = [f"s{k:02d}.svs" for k in range(32)]
-    slides = [
-        {
-            "slide_id": f"d/{s}",
-            "dataset": "d",
-            "slide": s,
-            "kind": "slide",
-            "case_id": s,
-            "case_source": "slide",
-            "mpp": 0.25,
-            "status": "ok",
-        }
-        for s in names
-    ]
-    labels = np.where(rng.random(n) < 0.6, "mitotic figure", "non-mitotic figure")
-    annotations = [
-        {
-            "annotation_id": f"d/{names[k % 32]}/{k}",
-            "dataset": "d",
-            "slide": names[k % 32],
-            "case_id": names[k % 32],
-            "domain": "d",
-            "label": str(labels[k]),
-            "x_l0": float(k % 5000),
-            "y_l0": float(k // 5000),
-            "source_id": str(k),
-        }
+    is_positive = rng.random(n) < 0.6
+    cells = [
+        Cell(
+            source_id=str(k),
+            slide=f"s{k % 32:02d}.svs",
+            domain="d",
+            label=POSITIVE if is_positive[k] else NEGATIVE,
+            x_l0=float(k % 5000),
+            y_l0=float(k // 5000),
+        )
         for k in range(n)
     ]
-    store.merge("slides", slides)
-    store.merge("annotations", annotations)
-    store.merge("datasets", [{"dataset": "d", "positive_label": "mitotic figure"}])
-    store.make_model_table("m", dim)
-    store.merge("models", [{"model": "m", "dim": dim, "weights": "random"}])
-    schema = model_schema(dim)
+    store = make_store(uri, "d", cells)
+    make_model(store, "m", dim)
     for start in range(0, n, 2048):
-        part = annotations[start : start + 2048]
-        flat = rng.standard_normal(len(part) * dim, dtype=np.float32)
-        keys = ("annotation_id", "dataset", "domain", "label", "slide")
-        columns: dict[str, Any] = {c: [r[c] for r in part] for c in keys}
-        columns |= {
-            "model": ["m"] * len(part),
-            "embedded_at": [None] * len(part),
-            "resized": [None] * len(part),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat), dim),
-        }
-        table = pa.table({c: columns[c] for c in schema.names}, schema=schema)
-        store.merge(model_table("m"), table)
+        part = cells[start : start + 2048]
+        put_vectors(store, "m", "d", part, rng.standard_normal((len(part), dim), dtype=np.float32))
     store.compact(model_table("m"))
     return store
 
 
-def seconds(what: Callable[[], Any]) -> float:
+def seconds(work: Callable[[], Any]) -> float:
     """Return the time of a second call, without the time that letting go of its result takes."""
-    what()
+    work()
     started = time.perf_counter()
-    result = what()
+    result = work()
     taken = time.perf_counter() - started
     del result
     return taken
+
+
+def measure(store: Store, repeats: int) -> dict[str, Any]:
+    """Return the median seconds of each way to a training set, and their ratios."""
+    manifest = candidates(store, ManifestSpec("d"))
+    (split,), _ = ensure_splits(store, manifest, folds=[0], fractions=[1.0])
+    matrix = Matrix(store, "m", "d")
+    rows = matrix.rows(split)["train"]
+    places = matrix.places[rows].ravel()
+
+    def floor() -> Any:
+        return np.take(matrix.X, places, axis=0, mode="clip")
+
+    def warm() -> Any:
+        return matrix.vectors(matrix.rows(split)["train"])
+
+    def load() -> Any:
+        return Matrix(store, "m", "d")
+
+    def cold() -> Any:
+        fresh = load()
+        return fresh, fresh.vectors(fresh.rows(split)["train"])
+
+    assert (warm() == floor()).all()
+    times: dict[str, list[float]] = {name: [] for name in ("floor", "warm", "cold", "load")}
+    for _ in range(repeats):  # in turns, so that a busy moment strikes all
+        for name, work in (("floor", floor), ("warm", warm), ("cold", cold), ("load", load)):
+            times[name].append(seconds(work))
+    median = {name: statistics.median(t) for name, t in times.items()}
+    return {
+        "n": len(matrix.ids),
+        "dim": matrix.X.shape[1],
+        "n_slice": len(rows),
+        "repeats": repeats,
+        "cores": len(os.sched_getaffinity(0)),
+        "seconds": median,
+        "ratio_warm": median["warm"] / median["floor"],
+        "ratio_cold": median["cold"] / median["floor"],
+    }
 
 
 def main() -> None:
@@ -101,47 +108,15 @@ def main() -> None:
     args = parser.parse_args()
     n, dim = (4_000, 192) if args.quick else (72_845, 1536)
     with tempfile.TemporaryDirectory() as folder:
-        store = fill(str(Path(folder) / "s"), n, dim)
-        found = candidates(store, ManifestSpec("d"))
-        (split,), _ = ensure_splits(store, found, folds=[0], fractions=[1.0])
-        matrix = Matrix(store, "m", "d")
-        rows = matrix.rows(split)["train"]
-        places = matrix.places[rows].ravel()
-
-        def floor() -> Any:
-            return np.take(matrix.X, places, axis=0, mode="clip")
-
-        def warm() -> Any:
-            return matrix.vectors(matrix.rows(split)["train"])
-
-        def cold() -> Any:
-            fresh = load()
-            return fresh, fresh.vectors(fresh.rows(split)["train"])
-
-        def load() -> Any:
-            return Matrix(store, "m", "d")
-
-        assert (warm() == floor()).all()
-        times: dict[str, list[float]] = {name: [] for name in ("floor", "warm", "cold", "load")}
-        for _ in range(args.repeats):  # in turns, so that a busy moment strikes all
-            for name, what in (("floor", floor), ("warm", warm), ("cold", cold), ("load", load)):
-                times[name].append(seconds(what))
-    median = {name: statistics.median(t) for name, t in times.items()}
-    report = {
-        "n": n,
-        "dim": dim,
-        "n_slice": len(rows),
-        "repeats": args.repeats,
-        "cores": len(os.sched_getaffinity(0)),
-        "seconds": median,
-        "ratio_warm": median["warm"] / median["floor"],
-        "ratio_cold": median["cold"] / median["floor"],
-    }
-    print(f"{len(rows):,} of {n:,} rows x {dim}, median of {args.repeats}")
-    for name, value in median.items():
-        print(f"  {name:<6}{1000 * value:9.1f} ms   x floor {value / median['floor']:6.2f}")
+        result = measure(fill(str(Path(folder) / "s"), n, dim), args.repeats)
+    print(
+        f"{result['n_slice']:,} of {result['n']:,} rows x {result['dim']}, median of {args.repeats}"
+    )
+    for name, value in result["seconds"].items():
+        times = value / result["seconds"]["floor"]
+        print(f"  {name:<6}{1000 * value:9.1f} ms   x floor {times:6.2f}")
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -69,28 +69,30 @@ def load(name: str, quick: bool) -> Data:
     )
     ids = [f"{i:06d}" for i in range(len(y))]
     pool = splits.Pool(ids, [str(v) for v in y], [str(v) for v in domain], ids)
-    options: dict[str, Any] = {"group_by": "annotation", "stratify": "none", "seed": 42}
+    way = splits.Way("annotation", "none", 42)
     data = Data(x, y)
     for fold in range(5):
         for fraction in splits.DEFAULT_FRACTIONS[2 if quick else 0 :]:
             data.fits[f"{name} fold {fold}, {fraction}"] = schemes.monte_carlo(
-                pool, fold, fraction, None, **options
+                pool, fold, fraction, None, way
             )
         for k in schemes.train_domains("cross-domain", pool) if len(n_of) > 1 else []:
             data.fits[f"{name} fold {fold}, domain {k}"] = schemes.cross_domain(
-                pool, fold, 1.0, k, **options
+                pool, fold, 1.0, k, way
             )
     return data
 
 
 def objective(x: Any, y: Any, rows: Any, v: Any, b: float) -> float:
     """Return UNI's objective of (v, b) in float64, by its formula."""
-    total, cost = 0.0, x.shape[1] * 2 / 100
+    total = 0.0
+    cost: float = x.shape[1] * 2 / 100
     for i in range(0, len(rows), 8192):
         part = rows[i : i + 8192]
         z = x[part].astype(np.float64) @ v + b
         total += float(np.logaddexp(0, np.where(y[part], -z, z)).sum())
-    return float(total / len(rows) + np.linalg.norm(v) / (2 * math.sqrt(2) * cost))
+    norm = float(np.linalg.norm(v))
+    return total / len(rows) + norm / (2 * math.sqrt(2) * cost)
 
 
 def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
@@ -109,12 +111,12 @@ def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
     cost = x.shape[1] * 2 / 100
 
-    def closure() -> float:
+    def closure() -> Any:
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
         loss = loss + (1 / cost) * 0.5 * linear.weight.norm(p=2)
         loss.backward()
-        return float(loss.detach())
+        return loss
 
     optimiser.step(closure)
     w, b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()

@@ -1,6 +1,7 @@
 """Augmentation of whole batches on the device: turned and flipped, recoloured, blurred.
 
-All draws come from a generator on the CPU, so that a batch is the same on any device.
+All draws come from a generator on the CPU, so that a batch is the same on any device. torchvision's
+v2 is no substitute: it draws once for a whole batch, and from torch's global generator.
 """
 
 import math
@@ -33,16 +34,16 @@ def augment(
     """
     n = crops.shape[0]
     x = crops.permute(0, 3, 1, 2).float().div_(255)
-    x = _turned(x, size_px, _placements(n, recipe, generator).to(x.device))
-    x = _recoloured(x, _colours(n, recipe, generator).to(x.device))
-    return _blurred(x, recipe.blur, generator)
+    x = turn(x, size_px, _draw_placements(n, recipe, generator).to(x.device))
+    x = recolour(x, _draw_colours(n, recipe, generator).to(x.device))
+    return blur(x, recipe.blur, generator)
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(n, generator=generator) * (high - low) + low
 
 
-def _placements(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+def _draw_placements(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
     """Return (n, 2, 2): where offsets from a patch's middle lie in its crop."""
     limit = math.radians(recipe.rotate)
     angle = _uniform(n, -limit, limit, generator)
@@ -56,21 +57,22 @@ def _placements(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Ten
     return torch.stack(rows, dim=1)
 
 
-def _turned(x: torch.Tensor, size_px: int, placements: torch.Tensor) -> torch.Tensor:
+def turn(x: torch.Tensor, size_px: int, placements: torch.Tensor) -> torch.Tensor:
+    """Return the middles (n, 3, size_px, size_px) of images, each placed by its matrix (2, 2)."""
     scaled = placements * (size_px / x.shape[-1])
     theta = torch.cat((scaled, torch.zeros_like(scaled[:, :, :1])), dim=2)
     grid = functional.affine_grid(theta, [len(x), 3, size_px, size_px], align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def _colours(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+def _draw_colours(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
     """Return (n, 4): brightness, contrast, saturation (factors) and hue (radians)."""
     factors = [_uniform(n, 1 - recipe.jitter, 1 + recipe.jitter, generator) for _ in range(3)]
-    turn = 2 * math.pi * recipe.hue
-    return torch.stack((*factors, _uniform(n, -turn, turn, generator)), dim=1)
+    limit = 2 * math.pi * recipe.hue
+    return torch.stack((*factors, _uniform(n, -limit, limit, generator)), dim=1)
 
 
-def _recoloured(x: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+def recolour(x: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
     """Return x with hue, saturation, contrast and brightness changed, in this order.
 
     Each is linear in RGB, so together they are one matrix an image; contrast is about the image's
@@ -105,29 +107,29 @@ def _hue_matrix(hue: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
         torch.sin(hue),
     )
     rows = ((one, zero, zero), (zero, cos, -sin), (zero, sin, cos))
-    turn = torch.cat([torch.cat(r, dim=2) for r in rows], dim=1)
-    matrix: torch.Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    rotation = torch.cat([torch.cat(r, dim=2) for r in rows], dim=1)
+    matrix: torch.Tensor = torch.linalg.inv(to_yiq) @ rotation @ to_yiq
     return matrix
 
 
-def _blurred(x: torch.Tensor, blur: float, generator: torch.Generator) -> torch.Tensor:
-    """Return x with a share of its images blurred, each by a sigma of its own up to `blur` px."""
+def blur(x: torch.Tensor, largest_sigma: float, generator: torch.Generator) -> torch.Tensor:
+    """Return x with a share of its images blurred, each by a sigma of its own, in pixels."""
     chosen = torch.rand(len(x), generator=generator) < BLUR_SHARE
-    sigma = _uniform(len(x), 0.1, max(blur, 0.1), generator)[chosen]
-    if blur <= 0.1 or not chosen.any():
+    sigma = _uniform(len(x), 0.1, max(largest_sigma, 0.1), generator)[chosen]
+    if largest_sigma <= 0.1 or not chosen.any():
         return x
-    radius = math.ceil(3 * blur)
-    at = torch.arange(-radius, radius + 1)
-    kernels = torch.exp(-0.5 * (at / sigma[:, None]) ** 2)
+    radius = math.ceil(3 * largest_sigma)
+    offsets = torch.arange(-radius, radius + 1)
+    kernels = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(3, dim=0)
     kernels, rows = kernels.to(x.device)[:, None, None, :], chosen.to(x.device)
-    mine = x[rows].flatten(0, 1)[None]
-    n = mine.shape[1]
+    images = x[rows].flatten(0, 1)[None]
+    n = images.shape[1]
     for pad, weight in (
         ((radius, radius, 0, 0), kernels),
         ((0, 0, radius, radius), kernels.transpose(2, 3)),
     ):
-        padded = functional.pad(mine, pad, mode="reflect")
-        mine = functional.conv2d(padded, weight, groups=n)
-    x[rows] = mine[0].reshape(-1, *x.shape[1:])
+        padded = functional.pad(images, pad, mode="reflect")
+        images = functional.conv2d(padded, weight, groups=n)
+    x[rows] = images[0].reshape(-1, *x.shape[1:])
     return x

@@ -26,7 +26,7 @@ class Patches(Protocol):
 class StoredPatches:
     """The patches of a dataset: from the cache where they are kept, else from their slides.
 
-    rows hold where each annotation lies, by id (`patch_cache.located`). A pre-cropped patch has
+    rows hold where each annotation lies, by id (`crops.located`). A pre-cropped patch has
     nothing around it: it is continued by its mirror image.
     """
 

@@ -55,7 +55,7 @@ def test_rotation_is_that_of_pillow(crops: torch.Tensor, degrees: Any) -> None:
     angle = math.radians(degrees)
     matrix = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     x = crops[:1].permute(0, 3, 1, 2).float() / 255
-    turned = a._turned(x, SIZE, matrix[None])
+    turned = a.turn(x, SIZE, matrix[None])
     wide = Image.fromarray(crops[0].numpy())
     expected = np.asarray(wide.rotate(degrees, Image.Resampling.BILINEAR)) / 255
     margin = (WIDE - SIZE) // 2
@@ -66,8 +66,8 @@ def test_rotation_is_that_of_pillow(crops: torch.Tensor, degrees: Any) -> None:
 @given(st.integers(0, 10_000))
 def test_rotation_brings_in_no_empty_corner(seed: Any) -> None:
     """What depends on the distance from the middle alone is the same at any angle, also there."""
-    at = np.arange(WIDE) - (WIDE - 1) / 2
-    distance = np.hypot(*np.meshgrid(at, at))
+    offsets = np.arange(WIDE) - (WIDE - 1) / 2
+    distance = np.hypot(*np.meshgrid(offsets, offsets))
     ring = np.repeat((distance * 5)[..., None], 3, axis=2).clip(0, 255).astype(np.uint8)
     crop = torch.from_numpy(ring)[None]
     turned = a.augment(crop, SIZE, Recipe(**{**NOTHING, "rotate": 180.0}), draw(seed))
@@ -88,7 +88,7 @@ def test_colours_are_those_of_torchvision(crops: torch.Tensor, column: int, adju
         colours = torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(len(x), 1)
         colours[:, column] = factor
         expected = torch.stack([adjust(image, factor) for image in x])
-        assert (a._recoloured(x, colours) - expected).abs().max() < 2e-3
+        assert (a.recolour(x, colours) - expected).abs().max() < 2e-3
 
 
 def test_hue_turns_colours_and_keeps_greys_and_luma() -> None:
@@ -96,19 +96,19 @@ def test_hue_turns_colours_and_keeps_greys_and_luma() -> None:
     grey = torch.tensor(a.GREY)
     for turn in (0.4, -1.0):
         colours = torch.tensor([1.0, 1.0, 1.0, turn]).repeat(4, 1)
-        y = a._recoloured(x, colours)
+        y = a.recolour(x, colours)
         assert (y - x).abs().max() > 0.02
-        before, after = (torch.einsum("c,nchw->nhw", grey, v) for v in (x, y))
-        assert torch.allclose(before, after, atol=1e-3)
-        back = a._recoloured(y, colours * torch.tensor([1, 1, 1, -1]))
+        luma = [torch.einsum("c,nchw->nhw", grey, v) for v in (x, y)]
+        assert torch.allclose(luma[0], luma[1], atol=1e-3)
+        back = a.recolour(y, colours * torch.tensor([1, 1, 1, -1]))
         assert torch.allclose(back, x, atol=1e-3)
         same = torch.full((4, 3, 8, 8), 0.5)
-        assert torch.allclose(a._recoloured(same, colours), same, atol=1e-3)
+        assert torch.allclose(a.recolour(same, colours), same, atol=1e-3)
 
 
 def test_blur_is_a_gaussian_of_each_image_and_of_about_half_of_them(crops: torch.Tensor) -> None:
     x = a.plain(crops, SIZE)
-    blurred = a._blurred(x.clone(), 1.5, draw(1))
+    blurred = a.blur(x.clone(), 1.5, draw(1))
     generator = draw(1)
     chosen = torch.rand(len(x), generator=generator) < 0.5
     sigmas = (torch.rand(len(x), generator=generator) * 1.4 + 0.1).tolist()

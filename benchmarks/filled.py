@@ -1,0 +1,96 @@
+"""Stores that benchmarks fill: one dataset's annotations, and vectors of them by model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedstore.store import Store
+from embedstore.store.layout import model_schema, model_table
+
+POSITIVE, NEGATIVE = "mitotic figure", "non-mitotic figure"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One annotation of a dataset; its slide is a case of its own."""
+
+    source_id: str
+    slide: str
+    domain: str
+    label: str
+    x_l0: float
+    y_l0: float
+
+
+def make_store(uri: str, dataset: str, cells: Sequence[Cell]) -> Store:
+    """Return a new store with one dataset of these annotations."""
+    store = Store.open(uri, create=True)
+    store.merge("datasets", [{"dataset": dataset, "positive_label": POSITIVE}])
+    slides = dict.fromkeys(c.slide for c in cells)
+    store.merge(
+        "slides",
+        [
+            {
+                "slide_id": f"{dataset}/{slide}",
+                "dataset": dataset,
+                "slide": slide,
+                "kind": "slide",
+                "case_id": slide,
+                "case_source": "slide",
+                "mpp": 0.25,
+                "status": "ok",
+                "width": 10**5,
+                "height": 10**5,
+            }
+            for slide in slides
+        ],
+    )
+    store.merge(
+        "annotations",
+        [
+            {
+                "annotation_id": f"{dataset}/{c.slide}/{c.source_id}",
+                "dataset": dataset,
+                "slide": c.slide,
+                "case_id": c.slide,
+                "domain": c.domain,
+                "label": c.label,
+                "x_l0": c.x_l0,
+                "y_l0": c.y_l0,
+                "source_id": c.source_id,
+            }
+            for c in cells
+        ],
+    )
+    return store
+
+
+def make_model(store: Store, model: str, dim: int) -> None:
+    """Record a model and make its table, empty."""
+    store.make_model_table(model, dim)
+    store.merge("models", [{"model": model, "dim": dim, "weights": "made up"}])
+
+
+def put_vectors(
+    store: Store, model: str, dataset: str, cells: Sequence[Cell], vectors: NDArray[np.float32]
+) -> None:
+    """Add the vectors, float32 (n, dim), of these annotations to a model's table in one write."""
+    n, dim = vectors.shape
+    flat = pa.array(vectors.ravel())
+    columns = {
+        "annotation_id": [f"{dataset}/{c.slide}/{c.source_id}" for c in cells],
+        "model": [model] * n,
+        "dataset": [dataset] * n,
+        "domain": [c.domain for c in cells],
+        "label": [c.label for c in cells],
+        "slide": [c.slide for c in cells],
+        "embedded_at": [None] * n,
+        "resized": [None] * n,
+        "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
+    }
+    schema = model_schema(dim)
+    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    store.merge(model_table(model), table)
