@@ -8,8 +8,8 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 3
-"""Version of the layout below; a store of another one is refused, not guessed at."""
+FORMAT = 4
+"""Version of the layout below: an older store is upgraded (`migrations`), a newer one refused."""
 
 
 def _schema(key: str, **columns: pa.DataType) -> pa.Schema:
@@ -148,6 +148,7 @@ TABLES: dict[str, pa.Schema] = {
         embedded_at=TIME,
         software=TEXT,
         created_at=TIME,
+        pixels=TEXT,
     ),
     # What a linear probe learnt: logits = vector @ coef + intercept, coef row by row (label, dim).
     "probes": _schema(
