@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,7 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
 
     def read() -> None:
         for job in jobs:
+            assert job.mpp is not None
             with Slide(job.path) as slide:
                 for p in job.points:
                     read_patch(slide, p.x_l0, p.y_l0, job.mpp, PatchGeometry())
@@ -97,7 +99,7 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
         seen["model"].append(rate(32 * 20, lambda: [model.embed(batch) for _ in range(20)]))
         seen["read"].append(rate(n, read))
         seen["loop"].append(rate(n, loop))
-        seen["ingest"].append(rate(n, lambda k=k: whole(k)))
+        seen["ingest"].append(rate(n, partial(whole, k)))
     median = {k: statistics.median(v) for k, v in seen.items()}
     in_turn = 1 / (1 / median["model"] + 1 / median["read"])
     return {

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def path_ratio(data: Data, n_threads: int | None, repeats: int) -> dict[str, Any
     for _ in range(repeats):
         for name, probe in (("uni", UniProbe()), ("logreg", LogRegProbe())):
             task = Task(probe, split.train, y, split.val, y_val)
-            seconds[name].append(timed(lambda t=task: fit_many(data.x, [t], n_threads=n_threads)))
+            seconds[name].append(timed(partial(fit_many, data.x, [task], n_threads=n_threads)))
     uni, logreg = (statistics.median(seconds[k]) for k in ("uni", "logreg"))
     return {"uni": uni, "logreg": logreg, "ratio": logreg / uni, "n_train": len(y)}
 
@@ -129,16 +130,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return all figures of one run."""
     data = {name: load(name, args.quick) for name in SETS}
     memory = {
-        k: 1 + peak_memory(lambda d=d: ours(d, args.threads)) / d.x.nbytes for k, d in data.items()
+        k: 1 + peak_memory(partial(ours, d, args.threads)) / d.x.nbytes for k, d in data.items()
     }
     found: dict[str, Solutions] = {"ours": {}, "uni": {}, "sklearn": {}}
     seconds: dict[str, dict[str, Any]] = {k: {m: [] for m in found} for k in data}
+
+    def solve_all(d: Data) -> None:
+        found["ours"].update(ours(d, args.threads))
+
     loads = [os.getloadavg()[0]]
     for name, d in data.items():
         for _ in range(args.repeats):
-            seconds[name]["ours"].append(
-                timed(lambda d=d: found["ours"].update(ours(d, args.threads)))
-            )
+            seconds[name]["ours"].append(timed(partial(solve_all, d)))
         for method, recipe in (
             ("uni", lambda x, y, fit: uni_recipe(x, y)),
             ("sklearn", lambda x, y, fit: sklearn_recipe(x, y, found["ours"][fit][0], args.tol)),
@@ -147,7 +150,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             found[method] |= solutions
             seconds[name][method] = taken
         for _ in range(args.repeats):  # again after the baselines, in case the machine got busier
-            seconds[name]["ours"].append(timed(lambda d=d: ours(d, args.threads)))
+            seconds[name]["ours"].append(timed(partial(ours, d, args.threads)))
         loads.append(os.getloadavg()[0])
     excess, auroc = check(data, found, args.threads)
     total = {

@@ -125,7 +125,9 @@ def main() -> None:
             fetch_rows(connect(store), "select role, avg(score) as m from predictions group by 1")
 
         times = {
-            "compare": seconds(lambda: compare(store, "cells", sides[0], [sides[1]], pair)),
+            "compare": seconds(
+                lambda: compare(store, ManifestSpec("cells"), sides[0], [sides[1]], pair)
+            ),
             "read": seconds(read),
             "report": seconds(lambda: report(store, [], Path(folder) / "r")),
         }

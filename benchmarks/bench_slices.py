@@ -122,7 +122,7 @@ def main() -> None:
             return Matrix(store, "m", "d")
 
         assert (warm() == floor()).all()
-        times = {name: [] for name in ("floor", "warm", "cold", "load")}
+        times: dict[str, list[float]] = {name: [] for name in ("floor", "warm", "cold", "load")}
         for _ in range(args.repeats):  # in turns, so that a busy moment strikes all
             for name, what in (("floor", floor), ("warm", warm), ("cold", cold), ("load", load)):
                 times[name].append(seconds(what))

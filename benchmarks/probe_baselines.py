@@ -69,7 +69,7 @@ def load(name: str, quick: bool) -> Data:
     )
     ids = [f"{i:06d}" for i in range(len(y))]
     pool = splits.Pool(ids, [str(v) for v in y], [str(v) for v in domain], ids)
-    options = {"group_by": "annotation", "stratify": "none", "seed": 42}
+    options: dict[str, Any] = {"group_by": "annotation", "stratify": "none", "seed": 42}
     data = Data(x, y)
     for fold in range(5):
         for fraction in splits.DEFAULT_FRACTIONS[2 if quick else 0 :]:
@@ -90,7 +90,7 @@ def objective(x: Any, y: Any, rows: Any, v: Any, b: float) -> float:
         part = rows[i : i + 8192]
         z = x[part].astype(np.float64) @ v + b
         total += float(np.logaddexp(0, np.where(y[part], -z, z)).sum())
-    return total / len(rows) + float(np.linalg.norm(v)) / (2 * math.sqrt(2) * cost)
+    return float(total / len(rows) + np.linalg.norm(v) / (2 * math.sqrt(2) * cost))
 
 
 def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
@@ -109,12 +109,12 @@ def uni_recipe(x: Any, y: Any) -> tuple[Any, float]:
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
     cost = x.shape[1] * 2 / 100
 
-    def closure() -> Any:
+    def closure() -> float:
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(linear(inputs), targets)
         loss = loss + (1 / cost) * 0.5 * linear.weight.norm(p=2)
         loss.backward()
-        return loss
+        return float(loss.detach())
 
     optimiser.step(closure)
     w, b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()

@@ -7,6 +7,10 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 DOCS = Path(__file__).resolve().parent
 WIDTH = "100"
@@ -15,7 +19,7 @@ WEIGHTS = DOCS / "data-and-weights.md"
 START, END = "<!-- models: written by generate.py -->", "<!-- end of models -->"
 HEAD = """# Commands and options
 
-Written by `make docs` from what `--help` prints; change the help texts in `cli.py`, not this page.
+Written by `make docs` from what `--help` prints; change a help text beside its command, not here.
 """
 
 
@@ -35,10 +39,10 @@ def commands() -> str:
     return "\n".join(parts)
 
 
-def _help(app: object, name: str, words: list[str]) -> str:
+def _help(app: "Typer", name: str, words: list[str]) -> str:
     from typer.testing import CliRunner
 
-    result = CliRunner().invoke(app, [*words, "--help"], prog_name=name)  # type: ignore[arg-type]
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name=name)
     if result.exit_code:
         raise SystemExit(f"{name} {' '.join(words)} --help ended with {result.exit_code}")
     # Where an environment forces colours, they are no part of the page.

@@ -1,1 +1,1 @@
-"""End-to-end training on the manifests of the probes: not built yet (see CHANGELOG)."""
+"""Models trained end to end on the split manifests of the probes, and the verb `paper`."""

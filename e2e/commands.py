@@ -43,10 +43,9 @@ def paper_command(
     one domain, test on each (Table 2, Figure 2), five folds each, with UNI's probe. The plan comes
     first. Recorded runs are skipped, so the same command goes on after an interruption.
     """
-    from e2e.paper import PaperOptions, fill, plan
-    from e2e.run import Listener, TrainOptions
+    from e2e.paper import PaperListener, PaperOptions, paper, plan
+    from e2e.run import TrainOptions
     from embedstore.store import Store
-    from probes.report import report
 
     if output is None and not only_plan:
         raise typer.BadParameter("name the report's folder", param_hint="--output")
@@ -61,22 +60,15 @@ def paper_command(
     if only_plan or output is None:
         return
     with progress_bars() as add_bar:
-        listener = Listener(
+        listener = PaperListener(
             reading=add_bar("reading patches", "patches"),
             step=add_bar("training", "steps"),
             line=say,
+            fitting=add_bar("fitting", "fits"),
+            comparing=add_bar("comparing", "pairs"),
+            reporting=add_bar("reporting", "sections"),
         )
-        n_new = fill(
-            opened,
-            planned.steps,
-            options,
-            add_bar("fitting", "fits"),
-            listener,
-            add_bar("comparing", "pairs"),
-        )
-    say(f"{n_new} runs done")
-    with progress_bar("reporting", "sections") as on_progress:
-        written = report(opened, dataset, output, on_progress)
+        written = paper(opened, planned, output, options, listener)
     if as_json:
         print_json(written)
     else:
@@ -214,21 +206,12 @@ def e2e_predict_command(
     as_json: JsonOption = False,
 ) -> None:
     """Score a dataset with a trained model: annotation_id, label, score (its probability)."""
-    from e2e.predict import predict
+    from e2e.predict import PredictOptions, predict
     from embedstore.store import Store
 
+    options = PredictOptions(weights, device, dtype, workers, patch_cache)
     with progress_bar("scoring", "patches") as on_progress:
-        table = predict(
-            Store.open(store),
-            run_id,
-            dataset,
-            weights=weights,
-            device=device,
-            dtype=dtype,
-            workers=workers,
-            patch_cache=patch_cache,
-            on_progress=on_progress,
-        )
+        table = predict(Store.open(store), run_id, dataset, options, on_progress)
     print_arrow(table, format, output, as_json)
 
 

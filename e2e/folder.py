@@ -1,13 +1,15 @@
-"""The folder of a run, runs/RUN_ID in the store: what it is, how far it is, what it learnt.
+"""The folder of a run, runs/RUN_ID in the store: what it is, how far it has come, what it learnt.
 
-config.json comes first; model.safetensors is the best model so far; last.pt all that training needs
-to go on, gone when it is done; curve.csv a line an epoch. Each file is whole or not there.
+config.json comes first; model.safetensors is the best model so far; last.pt is all that training
+needs to go on, removed when the run is recorded; curve.csv has a line an epoch. A file is either
+whole or absent.
 """
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,66 @@ import safetensors.torch
 import torch
 from pyarrow import fs
 
+from e2e.recipe import Recipe
 from embedstore.errors import EmbedstoreError
+from embedstore.models.registry import ModelEntry
 
 CONFIG, MODEL, LAST, CURVE = "config.json", "model.safetensors", "last.pt", "curve.csv"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a run is: all that builds its model again, and the split it was trained on.
+
+    pixels is the digest of the slide files that its patches were cut from; n_params and n_trained
+    count numbers of the whole model and those that training changes.
+    """
+
+    run_id: str
+    backbone: str
+    weights: str
+    weights_sha256: str | None
+    weights_path: str | None
+    entry: ModelEntry
+    recipe: Recipe
+    dataset: str
+    pixels: str
+    manifest_id: str
+    fold: int
+    fraction: float
+    train_domain: str | None
+    labels: list[str]
+    n_params: int
+    n_trained: int
+
+    @classmethod
+    def of_json(cls, text: bytes | str) -> "Config":
+        """Return what `json.dumps(asdict(config))` was made of."""
+        facts: dict[str, Any] = json.loads(text)
+        mean, std = facts["entry"]["norm"]
+        entry = ModelEntry(**{**facts["entry"], "norm": (tuple(mean), tuple(std))})
+        return cls(**{**facts, "entry": entry, "recipe": Recipe(**facts["recipe"])})
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the curve. loss is the mean over the epoch's steps, augmented; NaN: not known."""
+
+    epoch: int
+    step: int
+    lr: float
+    loss: float
+    val_loss: float
+    val_auroc: float
+    images_per_second: float
+    seconds: float
 
 
 class RunFolder:
     """The files of one run, in a local store or one on s3://."""
 
     def __init__(self, store_uri: str, run_id: str) -> None:
-        """Name the folder; it is made by the first file written."""
+        """Name the folder; the first file written makes it."""
         self.name = f"{store_uri.rstrip('/')}/runs/{run_id}"
         if "://" in store_uri:
             self._fs, root = fs.FileSystem.from_uri(store_uri)
@@ -33,16 +85,16 @@ class RunFolder:
         self._root = f"{root.rstrip('/')}/runs/{run_id}"
 
     def has(self, file: str) -> bool:
-        """Return whether a file is there."""
+        """Return whether the folder has a file."""
         return bool(self._fs.get_file_info(f"{self._root}/{file}").type == fs.FileType.File)
 
     def clear(self) -> None:
-        """Remove the folder and all in it."""
+        """Remove the folder with all its files."""
         if self._fs.get_file_info(self._root).type == fs.FileType.Directory:
             self._fs.delete_dir(self._root)
 
     def remove(self, file: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if the folder has it."""
         if self.has(file):
             self._fs.delete_file(f"{self._root}/{file}")
 
@@ -68,14 +120,13 @@ class RunFolder:
                 f"{self.name} has no {file}; `e2e run` with --force trains the run again"
             ) from e
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
+    def write_config(self, config: Config) -> None:
         """Write what the run is."""
-        self._write(CONFIG, (json.dumps(dict(config), indent=1) + "\n").encode())
+        self._write(CONFIG, (json.dumps(asdict(config), indent=1) + "\n").encode())
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """Return what the run is; EmbedstoreError where nothing says so."""
-        config: dict[str, Any] = json.loads(self._read(CONFIG))
-        return config
+        return Config.of_json(self._read(CONFIG))
 
     def write_model(self, state: Mapping[str, torch.Tensor]) -> None:
         """Write parameters and buffers: as bytes, so that training on does not change them."""
@@ -101,10 +152,10 @@ class RunFolder:
         state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
         return state
 
-    def write_curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_curve(self, curve: Sequence[Epoch]) -> None:
         """Write a line an epoch as CSV."""
         out = io.StringIO()
-        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(out, [f.name for f in fields(Epoch)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(asdict(e) for e in curve)
         self._write(CURVE, out.getvalue().encode())

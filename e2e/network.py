@@ -1,7 +1,6 @@
 """A backbone with a classifier on top, and which of its parameters are trained."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -138,11 +137,7 @@ def probabilities(logits: torch.Tensor) -> torch.Tensor:
     return z.softmax(dim=1)
 
 
-def describe(model: Classifier, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the counts that a run's config tells of its model."""
+def n_parameters(model: Classifier) -> tuple[int, int]:
+    """Return how many numbers a model has, and how many of them training changes."""
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return {
-        "labels": list(labels),
-        "n_params": sum(p.numel() for p in model.parameters()),
-        "n_trained": n_trained,
-    }
+    return sum(p.numel() for p in model.parameters()), n_trained

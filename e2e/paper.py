@@ -1,13 +1,14 @@
-"""The verb `paper`: what is missing of the paper's two experiments, probes and end to end.
+"""The verb `paper`: run what is missing of the paper's two experiments, then report.
 
-It lies here, not in probes, since it needs both.
+It is here and not in probes since it may train as well.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from e2e.recipe import backbone_name
+from e2e.recipe import registry_name_of
 from e2e.run import METHOD, Listener, TrainOptions
 from e2e.run import run as train
 from embedstore.errors import EmbedstoreError
@@ -15,6 +16,7 @@ from embedstore.identity import how_to_embed
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows, literal
 from probes.compare import CompareOptions, compare, is_compared
+from probes.report import report
 from probes.run import RunOptions, run
 from probes.splits.manifests import StoredSplit, candidates, ensure_splits
 from probes.splits.spec import ManifestSpec
@@ -71,38 +73,54 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps in their order, and what is left out and why."""
+    """The steps in their order on these datasets, and what is left out and why."""
 
+    datasets: Sequence[str]
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PaperListener(Listener):
+    """As the listener of a training; the others count fits, pairs and sections of the report."""
+
+    fitting: Callable[[int, int], None] = lambda done, total: None
+    comparing: Callable[[int, int], None] = lambda done, total: None
+    reporting: Callable[[int, int], None] = lambda done, total: None
 
 
 def plan(store: Store, datasets: Sequence[str], options: PaperOptions) -> Plan:
     """Return what both experiments take on these datasets; manifests are made where missing.
 
     Fractions and domains that are too small are left out by name. EmbedstoreError where a model has
-    no embeddings of a dataset, all of them told at once.
+    no embeddings of a dataset; all of them are named at once.
     """
     models = {d: _models(store, d, options) for d in dict.fromkeys(datasets)}
-    made = Plan()
-    for dataset, mine in models.items():
+    made = Plan(datasets)
+    for dataset, names in models.items():
         for scheme in EXPERIMENTS:
             spec = ManifestSpec(dataset, scheme, options.group_by, seed=options.seed)
-            fractions = None if scheme == "monte-carlo" else (1.0,)
             try:
-                found = candidates(store, spec)
-                if scheme == "cross-domain" and len(set(found.pool.domains)) < 2:
-                    raise EmbedstoreError("it has one domain, so there is no other to test on")
-                splits, notes = ensure_splits(store, found, folds=FOLDS, fractions=fractions)
+                splits, notes = _splits(store, spec)
             except EmbedstoreError as e:
                 made.notes.append(f"{EXPERIMENTS[scheme]} of {dataset} is left out: {e}")
                 continue
             made.notes.extend(f"{dataset}: {n}" for n in notes)
-            made.steps.append(_step(store, spec, PROBE, mine, splits))
+            made.steps.append(_step(store, spec, PROBE, names, splits))
             if options.trained is not None:
-                backbone = [backbone_name(options.trained.backbone)]
-                made.steps.append(_step(store, spec, METHOD, backbone, splits))
+                registry_name = registry_name_of(options.trained.backbone)
+                made.steps.append(_step(store, spec, METHOD, [registry_name], splits))
     return made
+
+
+def _splits(store: Store, spec: ManifestSpec) -> tuple[list[StoredSplit], list[str]]:
+    """Return an experiment's splits and notes; EmbedstoreError where the dataset is too small."""
+    manifest = candidates(store, spec)
+    if spec.scheme == "monte-carlo":
+        return ensure_splits(store, manifest, folds=FOLDS, fractions=None)
+    if len(set(manifest.pool.domains)) < 2:
+        raise EmbedstoreError("it has one domain, so there is no other to test on")
+    return ensure_splits(store, manifest, folds=FOLDS, fractions=(1.0,))
 
 
 def _models(store: Store, dataset: str, options: PaperOptions) -> list[str]:
@@ -133,59 +151,64 @@ def _step(
         f"{literal(method)} and target = 'label' and eval_dataset is null and model in ({names}) "
         "and json_extract_string(params, '$.views') is null group by all",
     )
-    there = {(r["model"], r["fold"], r["fraction"], r["train_domain"]) for r in done}
-    wanted = {
+    recorded = {(r["model"], r["fold"], r["fraction"], r["train_domain"]) for r in done}
+    planned = {
         (m, s.row["fold"], s.row["fraction"], s.row["train_domain"]) for m in models for s in splits
     }
-    known = [r["seconds"] for r in done if r["seconds"] is not None]
-    missing = len(wanted - there)
-    guess = missing * sum(known) / len(known) if known else None
-    return Step(spec, method, models, splits, missing, 0.0 if not missing else guess)
+    seconds = [r["seconds"] for r in done if r["seconds"] is not None]
+    n_missing = len(planned - recorded)
+    guess = n_missing * sum(seconds) / len(seconds) if seconds else None
+    return Step(spec, method, models, splits, n_missing, 0.0 if not n_missing else guess)
+
+
+def paper(
+    store: Store,
+    planned: Plan,
+    output: Path,
+    options: PaperOptions,
+    listener: PaperListener = PaperListener(),
+) -> list[dict[str, Any]]:
+    """Return the files of the report, written once what the plan lacks is run."""
+    n_new = fill(store, planned.steps, options, listener)
+    listener.line(f"{n_new} runs done")
+    return report(store, planned.datasets, output, listener.reporting)
 
 
 def fill(
     store: Store,
     steps: Sequence[Step],
     options: PaperOptions,
-    on_fit: Callable[[int, int], None] = lambda done, total: None,
-    listener: Listener = Listener(),
-    on_pair: Callable[[int, int], None] = lambda done, total: None,
+    listener: PaperListener = PaperListener(),
 ) -> int:
-    """Run every step, then compare all with the best; what is recorded is skipped.
+    """Return how many runs are new, once every step is run and all are compared with the best.
 
-    Return how many runs are new.
+    What is recorded is skipped.
     """
     n_new = 0
     for step in steps:
         if step.method == PROBE:
-            asked = RunOptions(models=step.models, fractions=step.fractions, folds=FOLDS)
-            n_new += run(store, step.spec, asked, on_fit).n_new
+            fits = RunOptions(models=step.models, fractions=step.fractions, folds=FOLDS)
+            n_new += run(store, step.spec, fits, listener.fitting).n_new
         elif options.trained is not None:
             trained = replace(options.trained, fractions=step.fractions, folds=FOLDS)
             n_new += train(store, step.spec, trained, listener).n_new
-    _compare(store, steps, listener, on_pair)
+    for spec in dict.fromkeys(s.spec for s in steps):
+        _compare(store, spec, [s for s in steps if s.spec == spec], listener)
     return n_new
 
 
 def _compare(
-    store: Store, steps: Sequence[Step], listener: Listener, on_pair: Callable[[int, int], None]
+    store: Store, spec: ManifestSpec, steps: Sequence[Step], listener: PaperListener
 ) -> None:
-    """Record each experiment's comparisons at its largest fraction, what the report shows."""
-    for spec in dict.fromkeys(s.spec for s in steps):
-        mine = [s for s in steps if s.spec == spec]
-        asked = CompareOptions(
-            spec.scheme,
-            spec.group_by,
-            spec.stratify,
-            spec.where,
-            spec.seed,
-            fractions=[max(f for s in mine for f in s.fractions)],
-        )
-        if sum(len(s.models) for s in mine) < 2 or is_compared(store, spec.dataset, asked):
-            continue
-        try:
-            _, notes = compare(store, spec.dataset, None, [], asked, on_pair)
-        except EmbedstoreError as e:  # what was run stands without
-            notes = [str(e)]
-        for note in notes:
-            listener.line(note)
+    """Record an experiment's comparisons at its largest fraction, which the report shows."""
+    largest = max(f for s in steps for f in s.fractions)
+    options = CompareOptions(fractions=[largest])
+    n_sides = sum(len(s.models) for s in steps)
+    if n_sides < 2 or is_compared(store, spec, options):
+        return
+    try:
+        _, notes = compare(store, spec, None, [], options, listener.comparing)
+    except EmbedstoreError as e:  # what was run stands without
+        notes = [str(e)]
+    for note in notes:
+        listener.line(note)

@@ -1,64 +1,66 @@
 """The verb `predict`: the scores of a trained run for any dataset."""
 
-import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from e2e.data import StoredPatches
-from e2e.folder import RunFolder
+from e2e.folder import MODEL, Config, RunFolder
 from e2e.network import Classifier, probabilities
-from e2e.recipe import Recipe
-from e2e.train import Machine, score
+from e2e.run import METHOD
+from e2e.train import Machine, Setup, score
 from embedstore.crops import fill, located
 from embedstore.errors import EmbedstoreError
 from embedstore.models.checkpoints import Weights, file_sha256, find_weights
-from embedstore.models.embedder import choose_device, choose_dtype
 from embedstore.models.loading import load_embedder
-from embedstore.models.registry import ModelEntry
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import check_dataset, connect, fetch_rows
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Where a model is run, and on what.
+
+    weights says where the frozen backbone of a run adapted by lora or head lies, if it was moved.
+    """
+
+    weights: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    workers: int | None = None
+    patch_cache: bool = True
 
 
 def predict(
     store: Store,
     run_id: str,
     dataset: str,
-    *,
-    weights: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    workers: int | None = None,
-    patch_cache: bool = True,
+    options: PredictOptions = PredictOptions(),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pa.Table:
     """Return annotation_id, label and score of every annotation of a dataset that can be read.
 
-    Of two labels the rows are of the positive one, else one row a label. weights says where the
-    frozen backbone of a run adapted by lora or head lies, if not where it was. EmbedstoreError
-    where the run is not one of e2e, or patches cannot be read.
+    Of two labels the rows are of the positive one, else one row a label. EmbedstoreError where the
+    run is not one of e2e, or patches cannot be read.
     """
     check_dataset(store, connect(store), dataset)
     config = _config(store, run_id)
-    recipe, labels = Recipe(**config["recipe"]), config["labels"]
-    chosen = choose_device(device)
-    machine = Machine(
-        chosen, choose_dtype(dtype, chosen, "bfloat16"), workers or min(os.cpu_count() or 1, 16)
-    )
-    model = _model(store, config, recipe, weights, machine)
+    recipe, labels = config.recipe, config.labels
+    machine = Machine.choose(options.device, options.dtype, options.workers)
+    model = _model(store, config, options.weights, machine)
     rows = {i: r for i, r in located(store, dataset).items() if r["slide_status"] == "ok"}
     if not rows:
         raise EmbedstoreError(f"dataset '{dataset}' has no annotation whose slide can be read")
-    cache = PatchCache(store, dataset, recipe.geometry) if patch_cache else None
+    cache = PatchCache(store, dataset, recipe.geometry) if options.patch_cache else None
     if cache is not None:
         fill(cache, list(rows.values()), recipe.geometry, workers=machine.workers)
-    patches = StoredPatches(rows, recipe.geometry, cache)
+    setup = Setup(StoredPatches(rows, recipe.geometry, cache), recipe, machine)
     ids = list(rows)
-    p = probabilities(score(model, patches, ids, recipe, machine, on_progress)).numpy()
+    p = probabilities(score(model, setup, ids, on_progress)).numpy()
     order = np.argsort(np.array(ids), kind="stable")
     shown = [1] if len(labels) == 2 else range(len(labels))
     return pa.table(
@@ -70,9 +72,9 @@ def predict(
     )
 
 
-def _config(store: Store, run_id: str) -> dict[str, Any]:
+def _config(store: Store, run_id: str) -> Config:
     folder = RunFolder(store.uri, run_id)
-    if folder.has("model.safetensors"):
+    if folder.has(MODEL):
         return folder.config()
     runs = fetch_rows(
         connect(store),
@@ -80,55 +82,47 @@ def _config(store: Store, run_id: str) -> dict[str, Any]:
         "order by max(created_at)",
     )
     method = next((r["method"] for r in runs if r["run_id"] == run_id), None)
-    if method not in (None, "e2e"):
+    if method not in (None, METHOD):
         raise EmbedstoreError(f"run {run_id} is of {method}; score it with `probes predict`")
-    there = [r["run_id"] for r in runs if r["method"] == "e2e"]
+    trained_ids = [r["run_id"] for r in runs if r["method"] == METHOD]
     raise EmbedstoreError(
         f"no trained model of run '{run_id}' in {store.uri}; there: "
-        f"{', '.join(there[-5:]) or 'none, `e2e run` trains one'}"
+        f"{', '.join(trained_ids[-5:]) or 'none, `e2e run` trains one'}"
     )
 
 
-def _model(
-    store: Store, config: dict[str, Any], recipe: Recipe, spec: str | None, machine: Machine
-) -> Classifier:
+def _model(store: Store, config: Config, weights: str | None, machine: Machine) -> Classifier:
     """Return the trained model, built of its config and what it learnt."""
-    entry = _entry(config["entry"])
-    base = Weights("random", None, None)
-    if recipe.adapt != "full" and config["weights"] != "random":
-        base = _base(config, entry, spec)
+    recipe, base = config.recipe, Weights("random", None, None)
+    if recipe.adapt != "full" and config.weights != "random":
+        base = _base(config, weights)
     embedder = load_embedder(
-        config["backbone"], entry, base, dtype="float32", device=machine.device
+        config.backbone, config.entry, base, dtype="float32", device=machine.device
     )
     if base.path is None and recipe.adapt != "full":
         _check_sha256(config, embedder.weights.sha256)
-    model = Classifier(
-        embedder, len(config["labels"]), adapt=recipe.adapt, lora_rank=recipe.lora_rank
-    )
-    model.load_learnt(RunFolder(store.uri, config["run_id"]).model())
+    model = Classifier(embedder, len(config.labels), adapt=recipe.adapt, lora_rank=recipe.lora_rank)
+    model.load_learnt(RunFolder(store.uri, config.run_id).model())
     return model
 
 
-def _base(config: dict[str, Any], entry: ModelEntry, spec: str | None) -> Weights:
-    path = Path(config["weights_path"])
-    if spec is None and path.is_file():
-        found = Weights(config["weights"], path, file_sha256(path))
+def _base(config: Config, spec: str | None) -> Weights:
+    """Return the weights that a frozen backbone was trained with: EmbedstoreError if not those."""
+    path = None if config.weights_path is None else Path(config.weights_path)
+    if spec is None and path is not None and path.is_file():
+        weights = Weights(config.weights, path, file_sha256(path))
     else:
+        entry = config.entry
         spec = spec or entry.default_weights
-        found = find_weights(config["backbone"], spec, entry.hub, entry.hub_file)
-    _check_sha256(config, found.sha256)
-    return found
+        weights = find_weights(config.backbone, spec, entry.hub, entry.hub_file)
+    _check_sha256(config, weights.sha256)
+    return weights
 
 
-def _check_sha256(config: dict[str, Any], sha256: str | None) -> None:
-    if sha256 != config["weights_sha256"]:
+def _check_sha256(config: Config, sha256: str | None) -> None:
+    if sha256 != config.weights_sha256:
         raise EmbedstoreError(
-            f"the backbone's weights are not those of run {config['run_id']} "
-            f"({config['weights']}, SHA-256 {str(config['weights_sha256'])[:12]}); name them with "
+            f"the backbone's weights are not those of run {config.run_id} "
+            f"({config.weights}, SHA-256 {str(config.weights_sha256)[:12]}); name them with "
             "--weights PATH"
         )
-
-
-def _entry(facts: dict[str, Any]) -> ModelEntry:
-    mean, std = facts["norm"]
-    return ModelEntry(**{**facts, "norm": (tuple(mean), tuple(std))})

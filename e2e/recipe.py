@@ -88,15 +88,15 @@ class Recipe:
             raise EmbedstoreError("not allowed: " + "; ".join(wrong))
 
 
-def backbone_name(name: str) -> str:
-    """Return a backbone's full name: of the registry, timm:NAME or hf-hub:OWNER/NAME.
+def registry_name_of(backbone: str) -> str:
+    """Return the registry's name of a backbone: one of its own, timm:NAME or hf-hub:OWNER/NAME.
 
     resnet50 is the registry's resnet50-imagenet, any other name timm's; EmbedstoreError where it
     has a prefix that means nothing.
     """
-    if f"{name}-imagenet" in REGISTRY:
-        return f"{name}-imagenet"
-    if name not in REGISTRY and ":" not in name and name:
-        name = f"timm:{name}"
+    if f"{backbone}-imagenet" in REGISTRY:
+        return f"{backbone}-imagenet"
+    is_timm = backbone and backbone not in REGISTRY and ":" not in backbone
+    name = f"timm:{backbone}" if is_timm else backbone
     check_name(name)
     return name

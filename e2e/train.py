@@ -4,8 +4,9 @@ Knows nothing of any store but the folder it is given.
 """
 
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from e2e.augment import augment, plain
 from e2e.data import Patches, n_batches, read_batches, rows_of_step
-from e2e.folder import RunFolder
+from e2e.folder import Epoch, RunFolder
 from e2e.network import Classifier, loss_of, probabilities
 from e2e.recipe import Recipe
 from embedstore.errors import EmbedstoreError
-from embedstore.models.embedder import DTYPES
+from embedstore.models.embedder import DTYPES, choose_device, choose_dtype
 from probes.scores.metrics import auroc
 
 
@@ -40,149 +41,182 @@ class Machine:
     dtype: str
     workers: int
 
+    @classmethod
+    def choose(cls, device: str, dtype: str, workers: int | None) -> "Machine":
+        """Return the machine of three options, auto and None for what suits this computer."""
+        chosen = choose_device(device)
+        n_threads = workers or min(os.cpu_count() or 1, 16)
+        return cls(chosen, choose_dtype(dtype, chosen, "bfloat16"), n_threads)
+
 
 @dataclass(frozen=True)
-class Epoch:
-    """One line of the curve. loss is the mean over the epoch's steps, augmented; NaN: not known."""
+class Setup:
+    """What stays the same from batch to batch: where patches are read, how and on what they run."""
 
-    epoch: int
-    step: int
-    lr: float
-    loss: float
-    val_loss: float
-    val_auroc: float
-    images_per_second: float
-    seconds: float
+    patches: Patches
+    recipe: Recipe
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model and what changes it: its optimiser and the one-cycle of the learning rate."""
+
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    one_cycle: torch.optim.lr_scheduler.LRScheduler
+
+    @classmethod
+    def begin(cls, model: Classifier, recipe: Recipe, n_steps: int) -> "Learner":
+        """Return what trains a model over n_steps steps from the first."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=recipe.max_lr, weight_decay=recipe.weight_decay)
+        one_cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.max_lr, total_steps=n_steps
+        )
+        return cls(model, optimizer, one_cycle)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that training needs to go on from here."""
+        return {
+            "model": self.model.learnt(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.one_cycle.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take what `state` gave."""
+        self.model.load_learnt(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.one_cycle.load_state_dict(state["schedule"])
 
 
 class DivergedError(EmbedstoreError):
-    """The loss is no number any more."""
+    """Raised when the loss becomes NaN or infinite."""
 
 
 def schedule_of(n_train: int, recipe: Recipe) -> tuple[int, int]:
     """Return the number of epochs and of steps in each, at least recipe.min_steps in all."""
-    a_pass = n_batches(n_train, recipe.batch_size)
-    return recipe.epochs, max(a_pass, math.ceil(recipe.min_steps / recipe.epochs))
+    n_of_pass = n_batches(n_train, recipe.batch_size)
+    return recipe.epochs, max(n_of_pass, math.ceil(recipe.min_steps / recipe.epochs))
 
 
 def train(
     model: Classifier,
-    patches: Patches,
+    setup: Setup,
+    *,
     train_on: Part,
     val: Part,
-    recipe: Recipe,
-    machine: Machine,
     folder: RunFolder,
-    *,
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Epoch]:
-    """Train, and leave the model of the lowest validation loss in the folder and in `model`.
+    """Return the curve, with the model of the lowest validation loss in the folder and in `model`.
 
-    It goes on after the last epoch that the folder knows. Without validation rows the last epoch is
-    kept. Raises DivergedError where the loss is NaN or infinite; the best model before that stays.
+    Training continues after the last epoch that the folder holds. Without validation rows the last
+    epoch is kept. Raises DivergedError where the loss is NaN or infinite; the best model before
+    that stays.
     """
-    n_epochs, n_steps = schedule_of(len(train_on.ids), recipe)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=recipe.max_lr, weight_decay=recipe.weight_decay)
-    one_cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.max_lr, total_steps=n_epochs * n_steps
-    )
+    n_epochs, n_steps = schedule_of(len(train_on.ids), setup.recipe)
+    n_total = n_epochs * n_steps
+    learner = Learner.begin(model, setup.recipe, n_total)
     curve: list[Epoch] = []
     if (last := folder.last()) is not None:
-        model.load_learnt(last["model"])
-        optimizer.load_state_dict(last["optimizer"])
-        one_cycle.load_state_dict(last["schedule"])
+        learner.load(last)
         curve = [Epoch(**row) for row in last["curve"]]
-    while len(curve) < n_epochs and not _is_patient(curve, recipe.patience):
+    while len(curve) < n_epochs and not is_out_of_patience(curve, setup.recipe.patience):
         first = len(curve) * n_steps
-        steps = range(first, first + n_steps)
         started = time.perf_counter()
-        on_step(first, n_epochs * n_steps)
-        loss, n_seen = one_epoch(
-            model,
-            patches,
+        on_step(first, n_total)
+        loss, n_images = one_epoch(
+            learner,
+            setup,
             train_on,
-            recipe,
-            machine,
-            (optimizer, one_cycle),
-            steps,
-            seed,
-            lambda step: on_step(step, n_epochs * n_steps),
+            range(first, first + n_steps),
+            seed=seed,
+            on_step=lambda n_done: on_step(n_done, n_total),
         )
-        rate = n_seen / (time.perf_counter() - started)
+        rate = n_images / (time.perf_counter() - started)
         if not math.isfinite(loss):
-            kept = f"the model of epoch {_best(curve)} stays in {folder.name}"
-            raise DivergedError(
-                f"the loss is {loss} in epoch {len(curve) + 1}; "
-                f"{kept if curve else 'no model is kept'}: try a lower --max-lr, or --dtype float32"
-            )
-        val_loss, val_auroc = _validate(model, patches, val, recipe, machine)
-        curve.append(
-            Epoch(
-                len(curve) + 1,
-                first + n_steps,
-                float(one_cycle.get_last_lr()[0]),
-                loss,
-                val_loss,
-                val_auroc,
-                rate,
-                time.perf_counter() - started,
-            )
+            raise DivergedError(_divergence(loss, curve, folder))
+        val_loss, val_auroc = _validate(model, setup, val)
+        epoch = Epoch(
+            epoch=len(curve) + 1,
+            step=first + n_steps,
+            lr=float(learner.one_cycle.get_last_lr()[0]),
+            loss=loss,
+            val_loss=val_loss,
+            val_auroc=val_auroc,
+            images_per_second=rate,
+            seconds=time.perf_counter() - started,
         )
-        if _best(curve) == len(curve):
-            folder.write_model(model.learnt())
-        folder.write_curve([asdict(e) for e in curve])
-        folder.write_last(
-            {
-                "model": model.learnt(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": one_cycle.state_dict(),
-                "curve": [asdict(e) for e in curve],
-            }
-        )
-        on_epoch(curve[-1])
+        curve.append(epoch)
+        _keep(learner, curve, folder)
+        on_epoch(epoch)
     model.load_learnt(folder.model())
     return curve
 
 
+def _keep(learner: Learner, curve: Sequence[Epoch], folder: RunFolder) -> None:
+    """Write what an epoch leaves: its model if it is the best so far, and where to go on."""
+    if best_epoch(curve) is curve[-1]:
+        folder.write_model(learner.model.learnt())
+    folder.write_curve(curve)
+    folder.write_last({**learner.state(), "curve": [asdict(e) for e in curve]})
+
+
+def _divergence(loss: float, curve: Sequence[Epoch], folder: RunFolder) -> str:
+    kept = "no model is kept"
+    if curve:
+        kept = f"the model of epoch {best_epoch(curve).epoch} stays in {folder.name}"
+    return (
+        f"the loss is {loss} in epoch {len(curve) + 1}; {kept}: "
+        "try a lower --max-lr, or --dtype float32"
+    )
+
+
 def one_epoch(
-    model: Classifier,
-    patches: Patches,
+    learner: Learner,
+    setup: Setup,
     part: Part,
-    recipe: Recipe,
-    machine: Machine,
-    optimizers: tuple[torch.optim.Optimizer, Any],
     steps: range,
+    *,
     seed: int,
-    on_step: Callable[[int], None],
+    on_step: Callable[[int], None] = lambda n_done: None,
 ) -> tuple[float, int]:
     """Return the mean loss of the steps and how many images they took."""
-    optimizer, one_cycle = optimizers
-    n, device = len(part.ids), machine.device
+    recipe, machine, n = setup.recipe, setup.machine, len(part.ids)
     codes = torch.from_numpy(part.codes)
-    model.train()
+    learner.model.train()
     torch.manual_seed(seed + steps[0])  # for dropout, if the backbone has any
     batches = (rows_of_step(n, recipe.batch_size, seed, step) for step in steps)
-    losses, n_seen = torch.zeros(len(steps), device=device), 0
-    stream = read_batches(patches, part.ids, batches, workers=machine.workers)
+    losses, n_images = torch.zeros(len(steps), device=machine.device), 0
+    stream = read_batches(setup.patches, part.ids, batches, workers=machine.workers)
     for k, (rows, crops) in enumerate(stream):
         draw = int(np.random.default_rng([seed, steps[k]]).integers(2**62))
         generator = torch.Generator().manual_seed(draw)
         with _memory_for(len(rows)):
-            x = augment(torch.from_numpy(crops).to(device), recipe.patch_px, recipe, generator)
-            loss = loss_of(logits_of(model, x, machine), codes[rows].to(device)).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        one_cycle.step()
-        losses[k] = loss.detach()
-        n_seen += len(rows)
+            pixels = torch.from_numpy(crops).to(machine.device)
+            x = augment(pixels, recipe.patch_px, recipe, generator)
+            losses[k] = one_step(learner, x, codes[rows].to(machine.device), machine)
+        n_images += len(rows)
         on_step(steps[k] + 1)
         if k % 50 == 0 and not torch.isfinite(losses[k]):
             break
-    return float(losses.mean()), n_seen
+    return float(losses.mean()), n_images
+
+
+def one_step(
+    learner: Learner, x: torch.Tensor, codes: torch.Tensor, machine: Machine
+) -> torch.Tensor:
+    """Return the loss of a batch, before the step down its gradient that is made here."""
+    loss = loss_of(logits_of(learner.model, x, machine), codes).mean()
+    learner.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    learner.optimizer.step()
+    learner.one_cycle.step()
+    return loss.detach()
 
 
 def logits_of(model: Classifier, x: torch.Tensor, machine: Machine) -> torch.Tensor:
@@ -195,7 +229,7 @@ def logits_of(model: Classifier, x: torch.Tensor, machine: Machine) -> torch.Ten
 
 @contextmanager
 def _memory_for(n: int) -> Iterator[None]:
-    """Say which option helps where a batch of n patches does not fit into memory."""
+    """Name the option that helps where a batch of n patches does not fit into memory."""
     try:
         yield
     except RuntimeError as e:  # that of the CPU's allocator has no type of its own
@@ -209,50 +243,49 @@ def _memory_for(n: int) -> Iterator[None]:
 
 def score(
     model: Classifier,
-    patches: Patches,
+    setup: Setup,
     ids: Sequence[str],
-    recipe: Recipe,
-    machine: Machine,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> torch.Tensor:
     """Return the logits, float32 (n, 1 or K), of patches as they are; no row changes another."""
+    recipe, machine = setup.recipe, setup.machine
     model.eval()
-    found = []
-    batches = np.array_split(np.arange(len(ids)), max(1, -(-len(ids) // (2 * recipe.batch_size))))
-    done = 0
+    logits = []
+    n_each = 2 * recipe.batch_size
+    batches = np.array_split(np.arange(len(ids)), max(1, -(-len(ids) // n_each)))
+    n_done = 0
     with torch.inference_mode():
-        for rows, crops in read_batches(patches, ids, batches, workers=machine.workers):
+        for rows, crops in read_batches(setup.patches, ids, batches, workers=machine.workers):
             with _memory_for(len(rows)):
                 x = plain(torch.from_numpy(crops).to(machine.device), recipe.patch_px)
-                found.append(logits_of(model, x, machine).cpu())
-            done += len(rows)
-            on_progress(done, len(ids))
-    return torch.cat(found)
+                logits.append(logits_of(model, x, machine).cpu())
+            n_done += len(rows)
+            on_progress(n_done, len(ids))
+    return torch.cat(logits)
 
 
-def _validate(
-    model: Classifier, patches: Patches, val: Part, recipe: Recipe, machine: Machine
-) -> tuple[float, float]:
+def _validate(model: Classifier, setup: Setup, val: Part) -> tuple[float, float]:
     """Return loss and AUROC on the validation rows; NaN without any, AUROC also with one label."""
     if not len(val.ids):
         return math.nan, math.nan
-    logits = score(model, patches, val.ids, recipe, machine)
+    logits = score(model, setup, val.ids)
     loss = float(loss_of(logits, torch.from_numpy(val.codes)).mean())
     p = probabilities(logits).numpy()
-    one = np.ones((1, len(val.codes)))
-    return loss, float(auroc(val.codes.astype(np.intp), p, one, 0.5)[0])
-
-
-def _best(curve: Sequence[Epoch]) -> int:
-    """Return the epoch of the lowest validation loss, the first of equals; the last without any."""
-    known = [e for e in curve if not math.isnan(e.val_loss)]
-    return min(known, key=lambda e: e.val_loss).epoch if known else len(curve)
+    weights = np.ones((1, len(val.codes)))
+    return loss, float(auroc(val.codes.astype(np.intp), p, weights, 0.5)[0])
 
 
 def best_epoch(curve: Sequence[Epoch]) -> Epoch:
-    """Return the epoch whose model is kept."""
-    return curve[_best(curve) - 1]
+    """Return the epoch whose model is kept.
+
+    That of the lowest validation loss, the first of equals; the last where no loss is known.
+    """
+    validated = [e for e in curve if not math.isnan(e.val_loss)]
+    return min(validated, key=lambda e: e.val_loss) if validated else curve[-1]
 
 
-def _is_patient(curve: Sequence[Epoch], patience: int | None) -> bool:
-    return patience is not None and len(curve) - _best(curve) >= patience
+def is_out_of_patience(curve: Sequence[Epoch], patience: int | None) -> bool:
+    """Return whether `patience` epochs have passed since the best; never where it is None."""
+    if patience is None or not curve:
+        return False
+    return len(curve) - best_epoch(curve).epoch >= patience

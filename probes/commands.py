@@ -169,20 +169,15 @@ def compare_command(
     from embedstore.store import Store
     from probes.compare import CompareOptions, compare
     from probes.scores.sides import Side
+    from probes.splits.spec import ManifestSpec
 
-    options = CompareOptions(
-        scheme=scheme_name(scheme, size_matched),
-        group_by=group_by,
-        stratify=stratify,
-        where=where,
-        seed=seed,
-        fractions=fraction,
-        metric=metric,
-    )
+    scheme = scheme_name(scheme, size_matched)
+    spec = ManifestSpec(dataset, scheme, group_by, stratify, where, seed)
+    options = CompareOptions(fractions=fraction, metric=metric)
     first = None if a is None else Side.parse(a)
     sides = [Side.parse(text) for text in dict.fromkeys(b or ())]
     with progress_bar("comparing", "pairs") as on_progress:
-        rows, notes = compare(Store.open(store), dataset, first, sides, options, on_progress)
+        rows, notes = compare(Store.open(store), spec, first, sides, options, on_progress)
     if as_json:
         print_json(rows)
     else:

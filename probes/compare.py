@@ -13,25 +13,21 @@ from numpy.typing import NDArray
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store, now
 from embedstore.store.layout import COMPARISONS
-from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
-from probes.scores.evaluate import ALL, seed_of
+from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
+from probes.scores.evaluate import ALL, resampled_by, seed_of
 from probes.scores.metrics import LOWER, METRICS
 from probes.scores.results import IN, OUT, known
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
 from probes.slices import codes_of
 from probes.splits.schemes import is_in_domain
+from probes.splits.spec import ManifestSpec
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Which recorded runs are compared: manifests of a scheme, grouping and condition."""
+    """Which runs of a spec are compared, in what and how."""
 
-    scheme: str = "monte-carlo"
-    group_by: str = "annotation"
-    stratify: str = "none"
-    where: str | None = None
-    seed: int = 42
     fractions: Sequence[float] | None = None
     metric: str = "auroc"
     n_resamples: int = N_RESAMPLES
@@ -42,7 +38,7 @@ Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 def compare(
     store: Store,
-    dataset: str,
+    spec: ManifestSpec,
     a: Side | None,
     others: Sequence[Side],
     options: CompareOptions,
@@ -63,16 +59,16 @@ def compare(
         raise EmbedstoreError(f"unknown metric '{options.metric}'; allowed: {', '.join(METRICS)}")
     started = now()
     con = connect(store)
-    check_dataset(store, con, dataset)
-    runs = _runs(con, dataset, options)
-    first = a or _best(con, runs, dataset, options)
+    check_dataset(store, con, spec.dataset)
+    runs = _runs(con, spec, options)
+    first = a or _best(con, runs, spec, options.metric)
     asked = [b for b in others or _sides(runs) if b != first]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for n, b in enumerate(asked):
         on_progress(n, len(asked))
         try:
-            pairs, lone = _shared(runs, first, b, dataset, options)
+            pairs, lone = _shared(runs, first, b, spec)
         except EmbedstoreError as e:
             if others:
                 raise
@@ -80,110 +76,98 @@ def compare(
             continue
         if lone:
             notes.append(f"{lone} runs of {first} or {b} have no partner on the same split")
-        rows += _pairs(con, first, b, pairs, options)
+        rows += _pairs(con, (first, b), pairs, spec.group_by, options)
     on_progress(len(asked), len(asked))
     if not rows:
         why = "; ".join(notes) or f"{first} has runs alone"
-        raise EmbedstoreError(f"nothing to compare on '{dataset}': {why}")
+        raise EmbedstoreError(f"nothing to compare on '{spec.dataset}': {why}")
     whole = [r for r in rows if r["fold"] is None]
     for kind in (True, False):
         mine = [r for r in whole if (r["eval_domain"] in (IN, OUT)) == kind]
         for row, p in zip(mine, holm([_number(r["p_value"]) for r in mine]), strict=True):
             row["p_holm"] = known(p)
-    _record(store, dataset, options, whole, started)
+    _record(store, spec, options, whole, started)
     return [{k: v for k, v in r.items() if k != "run_ids"} for r in rows], notes
 
 
-def is_compared(store: Store, dataset: str, options: CompareOptions) -> bool:
+def is_compared(store: Store, spec: ManifestSpec, options: CompareOptions) -> bool:
     """Return whether comparisons of these runs are recorded that are newer than all of them."""
-    con = connect(store)
-    mine = _condition(dataset, options)
+    condition, values = spec.condition()
     if options.fractions is not None:
-        mine += f" and fraction in ({', '.join(map(repr, options.fractions))})"
+        condition += " and list_contains($fractions, fraction)"
+        values["fractions"] = list(options.fractions)
     (row,) = fetch_rows(
-        con,
-        f"select (select max(created_at) from results where {mine}) as ran, (select "
-        f"max(created_at) from comparisons where metric = {literal(options.metric)} and {mine}) "
-        "as compared",
+        connect(store),
+        f"select (select max(created_at) from results where {condition}) as ran, (select "
+        f"max(created_at) from comparisons where metric = $metric and {condition}) as compared",
+        values | {"metric": options.metric},
     )
     return None not in row.values() and bool(row["compared"] > row["ran"])
 
 
-def _condition(dataset: str, o: CompareOptions) -> str:
-    where = "is null" if o.where is None else f"= {literal(o.where.strip())}"
-    return (
-        f"dataset = {literal(dataset)} and scheme = {literal(o.scheme)} and "
-        f"group_by = {literal(o.group_by)} and stratify = {literal(o.stratify)} and "
-        f"seed = {o.seed} and where_sql {where}"
-    )
-
-
-def _runs(con: Any, dataset: str, options: CompareOptions) -> list[dict[str, Any]]:
-    sql = (
+def _runs(con: Any, spec: ManifestSpec, options: CompareOptions) -> list[dict[str, Any]]:
+    condition, values = spec.condition()
+    rows = fetch_rows(
+        con,
         "select distinct run_id, method, model, params, manifest_id, fold, fraction, train_domain, "
         "scheme, threshold, state from results where eval_dataset is null and target = 'label' and "
-        + _condition(dataset, options)
+        + condition,
+        values,
     )
-    rows = fetch_rows(con, sql)
     if options.fractions is not None:
         rows = [r for r in rows if r["fraction"] in options.fractions]
     return rows
 
 
 def _sides(runs: Sequence[Mapping[str, Any]]) -> list[Side]:
-    return sorted({Side.of(r) for r in runs}, key=str)
+    return sorted({Side.named(r) for r in runs}, key=str)
 
 
-def _best(
-    con: Any, runs: Sequence[Mapping[str, Any]], dataset: str, options: CompareOptions
-) -> Side:
-    ids = ", ".join(literal(r["run_id"]) for r in runs)
+def _best(con: Any, runs: Sequence[Mapping[str, Any]], spec: ManifestSpec, metric: str) -> Side:
     cells: dict[Side, dict[tuple[Any, ...], float]] = defaultdict(dict)
     for r in fetch_rows(
         con,
-        "select run_id, method, model, params, fraction, eval_domain, value from results "
-        f"where metric = {literal(options.metric)} and eval_dataset is null and value is not null "
-        f"and run_id in ({ids})"
-        if ids
-        else "select 1 where false",
+        "select run_id, method, model, params, fraction, eval_domain, value from results where "
+        "metric = $metric and eval_dataset is null and value is not null "
+        "and list_contains($run_ids, run_id)",
+        {"metric": metric, "run_ids": [r["run_id"] for r in runs]},
     ):
-        value = -r["value"] if options.metric in LOWER else r["value"]
-        cells[Side.of(r)][r["fraction"], r["run_id"], r["eval_domain"]] = value
+        value = -r["value"] if metric in LOWER else r["value"]
+        cells[Side.named(r)][r["fraction"], r["run_id"], r["eval_domain"]] = value
     if not cells:
         raise EmbedstoreError(
-            f"no run on '{dataset}' with --scheme {options.scheme} --group-by {options.group_by}; "
+            f"no run on '{spec.dataset}' with --scheme {spec.scheme} --group-by {spec.group_by}; "
             "`probes run` makes them"
         )
     return ranked(dict(sorted(cells.items(), key=lambda item: str(item[0]))))[0]
 
 
 def _shared(
-    runs: Sequence[Mapping[str, Any]], a: Side, b: Side, dataset: str, options: CompareOptions
+    runs: Sequence[Mapping[str, Any]], a: Side, b: Side, spec: ManifestSpec
 ) -> tuple[dict[tuple[Any, ...], Pair], int]:
     """Return the runs of both sides by split, and how many runs have no partner."""
-    mine, theirs = (_of(runs, side, dataset, options) for side in (a, b))
+    mine, theirs = (_of(runs, side, spec) for side in (a, b))
     shared = [k for k in mine if k in theirs]
     if not shared:
         raise EmbedstoreError(
-            f"{a} and {b} have no run on the same split of '{dataset}'; run both with the same "
-            "--scheme, --group-by, --where and --fraction"
+            f"{a} and {b} have no run on the same split of '{spec.dataset}'; run both with the "
+            "same --scheme, --group-by, --where and --fraction"
         )
     lone = len(mine) + len(theirs) - 2 * len(shared)
     return {k: (mine[k], theirs[k]) for k in shared}, lone
 
 
 def _record(
-    store: Store, dataset: str, o: CompareOptions, rows: Sequence[Mapping[str, Any]], started: Any
+    store: Store,
+    spec: ManifestSpec,
+    options: CompareOptions,
+    rows: Sequence[Mapping[str, Any]],
+    started: Any,
 ) -> None:
     """Write the rows over all folds, each in the place of an earlier one of the same sides."""
     same = {
-        "dataset": dataset,
-        "scheme": o.scheme,
-        "group_by": o.group_by,
-        "stratify": o.stratify,
-        "where_sql": o.where and o.where.strip(),
-        "seed": o.seed,
-        "n_resamples": o.n_resamples,
+        **spec.row(),
+        "n_resamples": options.n_resamples,
         "created_at": started,
     }
     made = []
@@ -200,15 +184,15 @@ def _record(
 
 
 def _of(
-    runs: Sequence[Mapping[str, Any]], side: Side, dataset: str, options: CompareOptions
+    runs: Sequence[Mapping[str, Any]], side: Side, spec: ManifestSpec
 ) -> dict[tuple[Any, ...], Mapping[str, Any]]:
     """Return a side's runs by split; EmbedstoreError where there are none or several kinds."""
-    mine = [r for r in runs if Side.of(r) == side]
+    mine = [r for r in runs if Side.named(r) == side]
     if not mine:
-        there = sorted({str(Side.of(r)) for r in runs})
+        there = sorted({str(Side.named(r)) for r in runs})
         raise EmbedstoreError(
-            f"no run of {side} on '{dataset}' with --scheme {options.scheme} --group-by "
-            f"{options.group_by}; there: {', '.join(there) or 'none'}"
+            f"no run of {side} on '{spec.dataset}' with --scheme {spec.scheme} --group-by "
+            f"{spec.group_by}; there: {', '.join(there) or 'none'}"
         )
     found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for r in mine:
@@ -224,12 +208,16 @@ def _of(
 
 
 def _pairs(
-    con: Any, a: Side, b: Side, pairs: Mapping[tuple[Any, ...], Pair], options: CompareOptions
+    con: Any,
+    sides: tuple[Side, Side],
+    pairs: Mapping[tuple[Any, ...], Pair],
+    group_by: str,
+    options: CompareOptions,
 ) -> list[dict[str, Any]]:
     cells: dict[tuple[Any, ...], list[tuple[int, Fold]]] = defaultdict(list)
     ids: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for (manifest, fraction, domain, fold), (one, two) in pairs.items():
-        for name, test in _folds(con, one, two, bool(domain), options).items():
+        for name, test in _folds(con, (one, two), bool(domain), group_by).items():
             keys = [(manifest, fraction, domain or None, name)]
             if domain:
                 inside = is_in_domain(one["scheme"], domain, name)
@@ -241,8 +229,8 @@ def _pairs(
     for key, folds in sorted(cells.items(), key=lambda item: item[0][3] in (IN, OUT)):
         manifest, fraction, domain, name = key
         same = {
-            "a": str(a),
-            "b": str(b),
+            "a": str(sides[0]),
+            "b": str(sides[1]),
             "metric": options.metric,
             "manifest_id": manifest,
             "fraction": fraction,
@@ -262,23 +250,17 @@ def _pairs(
     return rows
 
 
-def _folds(
-    con: Any,
-    one: Mapping[str, Any],
-    two: Mapping[str, Any],
-    by_domain: bool,
-    options: CompareOptions,
-) -> dict[str, Fold]:
+def _folds(con: Any, runs: Pair, by_domain: bool, group_by: str) -> dict[str, Fold]:
     """Return the shared test set of two runs, whole or by eval domain."""
-    ids = [literal(r["run_id"]) for r in (one, two)]
     table = fetch(
         con,
         "select annotation_id, label, domain, slide, case_id, a_labels, a, b from (select "
         "annotation_id, list(label order by label) as a_labels, list(score order by label) as a "
-        f"from predictions where run_id = {ids[0]} and role = 'test' group by 1) join (select "
+        "from predictions where run_id = $one and role = 'test' group by 1) join (select "
         "annotation_id, list(score order by label) as b from predictions "
-        f"where run_id = {ids[1]} and role = 'test' group by 1) using (annotation_id) "
+        "where run_id = $two and role = 'test' group by 1) using (annotation_id) "
         "join annotations using (annotation_id) order by annotation_id",
+        {"one": runs[0]["run_id"], "two": runs[1]["run_id"]},
     )
     scored = table["a_labels"][0].as_py() if len(table) else []
     truth = table["label"].to_pylist()
@@ -289,9 +271,9 @@ def _folds(
         order = scored
         y = codes_of(truth, order)
     a, b = (_probabilities(table[side]) for side in "ab")
-    groups = table["case_id" if options.group_by == "case" else "slide"].to_pylist()
+    groups = table[resampled_by(group_by)].to_pylist()
     names = np.array(table["domain"].to_pylist() if by_domain else [ALL] * len(truth), dtype=object)
-    cuts = [float(r["threshold"]) if r["threshold"] is not None else 0.5 for r in (one, two)]
+    cuts = [float(r["threshold"]) if r["threshold"] is not None else 0.5 for r in runs]
     folds = {}
     for name in sorted(set(names.tolist())):
         mine = np.flatnonzero(names == name)

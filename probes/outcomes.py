@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedstore.errors import EmbedstoreError
 from embedstore.store import now
 from probes.methods.fits import Fit, Task
-from probes.scores.evaluate import ALL, evaluate_by, evaluate_split, seed_of
+from probes.scores.evaluate import ALL, evaluate_by, evaluate_split, resampled_by, seed_of
 from probes.scores.metrics import best_cut
 from probes.scores.predictions import Scored
 from probes.scores.results import Outcome, Run
@@ -134,5 +134,5 @@ class Scorer:
 
 
 def _groups(run: Run, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
-    by = "case" if run.split.row["group_by"] == "case" else "slide"
-    return matrix.facts["case_id" if by == "case" else "slide"][rows], by
+    column = resampled_by(run.split.row["group_by"])
+    return matrix.facts[column][rows], column.removesuffix("_id")

@@ -144,6 +144,7 @@ TABLES: dict[str, pa.Schema] = {
         seconds=REAL,
         state=TEXT,
         chosen=TEXT,
+        pixels=TEXT,
         embeddings_version=INT,
         embedded_at=TIME,
         software=TEXT,

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from probes.report.data import Entry, Facts
+from probes.report.data import Facts
 from probes.report.tables import Table
+from probes.scores.sides import Side
 
 
 @dataclass(frozen=True)
 class Style:
-    """How an entry is told from the others: colour and dash by model, marker by method.
+    """How a side is told from the others: colour and dash by model, marker by method.
 
     colour indexes plots.COLOURS, None is ink, which end to end alone has.
     """
@@ -24,12 +25,12 @@ N_COLOURS, N_DASHES = 6, 4
 _MARKER_OF = {"uni": 0, "logreg": 1, "knn": 2, "prototype": 3}
 
 
-def styles(facts: Facts) -> dict[Entry, Style]:
-    """Return each entry's style: 24 models differ by colour and dash, methods by marker."""
-    probes = list(dict.fromkeys(e.model for e in facts.entries if not e.is_e2e))
-    trained = [e for e in facts.entries if e.is_e2e]
+def styles(facts: Facts) -> dict[Side, Style]:
+    """Return each side's style: 24 models differ by colour and dash, methods by marker."""
+    probes = list(dict.fromkeys(e.model for e in facts.sides if not e.is_e2e))
+    trained = [e for e in facts.sides if e.is_e2e]
     found = {}
-    for e in facts.entries:
+    for e in facts.sides:
         if e.is_e2e:
             found[e] = Style(None, trained.index(e) % N_DASHES, 4)
         else:

@@ -132,8 +132,8 @@ def _title(facts: Facts) -> str:
 
 
 def _subtitle(facts: Facts) -> str:
-    methods = sorted({e.method for e in facts.entries if not e.is_e2e})
-    trained = any(e.is_e2e for e in facts.entries)
+    methods = sorted({e.method for e in facts.sides if not e.is_e2e})
+    trained = any(e.is_e2e for e in facts.sides)
     parts = [f"Probes ({', '.join(methods)}) on frozen embeddings"] if methods else []
     parts += ["networks trained end to end"] if trained else []
     return (" and ".join(parts) or "Nothing is recorded yet") + (
@@ -143,7 +143,7 @@ def _subtitle(facts: Facts) -> str:
 
 def _warnings(facts: Facts) -> list[str]:
     demo = [d["dataset"] for d in facts.datasets if facts.is_demo(d["dataset"])]
-    chance = sorted({e.model for e in facts.entries if e.is_random})
+    chance = sorted({e.model for e in facts.sides if e.is_random})
     said = (
         [
             f"Demonstration data: {', '.join(demo)} is generated, not tissue. Its numbers "
@@ -159,7 +159,7 @@ def _warnings(facts: Facts) -> list[str]:
 
 def _numbers(facts: Facts) -> list[tuple[str, str]]:
     n = sum(d["n_annotations"] for d in facts.datasets)
-    models = {e.model for e in facts.entries}
+    models = {e.model for e in facts.sides}
     runs = {r["run_id"] for r in facts.results}
     return [
         ("annotations", f"{n:,}"),

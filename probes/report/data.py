@@ -1,4 +1,4 @@
-"""What the report is made of: recorded results by condition and entry, asked of the store once."""
+"""What the report is made of: recorded results by condition and side, asked of the store once."""
 
 import functools
 import json
@@ -14,11 +14,8 @@ from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
 from probes.report.published import paper_dataset
 from probes.scores.results import Summary, summarise
-from probes.scores.sides import variant_of
-from probes.splits.spec import Condition
-
-E2E = "e2e"
-"""The method of what was trained end to end: see e2e.run, which probes do not import."""
+from probes.scores.sides import Side
+from probes.splits.spec import ManifestSpec
 
 _COLUMNS = (
     "run_id, manifest_id, dataset, method, params, model, weights, weights_sha256, scheme, "
@@ -26,50 +23,6 @@ _COLUMNS = (
     "eval_domain, metric, value, ci_low, ci_high, n_train, n_test, n_pos, seed, state, software, "
     "created_at"
 )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What competes: a model with its weights, and the method by which it is scored."""
-
-    model: str
-    weights: str
-    weights_sha256: str
-    method: str
-    params: str
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Entry":
-        """Return the entry of a row of results."""
-        return cls(
-            row["model"],
-            row["weights"] or "",
-            row["weights_sha256"] or "",
-            row["method"],
-            row["params"],
-        )
-
-    @property
-    def views(self) -> str | None:
-        """The views it was trained on and averaged over, if any."""
-        views: str | None = json.loads(self.params).get("views")
-        return views
-
-    @property
-    def side(self) -> str:
-        """How `probes compare` names it."""
-        variant = variant_of(self.params)
-        return f"{self.method}{f'+{variant}' if variant else ''}:{self.model}"
-
-    @property
-    def is_random(self) -> bool:
-        """Whether its weights are chance's."""
-        return self.weights == "random"
-
-    @property
-    def is_e2e(self) -> bool:
-        """Whether it was trained end to end."""
-        return self.method == E2E
 
 
 @dataclass(frozen=True)
@@ -88,20 +41,20 @@ class Facts:
     results: Sequence[dict[str, Any]]
     splits: Sequence[dict[str, Any]]
     comparisons: Sequence[dict[str, Any]]
-    n_superseded: Mapping[Condition, int]
+    n_superseded: Mapping[ManifestSpec, int]
 
     @functools.cached_property
-    def entries(self) -> list[Entry]:
-        """Every entry with a result, probes by model first, end to end last."""
-        found = {Entry.of(r) for r in self.results}
+    def sides(self) -> list[Side]:
+        """Every side with a result, probes by model first, end to end last."""
+        found = {Side.of(r) for r in self.results}
         return sorted(found, key=lambda e: (e.is_e2e, e.model, e.method, e.params, e.weights))
 
     @functools.cached_property
-    def names(self) -> dict[Entry, str]:
-        """What each entry is called: as short as tells it from all others."""
-        methods = {e.method for e in self.entries if not e.is_e2e}
-        short = {e: _short_name(e, len(methods) > 1) for e in self.entries}
-        same: dict[str, list[Entry]] = defaultdict(list)
+    def names(self) -> dict[Side, str]:
+        """What each side is called: as short as tells it from all others."""
+        methods = {e.method for e in self.sides if not e.is_e2e}
+        short = {e: _short_name(e, len(methods) > 1) for e in self.sides}
+        same: dict[str, list[Side]] = defaultdict(list)
         for e, name in short.items():
             same[name].append(e)
         return {
@@ -122,15 +75,15 @@ class Facts:
         return "" if paper_dataset(dataset) else "not the paper's data"
 
     @functools.cached_property
-    def _by_condition(self) -> dict[tuple[Condition, str, str | None], list[dict[str, Any]]]:
+    def _by_condition(self) -> dict[tuple[ManifestSpec, str, str | None], list[dict[str, Any]]]:
         found = defaultdict(list)
         for r in self.results:
-            found[Condition.of(r), r["target"], r["eval_dataset"]].append(r)
+            found[ManifestSpec.of(r), r["target"], r["eval_dataset"]].append(r)
         return dict(found)
 
     def conditions(
         self, dataset: str, *, by_domain: bool, target: str = "label"
-    ) -> list[Condition]:
+    ) -> list[ManifestSpec]:
         """Return the conditions of a dataset that have results, those as in the paper first."""
         found = [
             c
@@ -140,18 +93,19 @@ class Facts:
             and elsewhere is None
             and (rows[0]["train_domain"] is not None) == by_domain
         ]
+        usual = ManifestSpec(dataset)
         return sorted(
             found,
             key=lambda c: (
-                c.group_by != "annotation",
-                c.stratify != "none",
-                c.where_sql or "",
-                c.seed != 42,
+                c.group_by != usual.group_by,
+                c.stratify != usual.stratify,
+                c.where or "",
+                c.seed != usual.seed,
                 str(c),
             ),
         )
 
-    def elsewhere(self, dataset: str) -> list[tuple[Condition, str, list[dict[str, Any]]]]:
+    def elsewhere(self, dataset: str) -> list[tuple[ManifestSpec, str, list[dict[str, Any]]]]:
         """Return the rows of runs of a dataset that score another one, by condition and dataset."""
         return [
             (c, other, rows)
@@ -180,16 +134,16 @@ class Facts:
                 return found | {"ci_low": -found["ci_high"], "ci_high": -found["ci_low"]}
         return {}
 
-    def rows(self, c: Condition, metric: str, target: str = "label") -> list[dict[str, Any]]:
+    def rows(self, c: ManifestSpec, metric: str, target: str = "label") -> list[dict[str, Any]]:
         """Return the rows of a condition's results on its own dataset."""
         return [r for r in self._by_condition.get((c, target, None), []) if r["metric"] == metric]
 
 
-def by_entry(rows: Sequence[dict[str, Any]]) -> dict[Entry, list[dict[str, Any]]]:
-    """Return rows of results by entry."""
+def by_side(rows: Sequence[dict[str, Any]]) -> dict[Side, list[dict[str, Any]]]:
+    """Return rows of results by side."""
     found = defaultdict(list)
     for r in rows:
-        found[Entry.of(r)].append(r)
+        found[Side.of(r)].append(r)
     return dict(found)
 
 
@@ -262,28 +216,28 @@ def _sql_list(names: Sequence[str]) -> str:
 
 def _newest(
     splits: Sequence[Mapping[str, Any]], scored: set[str]
-) -> tuple[list[str], dict[Condition, int]]:
+) -> tuple[list[str], dict[ManifestSpec, int]]:
     """Return the newest manifest of each condition, and how many older ones each has.
 
     One with results goes before one that has none yet.
     """
-    made: dict[Condition, dict[str, Any]] = defaultdict(dict)
+    made: dict[ManifestSpec, dict[str, Any]] = defaultdict(dict)
     for s in splits:
-        mine = made[Condition.of(s)]
+        mine = made[ManifestSpec.of(s)]
         mine[s["manifest_id"]] = max(s["created_at"], mine.get(s["manifest_id"], s["created_at"]))
     newest = [max(ids, key=lambda i: (i in scored, ids[i], i)) for ids in made.values()]
     return newest, {c: len(ids) - 1 for c, ids in made.items() if len(ids) > 1}
 
 
-def _short_name(e: Entry, with_method: bool) -> str:
+def _short_name(e: Side, with_method: bool) -> str:
     said = ["end to end"] if e.is_e2e else [e.method] if with_method else []
     said += [f"{e.views} views"] if e.views else []
     said += ["random weights"] if e.is_random else []
     return e.model + (f" ({', '.join(said)})" if said else "")
 
 
-def _distinct(e: Entry, others: Sequence[Entry]) -> str:
-    """Return what sets an entry apart from those of the same name."""
+def _distinct(e: Side, others: Sequence[Side]) -> str:
+    """Return what sets a side apart from those of the same name."""
     each = [json.loads(o.params) for o in others]
     keys = sorted({k for p in each for k in p if len({repr(q.get(k)) for q in each}) > 1})
     said = [f"{k} {json.loads(e.params).get(k)}" for k in keys]
@@ -292,6 +246,6 @@ def _distinct(e: Entry, others: Sequence[Entry]) -> str:
     return ", ".join(said)
 
 
-def summaries(facts: Facts, c: Condition, metric: str = "auroc") -> dict[Entry, list[Summary]]:
+def summaries(facts: Facts, c: ManifestSpec, metric: str = "auroc") -> dict[Side, list[Summary]]:
     """Return what a condition's runs reached in a metric, by who competes."""
-    return {e: summarise(rows, metric) for e, rows in by_entry(facts.rows(c, metric)).items()}
+    return {e: summarise(rows, metric) for e, rows in by_side(facts.rows(c, metric)).items()}

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.report.data import Entry
-from probes.splits.spec import Condition
+from probes.scores.sides import Side
+from probes.splits.spec import ManifestSpec
 
 _NOT_OPTIONS = {"flip", "adapt"}
 
@@ -16,7 +16,7 @@ def command(*words: str) -> str:
     return shlex.join(words)
 
 
-def run_command(c: Condition, *options: str) -> str:
+def run_command(c: ManifestSpec, *options: str) -> str:
     """Return the `probes run` of a condition, with more options."""
     return command("probes", "run", c.dataset, *flat(c.options), *options)
 
@@ -27,9 +27,9 @@ def flat(options: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def repeat_command(
-    c: Condition, e: Entry, rows: Sequence[Mapping[str, Any]], *, all_domains: bool
+    c: ManifestSpec, e: Side, rows: Sequence[Mapping[str, Any]], *, all_domains: bool
 ) -> str:
-    """Return the command that makes these results of one condition, entry, target and dataset.
+    """Return the command that makes these results of one condition, side, target and dataset.
 
     all_domains: whether they are of every train domain that the condition has.
     """
@@ -51,8 +51,8 @@ def repeat_command(
     return command("probes", "run", c.dataset, *flat([*who, *c.options, *options]))
 
 
-def _recipe(e: Entry) -> list[tuple[str, str]]:
-    """Return the options of `e2e run` that say how an entry was trained."""
+def _recipe(e: Side) -> list[tuple[str, str]]:
+    """Return the options of `e2e run` that say how a side was trained."""
     params = json.loads(e.params)
     options = [("--backbone", e.model)]
     options += [("--weights", e.weights)] if _is_given(e.weights) else []

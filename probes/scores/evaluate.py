@@ -23,6 +23,14 @@ class Evaluated:
     n_pos: int | None
 
 
+def resampled_by(group_by: str) -> str:
+    """Return the column whose values are resampled for intervals: case_id, or else slide.
+
+    Annotations of one slide are alike, so slides are resampled also where annotations were drawn.
+    """
+    return "case_id" if group_by == "case" else "slide"
+
+
 def evaluate_by(
     names: Sequence[str] | NDArray[Any],
     codes: Codes,

@@ -9,17 +9,25 @@ import numpy as np
 
 from embedstore.errors import EmbedstoreError
 
+E2E = "e2e"
+"""The method of what was trained end to end: see e2e.run, which probes do not import."""
+
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: METHOD:MODEL, or METHOD+VARIANT:MODEL.
+    """Who competes: METHOD:MODEL, or METHOD+VARIANT:MODEL, and of what kind its runs are.
 
     A variant is a set of views, or how a network was adapted: uni+d4:virchow2, e2e+lora:virchow2.
+    params and weights are those recorded; a side that a user names has none: compare it with
+    `named`.
     """
 
     method: str
     model: str
     variant: str | None = None
+    params: str = "{}"
+    weights: str = ""
+    weights_sha256: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Side":
@@ -30,14 +38,42 @@ class Side:
         method, _, variant = method.partition("+")
         return cls(method, model, variant or None)
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Side":
+        """Return the side that a row of results belongs to."""
+        return cls(
+            row["method"],
+            row["model"],
+            variant_of(row["params"]),
+            row["params"],
+            row["weights"] or "",
+            row["weights_sha256"] or "",
+        )
+
+    @classmethod
+    def named(cls, row: Mapping[str, Any]) -> "Side":
+        """Return the side of a row as a user names it: without what only tells its runs apart."""
+        return cls(row["method"], row["model"], variant_of(row["params"]))
+
     def __str__(self) -> str:
         """Return it as it is written."""
         return f"{self.method}{f'+{self.variant}' if self.variant else ''}:{self.model}"
 
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> "Side":
-        """Return the side that a row of results belongs to."""
-        return cls(run["method"], run["model"], variant_of(run["params"]))
+    @property
+    def views(self) -> str | None:
+        """The views it was trained on and averaged over, if any."""
+        views: str | None = json.loads(self.params).get("views")
+        return views
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its weights are random."""
+        return self.weights == "random"
+
+    @property
+    def is_e2e(self) -> bool:
+        """Whether it was trained end to end."""
+        return self.method == E2E
 
 
 K = TypeVar("K", bound=Hashable)
@@ -49,10 +85,10 @@ def ranked(cells: Mapping[K, Mapping[tuple[Any, ...], float]]) -> list[K]:
     cells: values by (fraction, ...). Those with fewer cells there come after those with more: a few
     splits alone may be the easy ones.
     """
-    top = max(k[0] for each in cells.values() for k in each)
-    at = {who: [v for k, v in each.items() if k[0] == top] for who, each in cells.items()}
-    able = [who for who in cells if at[who]]
-    return sorted(able, key=lambda w: (-len(at[w]), -float(np.mean(at[w]))))
+    largest = max(k[0] for each in cells.values() for k in each)
+    values = {who: [v for k, v in each.items() if k[0] == largest] for who, each in cells.items()}
+    able = [who for who in cells if values[who]]
+    return sorted(able, key=lambda who: (-len(values[who]), -float(np.mean(values[who]))))
 
 
 def variant_of(params: str) -> str | None:
@@ -60,9 +96,9 @@ def variant_of(params: str) -> str | None:
 
     None for the usual kind: embeddings of the patches as they are, or all of a network trained.
     """
-    known_params = json.loads(params)
-    adapt = known_params.get("adapt")
-    return known_params.get("views") or (None if adapt == "full" else adapt)
+    values = json.loads(params)
+    adapt = values.get("adapt")
+    return values.get("views") or (None if adapt == "full" else adapt)
 
 
 def method_of(r: Mapping[str, Any]) -> str:

@@ -133,15 +133,22 @@ def _whole_groups(
     return members[in_chosen], members[~in_chosen]
 
 
+@dataclass(frozen=True)
+class Way:
+    """How annotations are drawn, whatever the scheme: what stays on one side, strata, seed."""
+
+    group_by: str
+    stratify: str
+    seed: int
+
+
 def cut(
     pool: Pool,
     members: Indices,
     fold: int,
     fraction: float,
+    way: Way,
     *,
-    group_by: str,
-    stratify: str,
-    seed: int,
     key: str,
     n_pool: int | None = None,
 ) -> tuple[Split, Indices]:
@@ -149,17 +156,19 @@ def cut(
 
     n_pool caps how much of the pool a fraction is of.
     """
-    order = draw_order(pool, members, stratify, seed, fold, key)
-    if group_by == "annotation":
+    order = draw_order(pool, members, way.stratify, way.seed, fold, key)
+    if way.group_by == "annotation":
         n_test = test_size(len(order))
         test, rest = order[:n_test], order[n_test:]
     else:
         names = sorted({pool.groups[i] for i in members})
-        groups = [names[k] for k in keyed_order(names, seed, fold, key, "groups")]
+        groups = [names[k] for k in keyed_order(names, way.seed, fold, key, "groups")]
         n_wanted = -(-len(order) // 5)  # at least 20%
         test, rest = _whole_groups(pool, order, groups, n_wanted)
     subset = rest[: subset_size(min(len(rest), n_pool or len(rest)), fraction)]
-    return with_val(pool, subset, test, None if group_by == "annotation" else groups[::-1]), rest
+    return with_val(
+        pool, subset, test, None if way.group_by == "annotation" else groups[::-1]
+    ), rest
 
 
 def with_val(pool: Pool, subset: Indices, test: Indices, groups: Sequence[str] | None) -> Split:

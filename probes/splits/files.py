@@ -94,8 +94,7 @@ def recorded_manifest(
         found = candidates(store, ManifestSpec(dataset))
         now_id = _digest_of_stored(found, splits)
     else:
-        keys = ("dataset", "scheme", "group_by", "stratify", "seed")
-        found = candidates(store, ManifestSpec(**{k: row[k] for k in keys}, where=row["where_sql"]))
+        found = candidates(store, ManifestSpec.of(row))
         now_id = found.manifest_id
     if now_id != manifest_id:
         raise EmbedstoreError(

@@ -26,6 +26,7 @@ from probes.splits.draw import (
     InfeasibleError,
     Pool,
     Split,
+    Way,
     check_fraction,
     manifest_digest,
 )
@@ -89,7 +90,7 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     check_dataset(store, con, spec.dataset)
     column = _selected(con, spec)
     notes = []
-    if spec.scheme == "predefined":
+    if SCHEMES[spec.scheme].is_given:
         kept = [i for i, split in enumerate(column["split"]) if split is not None]
         if not kept:
             raise EmbedstoreError(
@@ -102,7 +103,7 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     ids, slides, cases = column["annotation_id"], column["slide"], column["case_id"]
     groups = {"annotation": ids, "slide": slides, "case": cases}[spec.group_by]
     # Only where it decides the roles is the dataset's split a part of what the digest covers.
-    splits = column["split"] if spec.scheme == "predefined" else None
+    splits = column["split"] if SCHEMES[spec.scheme].is_given else None
     pool = Pool(ids, column["label"], column["domain"], groups, splits)
     is_patch = np.array([k == "patch" for k in column["kind"]], dtype=bool)
     counts = fetch_rows(
@@ -237,15 +238,8 @@ def _stored(row: dict[str, Any]) -> StoredSplit:
 
 def _cut(found: Candidates, fold: int, fraction: float, domain: str | None) -> Split:
     spec = found.spec
-    return SCHEMES[spec.scheme](
-        found.pool,
-        fold,
-        fraction,
-        domain,
-        group_by=spec.group_by,
-        stratify=spec.stratify,
-        seed=spec.seed,
-    )
+    way = Way(spec.group_by, spec.stratify, spec.seed)
+    return SCHEMES[spec.scheme].cut(found.pool, fold, fraction, domain, way)
 
 
 def split_row(
@@ -257,12 +251,7 @@ def split_row(
     return {
         "split_id": split_id(found.manifest_id, *key),
         "manifest_id": found.manifest_id,
-        "dataset": spec.dataset,
-        "scheme": spec.scheme,
-        "group_by": spec.group_by,
-        "stratify": spec.stratify,
-        "where_sql": spec.where,
-        "seed": spec.seed,
+        **spec.row(),
         "fold": fold,
         "fraction": fraction,
         "train_domain": domain,

@@ -1,8 +1,9 @@
 """Split schemes: what each fold trains and tests on; a new one is a function and a row."""
 
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from probes.splits.draw import (
     InfeasibleError,
     Pool,
     Split,
+    Way,
     cut,
     draw_order,
     keyed_order,
@@ -37,14 +39,7 @@ def _checked(pool: Pool, split: Split, members: Indices) -> Split:
 
 
 def monte_carlo(
-    pool: Pool,
-    fold: int,
-    fraction: float,
-    train_domain: str | None,
-    *,
-    group_by: str,
-    stratify: str,
-    seed: int,
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, way: Way
 ) -> Split:
     """Return one fold of Monte Carlo cross-validation; train_domain is not used (None)."""
     members = np.arange(len(pool.ids), dtype=np.int64)
@@ -53,23 +48,14 @@ def monte_carlo(
         members,
         fold,
         fraction,
-        group_by=group_by,
-        stratify=stratify,
-        seed=seed,
+        way,
         key="monte-carlo",
     )
     return _checked(pool, split, members)
 
 
 def cross_domain(
-    pool: Pool,
-    fold: int,
-    fraction: float,
-    train_domain: str | None,
-    *,
-    group_by: str,
-    stratify: str,
-    seed: int,
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, way: Way
 ) -> Split:
     """Return one fold trained on train_domain; test is 20% of it and all other domains."""
     return _by_domain(
@@ -77,29 +63,19 @@ def cross_domain(
         fold,
         fraction,
         [d == train_domain for d in pool.domains],
-        group_by=group_by,
-        stratify=stratify,
-        seed=seed,
+        way,
         key=f"cross-domain|{train_domain}",
     )
 
 
 def size_matched(
-    pool: Pool,
-    fold: int,
-    fraction: float,
-    train_domain: str | None,
-    *,
-    group_by: str,
-    stratify: str,
-    seed: int,
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, way: Way
 ) -> Split:
     """Return a cross-domain fold whose fractions are of the smallest domain's training pool.
 
     Of the domains that can train: so that a domain's size does not pass for its nature. The test
     sets are those of cross-domain.
     """
-    way: dict[str, Any] = {"group_by": group_by, "stratify": stratify, "seed": seed}
     whole = [d for d in sorted(set(pool.domains)) if _can_train(pool, fold, d, way)]
     n_of = Counter(pool.domains)
     n_pool = min((n_of[d] - test_size(n_of[d]) for d in whole), default=None)
@@ -108,15 +84,15 @@ def size_matched(
         fold,
         fraction,
         [d == train_domain for d in pool.domains],
-        n_pool=n_pool,
+        way,
         key=f"cross-domain|{train_domain}",
-        **way,
+        n_pool=n_pool,
     )
 
 
-def _can_train(pool: Pool, fold: int, domain: str, way: Mapping[str, Any]) -> bool:
+def _can_train(pool: Pool, fold: int, domain: str, way: Way) -> bool:
     try:
-        cross_domain(pool, fold, 1.0, domain, **way)
+        cross_domain(pool, fold, 1.0, domain, way)
     except InfeasibleError:
         return False
     return True
@@ -127,14 +103,7 @@ NOT = "not "
 
 
 def leave_one_domain_out(
-    pool: Pool,
-    fold: int,
-    fraction: float,
-    train_domain: str | None,
-    *,
-    group_by: str,
-    stratify: str,
-    seed: int,
+    pool: Pool, fold: int, fraction: float, train_domain: str | None, way: Way
 ) -> Split:
     """Return one fold trained on all domains but one ("not DOMAIN").
 
@@ -146,10 +115,8 @@ def leave_one_domain_out(
         fold,
         fraction,
         [d != out for d in pool.domains],
+        way,
         key=f"leave-one-domain-out|{out}",
-        group_by=group_by,
-        stratify=stratify,
-        seed=seed,
     )
 
 
@@ -158,10 +125,8 @@ def _by_domain(
     fold: int,
     fraction: float,
     inside: Sequence[bool],
+    way: Way,
     *,
-    group_by: str,
-    stratify: str,
-    seed: int,
     key: str,
     n_pool: int | None = None,
 ) -> Split:
@@ -175,46 +140,35 @@ def _by_domain(
         members,
         fold,
         fraction,
-        group_by=group_by,
-        stratify=stratify,
-        seed=seed,
+        way,
         key=key,
         n_pool=n_pool,
     )
     _checked(pool, split, members)
     outside = np.flatnonzero(~np.asarray(inside, dtype=bool)).astype(np.int64)
-    if group_by != "annotation":
+    if way.group_by != "annotation":
         taken = {pool.groups[i] for i in rest}
         free = np.array([pool.groups[i] not in taken for i in outside.tolist()], dtype=bool)
         outside = outside[free]
     return Split(split.train, split.val, np.concatenate((split.test, outside)), split.val_by)
 
 
-def predefined(
-    pool: Pool,
-    fold: int,
-    fraction: float,
-    train_domain: str | None,
-    *,
-    group_by: str,
-    stratify: str,
-    seed: int,
-) -> Split:
+def predefined(pool: Pool, fold: int, fraction: float, train_domain: str | None, way: Way) -> Split:
     """Return the dataset's own split; a fraction is a prefix of its train rows in the fold's order.
 
     Rows given as val are val at every fraction; where there are none, val is cut from the prefix.
     Rows in no split are in no role; train_domain is not used (None).
     """
     train, val, test = (_in_split(pool, role) for role in ROLES)
-    _check_given(pool, train, val, test, group_by)
-    order = draw_order(pool, train, stratify, seed, fold, "predefined")
+    _check_given(pool, train, val, test, way.group_by)
+    order = draw_order(pool, train, way.stratify, way.seed, fold, "predefined")
     subset = order[: subset_size(len(order), fraction)]
     if len(val):
         split = Split(subset, val, test, "given")
     else:
         names = sorted({pool.groups[i] for i in train})
-        groups = [names[k] for k in keyed_order(names, seed, fold, "predefined", "groups")]
-        split = with_val(pool, subset, test, None if group_by == "annotation" else groups)
+        groups = [names[k] for k in keyed_order(names, way.seed, fold, "predefined", "groups")]
+        split = with_val(pool, subset, test, None if way.group_by == "annotation" else groups)
     return _checked(pool, split, np.concatenate((train, val, test)))
 
 
@@ -246,33 +200,74 @@ def _check_given(pool: Pool, train: Indices, val: Indices, test: Indices, group_
             )
 
 
+def _is_given_whole(pool: Pool, fraction: float) -> bool:
+    """Return whether a dataset's own split leaves nothing to draw, so that all folds are one."""
+    return fraction == 1 and len(_in_split(pool, "val")) > 0
+
+
+def _all_at_once(domains: Sequence[str]) -> list[str | None]:
+    return [None]
+
+
+def _each(domains: Sequence[str]) -> list[str | None]:
+    return [*domains]
+
+
+def _all_but_each(domains: Sequence[str]) -> list[str | None]:
+    return [f"{NOT}{d}" for d in domains]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What a fold trains and tests on; all that anything else asks of a scheme.
+
+    cut: from a pool, fold, fraction, train domain and way to a split. train_domains: from all
+    domains, sorted, to those that are trained on, None standing for all at once. is_in_domain:
+    whether a train domain covers an eval domain. is_one_fold: whether all folds of a fraction would
+    hold the same annotations. is_given: whether the dataset's own split decides the roles.
+    """
+
+    cut: Callable[[Pool, int, float, str | None, Way], Split]
+    about: str
+    train_domains: Callable[[Sequence[str]], list[str | None]] = _all_at_once
+    is_in_domain: Callable[[str, str], bool] = operator.eq
+    is_one_fold: Callable[[Pool, float], bool] = lambda pool, fraction: False
+    is_given: bool = False
+
+
+SCHEMES: dict[str, Scheme] = {
+    "monte-carlo": Scheme(monte_carlo, "all domains at once, five draws"),
+    "cross-domain": Scheme(cross_domain, "train on each domain, test on all", _each),
+    "cross-domain-size-matched": Scheme(
+        size_matched, "cross-domain, every domain at the smallest one's size", _each
+    ),
+    "leave-one-domain-out": Scheme(
+        leave_one_domain_out,
+        "train on all domains but one",
+        _all_but_each,
+        lambda trained, evaluated: evaluated != trained.removeprefix(NOT),
+    ),
+    "predefined": Scheme(
+        predefined, "the dataset's own split", is_one_fold=_is_given_whole, is_given=True
+    ),
+}
+
+
 def distinct_folds(scheme: str, pool: Pool, fraction: float, folds: Iterable[int]) -> list[int]:
     """Return the folds that are worth making: only 0 where all would hold the same annotations."""
     asked = list(dict.fromkeys(folds))
-    is_one = scheme == "predefined" and fraction == 1 and len(_in_split(pool, "val"))
-    return [0] if is_one and asked else asked
-
-
-Scheme = Callable[..., Split]
-SCHEMES: dict[str, Scheme] = {
-    "monte-carlo": monte_carlo,
-    "cross-domain": cross_domain,
-    "cross-domain-size-matched": size_matched,
-    "leave-one-domain-out": leave_one_domain_out,
-    "predefined": predefined,
-}
+    return [0] if asked and SCHEMES[scheme].is_one_fold(pool, fraction) else asked
 
 
 def train_domains(scheme: str, pool: Pool) -> list[str | None]:
     """Return the train domains of a scheme: one None where it does not train by domain."""
-    domains: list[str | None] = [*sorted(set(pool.domains))]
-    if scheme == "leave-one-domain-out":
-        return [f"{NOT}{d}" for d in domains]
-    return domains if scheme.startswith("cross-domain") else [None]
+    return SCHEMES[scheme].train_domains(sorted(set(pool.domains)))
 
 
 def is_in_domain(scheme: str, train_domain: str, eval_domain: str) -> bool:
-    """Return whether a by-domain split trains on the domain that is evaluated."""
-    if scheme == "leave-one-domain-out":
-        return eval_domain != train_domain.removeprefix(NOT)
-    return eval_domain == train_domain
+    """Return whether a by-domain split trains on the domain that is evaluated.
+
+    A manifest that was imported has a scheme of its own: its train domains are taken by name.
+    """
+    row = SCHEMES.get(scheme)
+    return (row.is_in_domain if row else operator.eq)(train_domain, eval_domain)

@@ -1,17 +1,21 @@
 """What a manifest is cut from: one class, and the only place of its defaults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
-from probes.splits.draw import GROUPINGS, STRATA
-from probes.splits.schemes import SCHEMES
+
+MATCHED = "-size-matched"
+"""How the name of a scheme ends that trains every domain at the smallest one's size."""
 
 
 @dataclass(frozen=True)
 class ManifestSpec:
-    """What a manifest is cut from and how; together with the annotations it decides the digest."""
+    """What a manifest is cut from and how; together with the annotations it decides the digest.
+
+    Results of one spec can stand side by side.
+    """
 
     dataset: str
     scheme: str = "monte-carlo"
@@ -20,13 +24,17 @@ class ManifestSpec:
     where: str | None = None
     seed: int = 42
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "ManifestSpec":
+        """Return the spec of a row of results, splits or comparisons."""
+        return cls(**{name: row[column] for name, column in _COLUMNS.items()})
+
     def check(self) -> None:
         """Raise EmbedstoreError naming every value that is not allowed."""
-        allowed = {
-            "scheme": tuple(SCHEMES),
-            "group_by": GROUPINGS,
-            "stratify": STRATA,
-        }
+        from probes.splits.draw import GROUPINGS, STRATA
+        from probes.splits.schemes import SCHEMES
+
+        allowed = {"scheme": tuple(SCHEMES), "group_by": GROUPINGS, "stratify": STRATA}
         wrong = [
             f"--{name.replace('_', '-')} {getattr(self, name)} (allowed: {', '.join(values)})"
             for name, values in allowed.items()
@@ -35,48 +43,54 @@ class ManifestSpec:
         if wrong:
             raise EmbedstoreError("not known: " + "; ".join(wrong))
 
+    def row(self) -> dict[str, Any]:
+        """Return its columns in splits, results and comparisons."""
+        values = {column: getattr(self, name) for name, column in _COLUMNS.items()}
+        return values | {"where_sql": self.where and self.where.strip()}
 
-@dataclass(frozen=True)
-class Condition:
-    """How a dataset was split: results of one condition can stand side by side."""
+    def condition(self) -> tuple[str, dict[str, Any]]:
+        """Return a SQL condition on those columns, and its parameters."""
+        row = self.row()
+        return " and ".join(f"{c} is not distinct from ${c}" for c in row), row
 
-    dataset: str
-    scheme: str
-    group_by: str
-    stratify: str
-    where_sql: str | None
-    seed: int
+    def is_usual_but(self, *names: str) -> bool:
+        """Return whether all but the dataset and these fields are as they are by default."""
+        usual = ManifestSpec(self.dataset)
+        return all(
+            f.name in names or getattr(self, f.name) == getattr(usual, f.name) for f in fields(self)
+        )
 
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Condition":
-        """Return the condition of a row of results or splits."""
-        return cls(*(row[k] for k in cls.__dataclass_fields__))
+    def words(self, *without: str) -> str:
+        """Return it in words, without the dataset; what is as usual is left out.
+
+        The scheme and the grouping are always named, unless `without` holds the field's name.
+        """
+        usual = ManifestSpec(self.dataset)
+        said = {
+            "scheme": self.scheme,
+            "group_by": f"by {self.group_by}",
+            "stratify": f"stratified by {self.stratify}" * (self.stratify != usual.stratify),
+            "where": f"where {self.where}" if self.where else "",
+            "seed": f"seed {self.seed}" * (self.seed != usual.seed),
+        }
+        return ", ".join(text for name, text in said.items() if text and name not in without)
 
     def __str__(self) -> str:
-        """Return it in words, without the dataset; what is as usual is left out."""
-        words = [self.scheme, f"by {self.group_by}"]
-        words += ["stratified by label"] * (self.stratify == "label")
-        words += [f"where {self.where_sql}"] if self.where_sql else []
-        words += [f"seed {self.seed}"] if self.seed != 42 else []
-        return ", ".join(words)
+        """Return it in words: see `words`."""
+        return self.words()
 
     @property
     def options(self) -> list[tuple[str, str]]:
         """Return the options of `probes split` and `run` that ask for it; usual ones left out."""
-        matched = self.scheme.endswith("-size-matched")
-        asked = {
-            "--scheme": self.scheme.removesuffix("-size-matched"),
-            "--group-by": self.group_by,
-            "--stratify": self.stratify,
-            "--where": self.where_sql or "",
-            "--seed": str(self.seed),
-        }
-        usual = {
-            "--scheme": "monte-carlo",
-            "--group-by": "annotation",
-            "--stratify": "none",
-            "--where": "",
-            "--seed": "42",
-        }
-        given = [(k, v) for k, v in asked.items() if v != usual[k]]
+        matched = self.scheme.endswith(MATCHED)
+        values = vars(self) | {"scheme": self.scheme.removesuffix(MATCHED)}
+        usual = vars(ManifestSpec(self.dataset))
+        given = [
+            (f"--{name.replace('_', '-')}", str(value))
+            for name, value in values.items()
+            if value != usual[name] and value is not None
+        ]
         return given + [("--size-matched", "")] * matched
+
+
+_COLUMNS = {f.name: {"where": "where_sql"}.get(f.name, f.name) for f in fields(ManifestSpec)}

@@ -18,7 +18,7 @@ from embedstore.slides.patches import PatchGeometry
 
 SIZE = 48
 WIDE = PatchGeometry(SIZE).wide().size_px
-NOTHING = {"jitter": 0.0, "hue": 0.0, "blur": 0.0, "rotate": 0.0, "flip": False}
+NOTHING: dict[str, Any] = {"jitter": 0.0, "hue": 0.0, "blur": 0.0, "rotate": 0.0, "flip": False}
 
 
 def draw(seed: int = 0) -> torch.Generator:
@@ -98,8 +98,8 @@ def test_hue_turns_colours_and_keeps_greys_and_luma() -> None:
         colours = torch.tensor([1.0, 1.0, 1.0, turn]).repeat(4, 1)
         y = a._recoloured(x, colours)
         assert (y - x).abs().max() > 0.02
-        luma = [torch.einsum("c,nchw->nhw", grey, v) for v in (x, y)]
-        assert torch.allclose(*luma, atol=1e-3)
+        before, after = (torch.einsum("c,nchw->nhw", grey, v) for v in (x, y))
+        assert torch.allclose(before, after, atol=1e-3)
         back = a._recoloured(y, colours * torch.tensor([1, 1, 1, -1]))
         assert torch.allclose(back, x, atol=1e-3)
         same = torch.full((4, 3, 8, 8), 0.5)

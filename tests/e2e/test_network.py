@@ -31,7 +31,8 @@ def one_step(model: Classifier, n_labels: int) -> None:
     optimizer = torch.optim.Adam(trained, lr=0.01)
     x = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for _ in range(2):  # LoRA's second factor moves only once the first has
-        loss_of(model(x), torch.arange(4) % n_labels).mean().backward()
+        loss = loss_of(model(x), torch.arange(4) % n_labels).mean()
+        loss.backward()
         optimizer.step()
 
 

@@ -26,17 +26,17 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def planned(uri: str) -> list[dict]:
+def planned(uri: str) -> list[dict[str, Any]]:
     return call_command("probes", "paper", "cells", "--plan", "--json", "--store", uri).json()
 
 
 @pytest.fixture(scope="module")
-def done(uri: str, planned: list[dict], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def done(uri: str, planned: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("out") / "r"
     return folder, call_command("probes", "paper", "cells", "--output", folder, "--store", uri)
 
 
-def test_the_plan_counts_both_experiments(planned: list[dict]) -> None:
+def test_the_plan_counts_both_experiments(planned: list[dict[str, Any]]) -> None:
     assert [(r["scheme"], r["method"]) for r in planned] == [
         ("monte-carlo", "uni"),
         ("cross-domain", "uni"),
@@ -47,7 +47,9 @@ def test_the_plan_counts_both_experiments(planned: list[dict]) -> None:
     assert planned[0]["minutes"] is None
 
 
-def test_it_runs_what_is_missing_and_reports(uri: str, planned: list[dict], done: Any) -> None:
+def test_it_runs_what_is_missing_and_reports(
+    uri: str, planned: list[dict[str, Any]], done: Any
+) -> None:
     folder, ran = done
     assert ran.code == 0, ran.err
     n = sum(r["missing"] for r in planned)

@@ -1,6 +1,7 @@
 """Training: the best epoch and no other is kept; killed anywhere, the same model comes out."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from e2e.folder import RunFolder
+from e2e.folder import Epoch, RunFolder
 from e2e.network import Classifier, loss_of, probabilities
-from e2e.recipe import Recipe, backbone_name
-from e2e.train import DivergedError, Machine, Part, best_epoch, schedule_of, score, train
+from e2e.recipe import Recipe, registry_name_of
+from e2e.train import (
+    DivergedError,
+    Machine,
+    Part,
+    Setup,
+    best_epoch,
+    schedule_of,
+    score,
+    train,
+)
 from embedstore.errors import EmbedstoreError
 from embedstore.models.checkpoints import Weights
 from embedstore.models.embedder import choose_device
@@ -40,7 +50,10 @@ class Planted:
         return self.crops[[int(i) for i in ids]]
 
 
-def parts(n: int = 96, *, seed: int = 0, flip_train: bool = False) -> tuple[Planted, Part, Part]:
+Planting = tuple[Planted, Part, Part]
+
+
+def parts(n: int = 96, *, seed: int = 0, flip_train: bool = False) -> Planting:
     """A training and a validation part of one planted dataset."""
     codes = np.random.default_rng(seed).integers(0, 2, n)
     ids = [str(k) for k in range(n)]
@@ -60,13 +73,24 @@ def model(seed: int = 0) -> Classifier:
     return Classifier(embedder, 2, seed=seed)
 
 
-def fit(folder: Any, data: Path, recipe: Any = RECIPE, *, net: Any = None, **options: Any) -> Any:
+def fit(
+    folder: Any, data: Planting, recipe: Any = RECIPE, *, net: Any = None, **options: Any
+) -> Any:
     net = net or model()
-    curve = train(net, *data, recipe, MACHINE, folder, seed=7, **options)
+    patches, train_on, val = data
+    curve = train(
+        net,
+        Setup(patches, recipe, MACHINE),
+        train_on=train_on,
+        val=val,
+        folder=folder,
+        seed=7,
+        **options,
+    )
     return net, curve
 
 
-def facts(curve: Any) -> list[tuple]:
+def facts(curve: Any) -> list[tuple[Any, ...]]:
     return [(e.epoch, e.step, e.lr, e.loss, e.val_loss, e.val_auroc) for e in curve]
 
 
@@ -114,7 +138,7 @@ def test_the_model_kept_is_the_best_one_not_the_last(tmp_path: Path) -> None:
     assert all(torch.equal(kept[k], states[best.epoch - 1][k]) for k in kept)
     assert not all(torch.equal(kept[k], states[-1][k]) for k in kept)
     # And it is the one that scores from now on.
-    logits = score(net, data[0], data[2].ids, recipe, MACHINE)
+    logits = score(net, Setup(data[0], recipe, MACHINE), data[2].ids)
     loss = loss_of(logits, torch.from_numpy(data[2].codes)).mean()
     assert float(loss) == pytest.approx(best.val_loss, abs=1e-5)
 
@@ -138,7 +162,7 @@ def test_interrupted_after_any_epoch_the_same_model_comes_out(tmp_path: Path, af
     assert facts(again) == facts(curve)
     one, other = whole.learnt(), resumed.learnt()
     assert all(torch.equal(one[k], other[k]) for k in one)
-    done = []
+    done: list[Epoch] = []
     _, once_more = fit(folder, data, net=model(seed=4), on_epoch=done.append)
     assert done == []
     assert facts(once_more) == facts(curve)
@@ -148,13 +172,16 @@ def test_a_planted_signal_is_learnt_and_a_shuffled_one_is_not(tmp_path: Path) ->
     recipe = replace(RECIPE, epochs=4, min_steps=120)
     test, ids = Planted(np.arange(200) % 2), [str(k) for k in range(200)]
     rng = np.random.default_rng(5)
-    told = {"planted": lambda codes: codes, "shuffled": rng.permutation}
+    told: dict[str, Callable[[Any], Any]] = {
+        "planted": lambda codes: codes,
+        "shuffled": rng.permutation,
+    }
     found = {}
     for what, labels in told.items():
         patches, train_on, val = parts(240)
         train_on, val = (Part(p.ids, labels(p.codes)) for p in (train_on, val))
         net, _ = fit(RunFolder(str(tmp_path), what), (patches, train_on, val), recipe)
-        p = probabilities(score(net, test, ids, recipe, MACHINE)).numpy()
+        p = probabilities(score(net, Setup(test, recipe, MACHINE), ids)).numpy()
         truth = labels(np.arange(200) % 2)
         found[what] = float(auroc(truth, p, np.ones((1, 200)), 0.5)[0])
     assert found["planted"] > 0.95
@@ -237,8 +264,8 @@ def test_what_a_recipe_does_not_allow_is_named_all_at_once() -> None:
 
 
 def test_backbones_by_name() -> None:
-    assert backbone_name("resnet50") == "resnet50-imagenet"
-    assert backbone_name("uni") == "uni"
-    assert backbone_name("convnext_tiny") == backbone_name("timm:convnext_tiny")
+    assert registry_name_of("resnet50") == "resnet50-imagenet"
+    assert registry_name_of("uni") == "uni"
+    assert registry_name_of("convnext_tiny") == registry_name_of("timm:convnext_tiny")
     with pytest.raises(EmbedstoreError, match="unknown model"):
-        backbone_name("hub:other")
+        registry_name_of("hub:other")

@@ -9,22 +9,15 @@ import pytest
 
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
-from embedstore.ingest import IngestOptions, ingest
-from embedstore.store import Store
-from embedstore.store.layout import model_table
-from embedstore.store.sql import connect, fetch_rows
 from tests.making.slides import TinyDataset, write_csv, write_slide
-
-
-def query(uri: str, sql: str) -> list[dict]:
-    return fetch_rows(connect(Store.open(uri)), sql)
+from tests.making.stores import query_of
 
 
 def test_midogpp_without_any_image(data: Path, tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     report = add(uri, "midogpp", data / "midogpp/MIDOG++.json", AddOptions())
     assert (report.n_annotations, report.n_new, report.n_slides) == (26_286, 26_286, 503)
-    by_domain = query(
+    by_domain = query_of(
         uri,
         "select domain, count(*) filter (label = 'mitotic figure') as mf, "
         "count(*) filter (label = 'non-mitotic figure') as other, "
@@ -39,9 +32,9 @@ def test_midogpp_without_any_image(data: Path, tmp_path: Path) -> None:
         "human neuroendocrine tumor": (639, 1761, 55),
         "canine soft tissue sarcoma": (1286, 2375, 100),
     }
-    off = query(uri, "select source_id, status from annotations where status != 'ok' order by 1")
+    off = query_of(uri, "select source_id, status from annotations where status != 'ok' order by 1")
     assert off == [{"source_id": s, "status": "off-slide"} for s in ("15363", "15728")]
-    assert query(uri, "select annotation_id from annotations where source_id = '1'") == [
+    assert query_of(uri, "select annotation_id from annotations where source_id = '1'") == [
         {"annotation_id": "midogpp/001.tiff/1"}
     ]
 
@@ -54,11 +47,11 @@ def test_atypia_with_its_frames(data: Path, tmp_path: Path) -> None:
     assert steps[-1] == (227, 227)
     again = add(uri, "atypia", data / "atypia/atypia.json", options)
     assert (again.n_annotations, again.n_new) == (1214, 0)
-    assert query(uri, "select label, count(*) as n from annotations group by 1 order by 1") == [
+    assert query_of(uri, "select label, count(*) as n from annotations group by 1 order by 1") == [
         {"label": "mitotic figure", "n": 485},
         {"label": "non-mitotic figure", "n": 729},
     ]
-    (row,) = query(
+    (row,) = query_of(
         uri,
         "select count(distinct case_id) as cases, min(mpp) as low, max(mpp) as high, "
         "count(*) filter (status = 'ok') as ok from slides",
@@ -77,7 +70,7 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data: Path, tmp_path: 
     ]
     file = write_csv(tmp_path / "a.csv", rows)
     add(uri, "wsi", file, AddOptions(slides=wsi))
-    found = query(uri, "select slide, status, mpp, problem from slides order by slide")
+    found = query_of(uri, "select slide, status, mpp, problem from slides order by slide")
     status = {r["slide"]: (r["status"], r["mpp"]) for r in found}
     assert status == {
         "broken.svs": ("unreadable", None),
@@ -85,18 +78,18 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data: Path, tmp_path: 
         "tcga-cr-7395-01a-01-ts1.svs": ("no-mpp", None),
     }
     assert "--mpp" in next(r["problem"] for r in found if r["status"] == "no-mpp")
-    assert query(uri, "select status, count(*) as n from annotations group by 1 order by 1") == [
+    assert query_of(uri, "select status, count(*) as n from annotations group by 1 order by 1") == [
         {"status": "no-mpp", "n": 2},
         {"status": "ok", "n": 2},
         {"status": "unreadable", "n": 2},
     ]
     add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25))
-    found = query(
+    found = query_of(
         uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide"
     )
     assert [(r["mpp"], r["mpp_source"]) for r in found] == [(0.499, "slide"), (0.25, "option")]
     add(uri, "wsi", file, AddOptions())  # told nothing, it keeps what it knows
-    assert query(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
+    assert query_of(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
 
 
 def test_slide_table_gives_mpp_scanner_and_domain(tmp_path: Path) -> None:
@@ -117,7 +110,7 @@ def test_slide_table_gives_mpp_scanner_and_domain(tmp_path: Path) -> None:
         file,
         AddOptions(slides=tmp_path / "s", slide_table=tmp_path / "t.csv", domain_from="scanner"),
     )
-    assert query(
+    assert query_of(
         uri,
         "select mpp, mpp_source, scanner, domain from annotations join slides "
         "using (dataset, slide, mpp, scanner) limit 1",
@@ -169,12 +162,12 @@ def test_classes_are_mapped_shown_and_left_out(tmp_path: Path) -> None:
     assert report.classes == {"A": "a", "B": "b", "C": None}
     assert report.n_annotations == 5
     assert "1 annotations of class 'C' were left out" in report.notes
-    assert query(uri, "select positive_label, n_annotations from datasets") == [
+    assert query_of(uri, "select positive_label, n_annotations from datasets") == [
         {"positive_label": "a", "n_annotations": 5}
     ]
     three = add(uri, "e", file, AddOptions(labels={"A": "a", "B": "b", "C": "c"}))
     assert three.n_annotations == 6
-    assert query(uri, "select positive_label from datasets where dataset = 'e'") == [
+    assert query_of(uri, "select positive_label from datasets where dataset = 'e'") == [
         {"positive_label": None}
     ]
 
@@ -185,38 +178,9 @@ def test_ids_do_not_depend_on_machine_or_order(tiny: TinyDataset, tmp_path: Path
     for n, file in enumerate((tiny.csv, rows)):
         uri = str(tmp_path / f"s{n}")
         add(uri, "tiny", file, AddOptions())
-        ids.append(query(uri, "select annotation_id from annotations order by 1"))
+        ids.append(query_of(uri, "select annotation_id from annotations order by 1"))
     assert ids[0] == ids[1]
     assert ids[0][0]["annotation_id"] == "tiny/a0.tiff/1707c69d374b"  # and on another machine
-
-
-def test_changes_reach_the_embeddings(tiny: TinyDataset, tmp_path: Path) -> None:
-    uri = str(tmp_path / "s")
-    rows = [{**r, "id": str(n)} for n, r in enumerate(tiny.rows)]
-    add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
-    options = IngestOptions(weights={"timm:test_resnet": "random"})
-    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
-    before = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
-    rows[0]["x"] = "333"  # moved
-    rows[1]["label"] = "mitotic figure"  # relabelled
-    rows[2]["domain"] = "z"
-    report = add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
-    assert any("1 annotations moved" in n for n in report.notes)
-    assert any("2 annotations changed" in n for n in report.notes)
-    after = {r["annotation_id"]: r for r in query(uri, "select * from embeddings")}
-    gone, relabelled, redomained = (f"d/{rows[k]['slide']}/{k}" for k in range(3))
-    assert before.keys() - after.keys() == {gone}
-    assert (before[relabelled]["label"], after[relabelled]["label"]) == (
-        "non-mitotic figure",
-        "mitotic figure",
-    )
-    assert after[redomained]["domain"] == "z"
-    assert all(after[k]["vector"] == before[k]["vector"] for k in after)
-    (model,) = ingest(Store.open(uri), "d", ["timm:test_resnet"], options).models
-    assert (model.n_before, model.n_embedded) == (47, 1)
-    (row,) = query(uri, f"select vector from embeddings where annotation_id = '{gone}'")
-    assert row["vector"] != before[gone]["vector"]
-    assert Store.open(uri).stats(model_table("timm:test_resnet"))["n_rows"] == 48
 
 
 def test_centres_must_be_finite(tmp_path: Path) -> None:
@@ -238,132 +202,10 @@ def test_a_slide_has_one_case(tmp_path: Path) -> None:
         add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
 
 
-def vectors(uri: str) -> dict[str, list[float]]:
-    return {r["annotation_id"]: r["vector"] for r in query(uri, "select * from embeddings")}
-
-
-@pytest.mark.parametrize("change", ["mpp", "file"])
-def test_another_scale_or_file_drops_the_embeddings_of_its_slides(
-    tmp_path: Path, change: str
-) -> None:
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "slides"
-    folder.mkdir()
-    for name in ("a.tiff", "b.tiff"):
-        pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
-        # Only a.tiff depends on --mpp: b.tiff says its own.
-        write_slide(folder / name, pixels, mpp=None if name == "a.tiff" else 0.25)
-    rows = [
-        {
-            "slide": f"{'ab'[k % 2]}.tiff",
-            "x": 150 + k,
-            "y": 200,
-            "label": ("mitosis", "imposter")[k % 3 == 0],
-        }
-        for k in range(20)
-    ]
-    file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
-    add(uri, "d", file, AddOptions(slides=folder, mpp=0.25))
-    options = IngestOptions(weights={"timm:test_resnet": "random"})
-    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
-    before = vectors(uri)
-    add(uri, "d", file, AddOptions(slides=folder))  # the same again: nothing is dropped
-    assert vectors(uri) == before
-    if change == "file":
-        write_slide(
-            folder / "a.tiff", rng.integers(0, 255, (400, 400, 3), dtype=np.uint8), mpp=None
-        )
-    report = add(uri, "d", file, AddOptions(slides=folder, mpp=0.5 if change == "mpp" else 0.25))
-    assert any(
-        "10 annotations moved (1 slides with another file or mpp)" in n for n in report.notes
-    )
-    assert {i.split("/")[1] for i in vectors(uri)} == {"b.tiff"}
-    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
-    after = vectors(uri)
-    assert after.keys() == before.keys()
-    assert all((after[i] == before[i]) == ("b.tiff" in i) for i in after)
-
-
-def test_a_folder_that_moved_drops_nothing(tiny: TinyDataset, tmp_path: Path) -> None:
-    import shutil
-
-    uri = str(tmp_path / "s")
-    add(uri, "d", tiny.csv, AddOptions(slides=tiny.slides))
-    options = IngestOptions(weights={"timm:test_resnet": "random"})
-    ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
-    before = vectors(uri)
-    shutil.copytree(tiny.slides, tmp_path / "elsewhere")
-    add(uri, "d", tiny.csv, AddOptions(slides=tmp_path / "elsewhere"))
-    assert vectors(uri) == before
-    assert {"elsewhere"} == {
-        r["path"].split("/")[-2] for r in query(uri, "select path from slides")
-    }
-
-
 def test_one_file_name_in_two_folders_is_refused(tmp_path: Path) -> None:
     rows = [{"path": f"{d}/s.png", "x": 1, "y": k, "label": "mitosis"} for k, d in enumerate("ab")]
     with pytest.raises(EmbedstoreError, match="have one file name"):
         add(str(tmp_path / "s"), "d", write_csv(tmp_path / "a.csv", rows), AddOptions())
-
-
-def test_a_slide_keeps_its_case_across_files(tmp_path: Path) -> None:
-    uri = str(tmp_path / "s")
-    for n, said in ((0, None), (1, "registered in case 'c0'")):
-        rows = [
-            {"slide": "a", "x": n, "y": k, "label": "mitosis", "case": f"c{n}"} for k in range(2)
-        ]
-        file = write_csv(tmp_path / f"{n}.csv", rows)
-        if said is None:
-            add(uri, "d", file, AddOptions())
-        else:
-            with pytest.raises(EmbedstoreError, match=said):
-                add(uri, "d", file, AddOptions())
-    rows = [{"slide": "a", "x": 0, "y": k, "label": "mitosis", "case": "c9"} for k in range(2)]
-    add(uri, "d", write_csv(tmp_path / "0.csv", rows), AddOptions())  # all of it: corrected
-    assert query(uri, "select distinct case_id from annotations") == [{"case_id": "c9"}]
-
-
-def test_what_a_shorter_file_no_longer_names_stays_and_is_told(
-    tiny: TinyDataset, tmp_path: Path
-) -> None:
-    uri = str(tmp_path / "s")
-    add(uri, "d", tiny.csv, AddOptions())
-    report = add(uri, "d", write_csv(tmp_path / "a.csv", tiny.rows[:40]), AddOptions())
-    assert "8 annotations registered before are not in this file; they stay" in report.notes
-
-
-def test_the_datasets_mpp_serves_a_second_file_and_a_mended_slide(
-    tmp_path: Path, data: Path
-) -> None:
-    import shutil
-
-    for name in ("a.tiff", "b.tiff"):
-        write_slide(tmp_path / name, np.zeros((300, 300, 3), np.uint8), mpp=None)
-    good = (tmp_path / "a.tiff").read_bytes()
-    shutil.copy(data / "wsi/broken.svs", tmp_path / "a.tiff")
-    uri = str(tmp_path / "s")
-    for name, options in (("a", {"mpp": 0.4}), ("b", {})):
-        rows = [{"slide": f"{name}.tiff", "x": 9, "y": 9, "label": "mitosis"}]
-        file = write_csv(tmp_path / f"{name}.csv", rows)
-        add(uri, "d", file, AddOptions(slides=tmp_path, **options))
-    found = {r["slide"]: (r["status"], r["mpp"]) for r in query(uri, "select * from slides")}
-    assert found == {"a.tiff": ("unreadable", 0.4), "b.tiff": ("ok", 0.4)}
-    (tmp_path / "a.tiff").write_bytes(good)
-    ingest(
-        Store.open(uri), "d", ["timm:test_resnet"], IngestOptions(weights={"test_resnet": "random"})
-    )
-    assert query(uri, "select status, mpp from slides where slide = 'a.tiff'") == [
-        {"status": "ok", "mpp": 0.4}
-    ]
-
-
-def test_the_positive_label_is_not_changed_under_recorded_results(
-    tiny: TinyDataset, tmp_path: Path
-) -> None:
-    uri = str(tmp_path / "s")
-    add(uri, "d", tiny.csv, AddOptions())
-    with pytest.raises(EmbedstoreError, match="recorded as 'mitotic figure'"):
-        add(uri, "d", tiny.csv, AddOptions(positive="non-mitotic figure"))
 
 
 @pytest.mark.parametrize(
@@ -390,15 +232,3 @@ def test_a_slide_table_in_another_encoding(tiny: TinyDataset, tmp_path: Path) ->
     (tmp_path / "t.csv").write_bytes("slide,scanner\na0.tiff,Müller\n".encode("latin-1"))
     with pytest.raises(EmbedstoreError, match="UTF-8"):
         add(str(tmp_path / "s"), "d", tiny.csv, AddOptions(slide_table=tmp_path / "t.csv"))
-
-
-def test_a_new_mapping_asks_again_which_label_is_positive(
-    tiny: TinyDataset, tmp_path: Path
-) -> None:
-    uri = str(tmp_path / "s")
-    add(uri, "d", tiny.csv, AddOptions())
-    labels = {"mitotic figure": "zebra", "non-mitotic figure": "apple"}
-    with pytest.raises(EmbedstoreError, match="which of the two labels"):
-        add(uri, "d", tiny.csv, AddOptions(labels=labels))
-    add(uri, "d", tiny.csv, AddOptions(labels=labels, positive="apple"))
-    assert query(uri, "select positive_label from datasets") == [{"positive_label": "apple"}]

@@ -18,9 +18,12 @@ from tests.making.slides import TinyDataset
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = tmp_path_factory.mktemp("source") / "p", tmp_path_factory.mktemp("wheel")
-    ignore = shutil.ignore_patterns(
-        ".venv", ".git", "demo*store", "demo", "demo-report", "*_cache", "*pycache*", "store"
-    )
+    of_any = shutil.ignore_patterns(".venv", ".git", "*_cache", "*pycache*")
+    of_root = shutil.ignore_patterns("demo*store", "demo", "demo-report", "store")
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        return of_any(folder, names) | (of_root(folder, names) if Path(folder) == ROOT else set())
+
     shutil.copytree(ROOT, source, ignore=ignore)
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source],
@@ -45,7 +48,7 @@ def test_it_holds_exactly_the_packages(wheel: Path) -> None:
         for d in ("embedstore", "probes", "e2e")
         for p in (ROOT / d).rglob("*.py")
     }
-    sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "probes" / "template").iterdir()}
+    sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "probes/report/template").iterdir()}
     assert sources <= set(names)
 
 

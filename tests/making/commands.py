@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,10 +33,11 @@ class Ran:
     out: str
     err: str
 
-    def json(self) -> list[dict]:
+    def json(self) -> list[dict[str, Any]]:
         """The rows it printed."""
         assert self.code == 0, self.err
-        return json.loads(self.out)
+        rows: list[dict[str, Any]] = json.loads(self.out)
+        return rows
 
 
 def outside() -> dict[str, str]:

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -36,7 +36,7 @@ def write_slide(
     return path
 
 
-def write_csv(path: Path, rows: Sequence[dict]) -> Path:
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     """Write rows under the names of the first one's columns."""
     with path.open("w", newline="") as f:
         writer = csv.DictWriter(f, list(rows[0]))

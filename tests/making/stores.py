@@ -1,26 +1,22 @@
 """Stores with embeddings whose signal is known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from embedstore.add import AddOptions, add
 from embedstore.slides.patches import D4
-from embedstore.store import Store
+from embedstore.store import Store, now
 from embedstore.store.layout import model_schema, model_table, view_id, views_schema, views_table
+from embedstore.store.sql import connect, fetch_rows
 from tests.making.slides import write_csv
 
-if TYPE_CHECKING:
-    from embedstore.store import Store
 
-
-def bare_store(uri: str, dataset: str, cells: Sequence[dict]) -> "Store":
+def bare_store(uri: str, dataset: str, cells: Sequence[dict[str, Any]]) -> Store:
     """A store in which these cells (slide, source_id and what else is said) are a dataset."""
-    from embedstore.store import Store
-
     store = Store.open(uri, create=True)
     store.merge("datasets", [{"dataset": dataset, "positive_label": "mitotic figure"}])
     slides = dict.fromkeys(c["slide"] for c in cells)
@@ -58,45 +54,58 @@ def bare_store(uri: str, dataset: str, cells: Sequence[dict]) -> "Store":
     return store
 
 
-def put_embeddings(store: "Store", model: str, ids: Sequence[str], vectors: np.ndarray) -> None:
-    """Write float32 vectors (n, dim) of annotations straight into a model's table, and a record."""
-    import pyarrow as pa
+KEYS = ("annotation_id", "dataset", "domain", "label", "slide")
 
-    from embedstore.store.sql import connect_to, fetch_rows
-    from embedstore.store.store import model_schema, model_table, now
 
+def vector_table(
+    model: str, rows: Sequence[Mapping[str, Any]], vectors: np.ndarray, *, view: str | None = None
+) -> pa.Table:
+    """Rows of a model's table, or of its table of views: what is known of annotations, vectors.
+
+    rows name the KEYS of n annotations, vectors are (n, dim) and stored as float32.
+    """
     dim = vectors.shape[1]
-    known = {
-        r["annotation_id"]: r
-        for r in fetch_rows(connect_to(store, "annotations"), "from _annotations")
-    }
-    rows = [
-        {**known[i], "model": model, "vector": v.tolist()}
-        for i, v in zip(ids, vectors, strict=True)
-    ]
-    store.make_model_table(model, dim)
-    store.merge(
-        "models",
-        [
-            {
-                "model": model,
-                "arch": "a",
-                "dim": dim,
-                "pooling": "token",
-                "dtype": "float16",
-                "patch_px": 224,
-                "mpp_out": 0.25,
-                "n_params": 7,
-                "weights": "w@1",
-                "weights_sha256": "ab",
-                "created_at": now(),
-                "mean": [0.1, 0.2, 0.3],
-                "std": [0.7, 0.8, 0.9],
-            }
-        ],
-        replace=False,
+    columns: dict[str, Any] = {k: [r[k] for r in rows] for k in KEYS}
+    columns["model"] = [model] * len(rows)
+    columns["embedded_at"] = columns["resized"] = [None] * len(rows)
+    flat = pa.array(vectors.astype(np.float32).ravel())
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, dim)
+    if view is not None:
+        columns["view"] = [view] * len(rows)
+        columns["view_id"] = [view_id(r["annotation_id"], view) for r in rows]
+    schema = model_schema(dim) if view is None else views_schema(dim)
+    return pa.table({n: columns[n] for n in schema.names}, schema=schema)
+
+
+def keyed_vectors(ids: Sequence[str], vectors: np.ndarray) -> pa.Table:
+    """Rows of a model's table whose annotations nothing is known of but their ids."""
+    return vector_table(
+        "x", [dict.fromkeys(KEYS, "x") | {"annotation_id": i} for i in ids], vectors
     )
-    store.merge(model_table(model), pa.Table.from_pylist(rows, schema=model_schema(dim)))
+
+
+def put_embeddings(store: Store, model: str, ids: Sequence[str], vectors: np.ndarray) -> None:
+    """Write float32 vectors (n, dim) of annotations straight into a model's table, and a record."""
+    dim = vectors.shape[1]
+    of_id = {r["annotation_id"]: r for r in query(store, "from annotations")}
+    store.make_model_table(model, dim)
+    record = {
+        "model": model,
+        "arch": "a",
+        "dim": dim,
+        "pooling": "token",
+        "dtype": "float16",
+        "patch_px": 224,
+        "mpp_out": 0.25,
+        "n_params": 7,
+        "weights": "w@1",
+        "weights_sha256": "ab",
+        "created_at": now(),
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.7, 0.8, 0.9],
+    }
+    store.merge("models", [record], replace=False)
+    store.merge(model_table(model), vector_table(model, [of_id[i] for i in ids], vectors))
 
 
 def plant(store: Store, model: str, dim: int, signal: float, weights: str = "w.pth") -> None:
@@ -105,24 +114,13 @@ def plant(store: Store, model: str, dim: int, signal: float, weights: str = "w.p
     rows = query(store, "select * from annotations where status = 'ok'")
     vectors = rng.normal(size=(len(rows), dim)).astype(np.float32)
     vectors[:, 0] += [signal * (r["label"] == "mitotic figure") for r in rows]
-    columns = {
-        k: [r[k] for r in rows] for k in ("annotation_id", "dataset", "domain", "label", "slide")
-    }
-    columns |= {
-        "model": [model] * len(rows),
-        "embedded_at": [None] * len(rows),
-        "resized": [None] * len(rows),
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
-    }
-    schema = model_schema(dim)
     store.make_model_table(model, dim)
     order = rng.permutation(len(rows))  # rows lie in no order, in several fragments
-    table = pa.table({n: columns[n] for n in schema.names}, schema=schema).take(pa.array(order))
+    table = vector_table(model, rows, vectors).take(pa.array(order))
     for start in range(0, len(rows), 150):
         store.merge(model_table(model), table.slice(start, 150))
-    store.merge(
-        "models", [{"model": model, "dim": dim, "weights": weights, "weights_sha256": "0" * 64}]
-    )
+    record = {"model": model, "dim": dim, "weights": weights, "weights_sha256": "0" * 64}
+    store.merge("models", [record])
 
 
 def plant_two(uri: str, n_d: int, n_e: int) -> Store:
@@ -154,24 +152,7 @@ def plant_views(store: Store, model: str, dim: int) -> None:
     store.make_views_table(model, dim)
     for view in D4:
         noise = 0 if view == "r0" else rng.normal(0, 0.7, base.shape)
-        columns = {
-            **{
-                k: [r[k] for r in rows]
-                for k in ("annotation_id", "dataset", "domain", "label", "slide")
-            },
-            "view_id": [view_id(r["annotation_id"], view) for r in rows],
-            "view": [view] * len(rows),
-            "model": [model] * len(rows),
-            "embedded_at": [None] * len(rows),
-            "resized": [None] * len(rows),
-            "vector": pa.FixedSizeListArray.from_arrays(
-                pa.array((base + noise).astype(np.float32).ravel()), dim
-            ),
-        }
-        schema = views_schema(dim)
-        store.merge(
-            views_table(model), pa.table({n: columns[n] for n in schema.names}, schema=schema)
-        )
+        store.merge(views_table(model), vector_table(model, rows, base + noise, view=view))
 
 
 EVIL = "<script>alert(1)</script>"
@@ -189,7 +170,7 @@ DOMAINS = ("a|b & $c$", "<img src=x onerror=alert(2)>", "\\alpha {d}")
 OTHER = "other </script> \"label\" 'x'"
 
 
-def cells(n: int) -> list[dict]:
+def cells(n: int) -> list[dict[str, Any]]:
     return [
         {
             "slide": f"{'abc'[k % 3]}{k % 4}<i>.tiff",
@@ -222,8 +203,11 @@ def plant_cells(
     return store
 
 
-def query(store: "Store", sql: str) -> list[dict]:
+def query(store: Store, sql: str) -> list[dict[str, Any]]:
     """The rows of a query over the store's views."""
-    from embedstore.store.sql import connect, fetch_rows
-
     return fetch_rows(connect(store), sql)
+
+
+def query_of(uri: str, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query over the views of the store at this place."""
+    return query(Store.open(uri), sql)

@@ -64,11 +64,11 @@ def store(made: Store, tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "s"))
 
 
-def sql(store: Store, query: str) -> list[dict]:
+def sql(store: Store, query: str) -> list[dict[str, Any]]:
     return fetch_rows(connect(store), query)
 
 
-def pairs_of(store: Store, folder: Any) -> list[dict]:
+def pairs_of(store: Store, folder: Any) -> list[dict[str, Any]]:
     report(store, [], folder)
     return list(csv.DictReader(io.StringIO((folder / "pairs.csv").read_text())))
 
@@ -76,7 +76,7 @@ def pairs_of(store: Store, folder: Any) -> list[dict]:
 def test_the_best_is_held_against_all_others_and_recorded_once(store: Store) -> None:
     assert sql(store, "select * from comparisons") == []
     options = CompareOptions(n_resamples=60)
-    rows, notes = compare(store, "cells", None, [], options)
+    rows, notes = compare(store, ManifestSpec("cells"), None, [], options)
     assert notes == []
     means = sql(
         store,
@@ -110,12 +110,12 @@ def test_the_best_is_held_against_all_others_and_recorded_once(store: Store) -> 
                 f"fraction = {k['fraction']} and model in ('{k['a'][4:]}', '{k['b'][4:]}')",
             )
             assert k["run_ids"] == sorted(r["i"] for r in ids)
-        compare(store, "cells", None, [], options)
+        compare(store, ManifestSpec("cells"), None, [], options)
 
 
 def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store: Store) -> None:
-    options = CompareOptions(scheme="cross-domain", n_resamples=200)
-    rows, _ = compare(store, "cells", Side("uni", "good"), [Side("uni", "weak")], options)
+    options = CompareOptions(n_resamples=200)
+    rows, _ = compare(store, CROSS, Side("uni", "good"), [Side("uni", "weak")], options)
     whole = [r for r in rows if r["fold"] is None]
     assert [r["eval_domain"] for r in whole[-2:]] == ["in domain", "out of domain"]
     assert len(whole) == 9 + 2
@@ -144,8 +144,8 @@ def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store: Store) -> None
         folds = []
         for key in sorted({(r["fold"], r["train_domain"], r["domain"]) for r in scores}):
             at = [r for r in scores if (r["fold"], r["train_domain"], r["domain"]) == key]
-            p = [np.array([(1 - r[k], r[k]) for r in at]) for k in "st"]
-            folds.append(Fold(np.array([r["y"] for r in at]), *p, [r["slide"] for r in at]))
+            s, t = (np.array([(1 - r[k], r[k]) for r in at]) for k in "st")
+            folds.append(Fold(np.array([r["y"] for r in at]), s, t, [r["slide"] for r in at]))
         want = paired_bootstrap(
             folds, n_resamples=200, seed=seed_of(mine["manifest_id"], None, name)
         )
@@ -180,18 +180,20 @@ def test_the_report_shows_what_is_recorded_and_corrects_it(store: Store, tmp_pat
 
 def test_a_run_made_anew_leaves_a_comparison_behind(store: Store, tmp_path: Path) -> None:
     options = CompareOptions(n_resamples=20)
-    compare(store, "cells", None, [], options)
-    assert is_compared(store, "cells", options)
-    assert not is_compared(store, "cells", CompareOptions(metric="brier"))
+    compare(store, ManifestSpec("cells"), None, [], options)
+    assert is_compared(store, ManifestSpec("cells"), options)
+    assert not is_compared(store, ManifestSpec("cells"), CompareOptions(metric="brier"))
     again = RunOptions(models=["weak"], folds=[2], n_resamples=20, force=True)
     run(store, ManifestSpec("cells"), again)
-    assert not is_compared(store, "cells", options)
+    assert not is_compared(store, ManifestSpec("cells"), options)
     rows = [r for r in pairs_of(store, tmp_path / "r") if r["where"] == "all"]
     assert {r["b"]: bool(r["p_value"]) for r in rows} == {"weak": False, "third": True}
 
 
 def test_the_best_by_an_error_is_the_one_with_the_least(store: Store) -> None:
-    rows, _ = compare(store, "cells", None, [], CompareOptions(metric="brier", n_resamples=5))
+    rows, _ = compare(
+        store, ManifestSpec("cells"), None, [], CompareOptions(metric="brier", n_resamples=5)
+    )
     (best,) = sql(
         store,
         "select model from results where metric = 'brier' and fraction = 1 and scheme = 'monte-carlo' "
@@ -200,13 +202,17 @@ def test_the_best_by_an_error_is_the_one_with_the_least(store: Store) -> None:
     assert {r["a"] for r in rows} == {f"uni:{best['model']}"}
     assert all(r["difference"] < 0 for r in rows if r["fold"] is None and r["fraction"] == 1)
     done, part = CompareOptions(metric="brier"), CompareOptions(metric="brier", fractions=[0.1])
-    assert is_compared(store, "cells", done)
-    assert not is_compared(store, "cells", part)
+    assert is_compared(store, ManifestSpec("cells"), done)
+    assert not is_compared(store, ManifestSpec("cells"), part)
 
 
 def test_one_turned_round_counts_with_its_sign(store: Store, tmp_path: Path) -> None:
     compare(
-        store, "cells", Side("uni", "weak"), [Side("uni", "good")], CompareOptions(n_resamples=50)
+        store,
+        ManifestSpec("cells"),
+        Side("uni", "weak"),
+        [Side("uni", "good")],
+        CompareOptions(n_resamples=50),
     )
     (mine,) = sql(store, "select * from comparisons where fraction = 1")
     (shown,) = [r for r in pairs_of(store, tmp_path / "r") if r["where"] == "all" and r["p_value"]]
@@ -220,13 +226,13 @@ def test_without_runs_or_with_one_side_it_says_so(store: Store, tmp_path: Path) 
     with pytest.raises(
         EmbedstoreError, match="no run on 'cells' with --scheme predefined.*probes run"
     ):
-        compare(store, "cells", None, [], CompareOptions(scheme="predefined"))
+        compare(store, ManifestSpec("cells", "predefined"), None, [], CompareOptions())
     lone = fill(str(tmp_path / "lone"), MODELS[:1])
     run(lone, ManifestSpec("cells"), RunOptions(folds=[0], n_resamples=5))
     with pytest.raises(
         EmbedstoreError, match="nothing to compare on 'cells': uni:good has runs alone"
     ):
-        compare(lone, "cells", None, [], CompareOptions())
+        compare(lone, ManifestSpec("cells"), None, [], CompareOptions())
 
 
 def test_the_best_ran_the_most_at_the_largest_fraction() -> None:

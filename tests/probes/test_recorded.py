@@ -43,7 +43,7 @@ def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(
     plain = run(planted, spec, options)
     assert (fresh.n_new, plain.n_new) == (2 * len(methods), 2 * len(methods))
     planted.delete("results", "eval_dataset", ["e"])
-    fitted = []
+    fitted: list[str] = []
 
     def count(matrix: Any, tasks: Any, on_progress: Any) -> Any:
         fitted.extend(t.method for t in tasks)

@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 
 from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
-from probes.report.data import Entry, Facts, summaries
+from probes.report.data import Facts, summaries
 from probes.report.repeat import run_command
 from probes.report.tables import Column, Table, best_of, between, spread
 from probes.scores.results import Summary
-from probes.splits.spec import Condition
+from probes.scores.sides import Side
+from probes.splits.spec import ManifestSpec
 
 MAX_LINES = 10
 """Lines in one pair of axes; with more, each method has its own."""
 
 
-def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
+def curves(facts: Facts, styles: Mapping[Side, Style]) -> Section:
     """Return the section of Figure 1: a panel per dataset and condition that is not by domain."""
     panels: list[Panel] = []
     rows: list[dict[str, Any]] = []
@@ -38,7 +39,7 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
     blocks: list[Block] = []
     if panels:
         shown = {line.name for p in panels for line in p.lines}
-        legend = [(facts.names[e], styles[e]) for e in facts.entries if facts.names[e] in shown]
+        legend = [(facts.names[e], styles[e]) for e in facts.sides if facts.names[e] in shown]
         blocks.append(
             Figure(
                 "figure1",
@@ -57,11 +58,11 @@ def curves(facts: Facts, styles: Mapping[Entry, Style]) -> Section:
     return Section("sizes", "How much data does it take?", [*blocks, *missing])
 
 
-def _usual(dataset: str) -> Condition:
-    return Condition(dataset, "monte-carlo", "annotation", "none", None, 42)
+def _usual(dataset: str) -> ManifestSpec:
+    return ManifestSpec(dataset)
 
 
-def _row(facts: Facts, c: Condition, e: Entry, s: Summary) -> dict[str, Any]:
+def _row(facts: Facts, c: ManifestSpec, e: Side, s: Summary) -> dict[str, Any]:
     return {
         "dataset": c.dataset,
         "condition": str(c),
@@ -82,17 +83,17 @@ def _row(facts: Facts, c: Condition, e: Entry, s: Summary) -> dict[str, Any]:
 
 def _panels(
     facts: Facts,
-    c: Condition,
-    found: Mapping[Entry, Sequence[Summary]],
-    styles: Mapping[Entry, Style],
+    c: ManifestSpec,
+    found: Mapping[Side, Sequence[Summary]],
+    styles: Mapping[Side, Style],
 ) -> list[Panel]:
-    entries = sorted(found, key=facts.entries.index)
-    methods = list(dict.fromkeys(e.method for e in entries if not e.is_e2e)) or [""]
-    apart = len(entries) > MAX_LINES and len(methods) > 1
+    sides = sorted(found, key=facts.sides.index)
+    methods = list(dict.fromkeys(e.method for e in sides if not e.is_e2e)) or [""]
+    apart = len(sides) > MAX_LINES and len(methods) > 1
     panels = []
     for method in methods if apart else [""]:
         lines = []
-        for e in entries:
+        for e in sides:
             points = sorted((s for s in found[e] if s.mean == s.mean), key=lambda s: s.n_train)
             if points and (e.is_e2e or method in ("", e.method)):
                 lines.append(

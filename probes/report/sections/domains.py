@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from probes.report.blocks import Block, Figure, MatrixPanel, Missing, Section, TableBlock, Widget
-from probes.report.data import Entry, Facts, by_entry
+from probes.report.data import Facts, by_side
 from probes.report.repeat import command
 from probes.report.tables import Column, Table, best_of, between, real, spread
 from probes.scores.results import IN, OUT, summarise
+from probes.scores.sides import Side
 from probes.splits.schemes import is_in_domain
-from probes.splits.spec import Condition
+from probes.splits.spec import ManifestSpec
 
 Rows = Sequence[dict[str, Any]]
 
@@ -27,8 +28,8 @@ def domains(facts: Facts) -> Section:
         if not conditions:
             missing.append(_lacking(facts, d["dataset"]))
         for c in conditions:
-            found = by_entry(facts.rows(c, "auroc"))
-            mine = sorted(found, key=facts.entries.index)
+            found = by_side(facts.rows(c, "auroc"))
+            mine = sorted(found, key=facts.sides.index)
             lines = [line for e in mine for line in _lines(facts, c, e, found[e])]
             rows += lines
             cells += [cell for e in mine for cell in _cells(facts, c, e, found[e])]
@@ -59,7 +60,7 @@ def _elsewhere(facts: Facts) -> list[Block]:
         }
         for d in facts.datasets
         for c, other, mine in facts.elsewhere(d["dataset"])
-        for e, of in by_entry(mine).items()
+        for e, of in by_side(mine).items()
         for s in summarise(of)
         if s.n_runs
     ]
@@ -94,7 +95,7 @@ def _lacking(facts: Facts, dataset: str) -> Missing:
     )
 
 
-def _lines(facts: Facts, c: Condition, e: Entry, rows: Rows) -> list[dict[str, Any]]:
+def _lines(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str, Any]]:
     """Return a line per fraction: in and out of domain as `results.summarise` defines them.
 
     Bounds are means of the recorded bounds: of a run's in domain, of a cell's out of it.
@@ -164,7 +165,7 @@ def _table_2(rows: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _cells(facts: Facts, c: Condition, e: Entry, rows: Rows) -> list[dict[str, Any]]:
+def _cells(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str, Any]]:
     return [
         {
             "dataset": c.dataset,
@@ -219,8 +220,8 @@ def _cell_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _matrices(
     facts: Facts,
-    c: Condition,
-    found: Mapping[Entry, Rows],
+    c: ManifestSpec,
+    found: Mapping[Side, Rows],
     lines: Sequence[Mapping[str, Any]],
     n_before: int,
 ) -> list[Block]:
@@ -277,7 +278,7 @@ def _grid(rows: Rows, fraction: float, train: Any, test: Any) -> list[list[float
 
 def _first_pair(
     facts: Facts,
-    found: Mapping[Entry, Rows],
+    found: Mapping[Side, Rows],
     names: Sequence[str],
     lines: Sequence[Mapping[str, Any]],
     fraction: float,

@@ -3,10 +3,11 @@
 from typing import Any
 
 from probes.report.blocks import Block, TableBlock
-from probes.report.data import Entry, Facts, summaries
+from probes.report.data import Facts, summaries
 from probes.report.tables import Column, Table, best_of, number, percent
 from probes.scores.metrics import LOWER, METRICS
-from probes.splits.spec import Condition
+from probes.scores.sides import Side
+from probes.splits.spec import ManifestSpec
 
 
 def metrics(facts: Facts) -> list[Block]:
@@ -66,7 +67,7 @@ def _shower(metric: str) -> Any:
     return lambda r: number(r[metric])
 
 
-def _positives(facts: Facts, c: Condition, e: Entry) -> float | None:
-    mine = [r for r in facts.rows(c, "auroc") if Entry.of(r) == e and r["n_pos"] is not None]
+def _positives(facts: Facts, c: ManifestSpec, e: Side) -> float | None:
+    mine = [r for r in facts.rows(c, "auroc") if Side.of(r) == e and r["n_pos"] is not None]
     n = sum(r["n_test"] for r in mine)
     return sum(r["n_pos"] for r in mine) / n if n else None

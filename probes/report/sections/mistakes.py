@@ -13,7 +13,7 @@ N_SHOWN, N_MODELS = 6, 20
 
 
 def mistakes(facts: Facts, scores: Sequence[Scores]) -> Section:
-    """Return the section of the most confident mistakes and of what entries disagree on."""
+    """Return the section of the most confident mistakes and of what sides disagree on."""
     scored = {s.condition.dataset for s in scores}
     blocks: list[Block] = [
         Missing(f"{d['dataset']} has no predictions yet.", command("probes", "run", d["dataset"]))
@@ -28,9 +28,9 @@ def mistakes(facts: Facts, scores: Sequence[Scores]) -> Section:
 def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
     dataset, positive = s.condition.dataset, s.positive
     wrong = s.mistakes(N_SHOWN)
-    trained = [e for e in s.entries if e.is_e2e]
-    probes = [e for e in s.entries if not e.is_e2e]
-    apart = s.disagreements(s.entries, N_SHOWN) if len(s.entries) > 1 else []
+    trained = [e for e in s.sides if e.is_e2e]
+    probes = [e for e in s.sides if not e.is_e2e]
+    apart = s.disagreements(s.sides, N_SHOWN) if len(s.sides) > 1 else []
     against = s.against(probes, trained[0], N_SHOWN) if trained and probes else []
     rows = [r for kinds in wrong.values() for rs in kinds.values() for r in rs] + apart + against
     kept = Patches(facts, dataset)
@@ -85,8 +85,8 @@ def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
                         r,
                         images,
                         [
-                            f"{r['low']:.2f} {facts.names[s.entries[r['low_entry']]]}",
-                            f"{r['high']:.2f} {facts.names[s.entries[r['high_entry']]]}",
+                            f"{r['low']:.2f} {facts.names[s.sides[r['low_side']]]}",
+                            f"{r['high']:.2f} {facts.names[s.sides[r['high_side']]]}",
                         ],
                     )
                     for r in apart

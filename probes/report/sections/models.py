@@ -31,7 +31,7 @@ def models(facts: Facts) -> Section:
             }
             | {"used": "embedded"}
         )
-    for e in facts.entries:
+    for e in facts.sides:
         if e.is_e2e:
             rows.append(
                 {

@@ -1,4 +1,4 @@
-"""Each entry beside the best one, split by split, with what `compare` has recorded of them."""
+"""Each side beside the best one, split by split, with what `compare` has recorded of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from probes.report.blocks import Block, Missing, TableBlock
-from probes.report.data import Entry, Facts, by_entry
+from probes.report.data import Facts, by_side
 from probes.report.repeat import command, flat
 from probes.report.tables import Column, Table, number, real, signed, spread
 from probes.scores.results import where_of
-from probes.scores.sides import ranked
+from probes.scores.sides import Side, ranked
 from probes.scores.statistics import holm
-from probes.splits.spec import Condition
+from probes.splits.spec import ManifestSpec
 
 Cells = Mapping[tuple[Any, ...], Mapping[str, Any]]
 
@@ -70,8 +70,8 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"{low} to {high}" if low and high else ""
 
 
-def _of_condition(facts: Facts, c: Condition) -> list[dict[str, Any]]:
-    found = by_entry([r for r in facts.rows(c, "auroc") if r["value"] is not None])
+def _of_condition(facts: Facts, c: ManifestSpec) -> list[dict[str, Any]]:
+    found = by_side([r for r in facts.rows(c, "auroc") if r["value"] is not None])
     if len(found) < 2:
         return []
     cells = {
@@ -80,7 +80,7 @@ def _of_condition(facts: Facts, c: Condition) -> list[dict[str, Any]]:
     }
     best = ranked({e: {k: r["value"] for k, r in at.items()} for e, at in cells.items()})[0]
     rows = []
-    for e in (e for e in facts.entries if e in found and e != best):
+    for e in (e for e in facts.sides if e in found and e != best):
         shared = cells[best].keys() & cells[e].keys()
         top = max((k[0] for k in shared), default=None)
         here = sorted((k for k in shared if k[0] == top), key=str)
@@ -92,16 +92,16 @@ def _of_condition(facts: Facts, c: Condition) -> list[dict[str, Any]]:
 
 def _row(
     facts: Facts,
-    c: Condition,
-    best: Entry,
-    e: Entry,
+    c: ManifestSpec,
+    best: Side,
+    e: Side,
     where: str,
     cells: Sequence[Cells],
     keys: Sequence[tuple[Any, ...]],
 ) -> dict[str, Any]:
     runs = [each[k] for each in cells for k in keys]
     less = [cells[0][k]["value"] - cells[1][k]["value"] for k in keys]
-    tested = facts.comparison(best.side, e.side, where, runs)
+    tested = facts.comparison(str(best), str(e), where, runs)
     return {
         "dataset": c.dataset,
         "condition": str(c),

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probes.report.blocks import Block, Missing, Section, TableBlock
-from probes.report.data import Entry, Facts, by_entry
+from probes.report.data import Facts, by_side
 from probes.report.published import PAPER, PUBLISHED, SAME_DATA, Published, paper_dataset
 from probes.report.repeat import command
 from probes.report.tables import Column, Row, Table, real, signed, spread
 from probes.scores.results import Summary, summarise
-from probes.scores.sides import variant_of
-from probes.splits.spec import Condition
+from probes.scores.sides import Side
 
 NOTE = (
     "Within: whether the measured mean lies within the published mean ± SD. The paper gives two "
@@ -46,7 +45,7 @@ def paper(facts: Facts) -> Section:
 def _table(facts: Facts, dataset: str, data: str, name: str) -> Table:
     rows = []
     for p in (p for p in PUBLISHED if p.dataset == data):
-        entry, s = _measured(facts, dataset, p)
+        side, s = _measured(facts, dataset, p)
         mean = real(s.mean) if s else None
         gap = None if mean is None else mean - p.mean
         rows.append(
@@ -60,8 +59,8 @@ def _table(facts: Facts, dataset: str, data: str, name: str) -> Table:
                 "published_sd": p.sd,
                 "dataset": dataset,
                 "about": facts.about(dataset),
-                "measured_as": facts.names[entry] if entry else None,
-                "weights": entry.weights if entry else None,
+                "measured_as": facts.names[side] if side else None,
+                "weights": side.weights if side else None,
                 "mean": mean,
                 "sd": s.sd if s else None,
                 "n_runs": s.n_runs if s else 0,
@@ -125,19 +124,16 @@ def _not_measured(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> Missing | 
     return Missing(f"Missing on {dataset}: {', '.join(names)}.", "\n".join(lines))
 
 
-def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Entry | None, Summary | None]:
+def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Side | None, Summary | None]:
     """Return what was measured in the paper's way: all of train, by annotation, no variant."""
-    wanted = Condition(dataset, p.scheme, "annotation", "none", None, 0)
     for c in facts.conditions(dataset, by_domain=p.scheme == "cross-domain"):
-        if Condition(**{**vars(c), "seed": 0}) != wanted:
+        if c.scheme != p.scheme or not c.is_usual_but("scheme", "seed"):
             continue
-        found = by_entry([r for r in facts.rows(c, "auroc") if r["fraction"] == 1.0])
+        found = by_side([r for r in facts.rows(c, "auroc") if r["fraction"] == 1.0])
         mine = [
             e
             for e in found
-            if e.method == p.method
-            and variant_of(e.params) is None
-            and _origin(facts, e) == p.model
+            if e.method == p.method and e.variant is None and _origin(facts, e) == p.model
         ]
         for e in sorted(mine, key=lambda e: (e.is_random, e.model != p.model, e.params)):
             for s in summarise(found[e]):
@@ -146,8 +142,8 @@ def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Entry | None, S
     return None, None
 
 
-def _origin(facts: Facts, e: Entry) -> str:
-    """Return the registry's name of an entry's model: --as may have stored it under another."""
+def _origin(facts: Facts, e: Side) -> str:
+    """Return the registry's name of a side's model: --as may have stored it under another."""
     if e.is_e2e:
         return e.model
     return str(facts.models.get(e.model, {}).get("registry_name") or e.model)

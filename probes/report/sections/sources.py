@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from probes.report.blocks import Block, Missing, Prose, Section, TableBlock
-from probes.report.data import Entry, Facts
+from probes.report.data import Facts
 from probes.report.repeat import command, flat, ingest_command, repeat_command
 from probes.report.tables import Column, Table
-from probes.splits.spec import Condition
+from probes.scores.sides import Side
+from probes.splits.spec import ManifestSpec
 
 
 def sources(facts: Facts) -> Section:
@@ -22,9 +23,9 @@ def sources(facts: Facts) -> Section:
 
 
 def _manifests(facts: Facts) -> list[Block]:
-    by: dict[tuple[Condition, str], list[dict[str, Any]]] = defaultdict(list)
+    by: dict[tuple[ManifestSpec, str], list[dict[str, Any]]] = defaultdict(list)
     for s in facts.splits:
-        by[Condition.of(s), s["manifest_id"]].append(s)
+        by[ManifestSpec.of(s), s["manifest_id"]].append(s)
     if not by:
         first = facts.datasets[0]["dataset"]
         return [Missing("No split is recorded.", command("probes", "split", first))]
@@ -71,7 +72,7 @@ def _weights(facts: Facts) -> list[Block]:
             else "",
             "used": "embedded",
         }
-    for e in facts.entries:
+    for e in facts.sides:
         if e.is_e2e:
             row = found.setdefault(
                 (e.model, e.weights, e.weights_sha256), {"versions": "", "used": ""}
@@ -132,8 +133,8 @@ def _commands(facts: Facts) -> list[Block]:
                 )
     every = [r for r in facts.results if r["metric"] == "auroc"]
 
-    def kind(r: Mapping[str, Any]) -> tuple[Condition, Entry, str, str]:
-        return Condition.of(r), Entry.of(r), r["target"], r["eval_dataset"] or ""
+    def kind(r: Mapping[str, Any]) -> tuple[ManifestSpec, Side, str, str]:
+        return ManifestSpec.of(r), Side.of(r), r["target"], r["eval_dataset"] or ""
 
     # Fractions with the same folds and train domains share a command, which then makes no more.
     parts: dict[Any, set[tuple[int, str]]] = defaultdict(set)
@@ -145,7 +146,7 @@ def _commands(facts: Facts) -> list[Block]:
     for ((c, e, target, elsewhere), _), mine in by.items():
         what = f"{facts.names[e]}, {c}" + (f", target {target}" if target != "label" else "")
         what += f", scored on {elsewhere}" if elsewhere else ""
-        there = {s["train_domain"] for s in facts.splits if Condition.of(s) == c}
+        there = {s["train_domain"] for s in facts.splits if ManifestSpec.of(s) == c}
         whole = there <= {r["train_domain"] for r in mine}
         rows.append(
             {

@@ -1,19 +1,21 @@
 """Can I believe it? Leakage, grouping, paired differences, calibration, domain in the embedding."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
-from probes.report.data import Entry, Facts, by_entry
+from probes.report.data import Facts, by_side
 from probes.report.predictions import Scores
 from probes.report.repeat import command, run_command
 from probes.report.sections.pairs import pairs
 from probes.report.tables import Column, Table, best_of, number, percent, real, signed, spread
 from probes.scores.metrics import N_BINS
 from probes.scores.results import summarise
-from probes.splits.spec import Condition
+from probes.scores.sides import Side
+from probes.splits.spec import ManifestSpec
 
 AUDIT = {
     "shared_slides": "on a slide seen in training",
@@ -23,7 +25,7 @@ AUDIT = {
 }
 
 
-def trust(facts: Facts, scores: Sequence[Scores], styles: Mapping[Entry, Style]) -> Section:
+def trust(facts: Facts, scores: Sequence[Scores], styles: Mapping[Side, Style]) -> Section:
     """Return the section of everything that says how far the numbers carry."""
     return Section(
         "trust",
@@ -40,9 +42,9 @@ def trust(facts: Facts, scores: Sequence[Scores], styles: Mapping[Entry, Style])
 
 def _leakage(facts: Facts) -> list[Block]:
     """Return the audit of each condition's largest fraction, as means over its splits."""
-    by: dict[Condition, list[dict[str, Any]]] = {}
+    by: dict[ManifestSpec, list[dict[str, Any]]] = {}
     for s in facts.splits:
-        by.setdefault(Condition.of(s), []).append(s)
+        by.setdefault(ManifestSpec.of(s), []).append(s)
     rows = []
     for c, mine in by.items():
         top = max(s["fraction"] for s in mine)
@@ -92,22 +94,20 @@ def _grouping(facts: Facts) -> list[Block]:
     rows: list[dict[str, Any]] = []
     blocks: list[Block] = []
     for d in facts.datasets:
-        alike: dict[Condition, dict[str, Condition]] = {}
+        alike: dict[ManifestSpec, dict[str, ManifestSpec]] = {}
         for by_domain in (False, True):
             for c in facts.conditions(d["dataset"], by_domain=by_domain):
-                key = Condition(**{**vars(c), "group_by": ""})
+                key = replace(c, group_by=ManifestSpec.group_by)
                 alike.setdefault(key, {})[c.group_by] = c
         for key, conditions in alike.items():
             rows += _grouping_rows(facts, key, conditions)
         there = {g for conditions in alike.values() for g in conditions}
         if gone := [g for g in GROUPINGS if g not in there]:
-            usual = Condition(d["dataset"], "monte-carlo", "annotation", "none", None, 42)
+            usual = ManifestSpec(d["dataset"])
             blocks.append(
                 Missing(
                     f"{d['dataset']} has no result on splits by {' or '.join(gone)}.",
-                    "\n".join(
-                        run_command(Condition(**{**vars(usual), "group_by": g})) for g in gone
-                    ),
+                    "\n".join(run_command(replace(usual, group_by=g)) for g in gone),
                 )
             )
     if not rows:
@@ -132,19 +132,18 @@ def _mean_sd(key: str) -> Any:
 
 
 def _grouping_rows(
-    facts: Facts, key: Condition, conditions: Mapping[str, Condition]
+    facts: Facts, key: ManifestSpec, conditions: Mapping[str, ManifestSpec]
 ) -> list[dict[str, Any]]:
-    each = {g: by_entry(facts.rows(c, "auroc")) for g, c in conditions.items()}
+    each = {g: by_side(facts.rows(c, "auroc")) for g, c in conditions.items()}
     rows = []
-    for e in (e for e in facts.entries if any(e in found for found in each.values())):
+    for e in (e for e in facts.sides if any(e in found for found in each.values())):
         mine = {g: found[e] for g, found in each.items() if e in found}
         shared = set.intersection(*({r["fraction"] for r in rs} for rs in mine.values()))
         if not shared:
             continue
-        words = [w for w in str(key).split(", ") if w != "by "]
         row: dict[str, Any] = {
             "dataset": key.dataset,
-            "condition": ", ".join(words),
+            "condition": key.words("group_by"),
             "name": facts.names[e],
             "fraction": max(shared),
         }
@@ -160,7 +159,7 @@ def _grouping_rows(
 
 
 def _calibration(
-    facts: Facts, scores: Sequence[Scores], styles: Mapping[Entry, Style]
+    facts: Facts, scores: Sequence[Scores], styles: Mapping[Side, Style]
 ) -> list[Block]:
     """Return reliability curves, binned by DuckDB from every test prediction."""
     panels, rows = [], []
@@ -239,7 +238,7 @@ def _domain(facts: Facts) -> list[Block]:
                 )
             )
         for c in conditions:
-            each = {m: by_entry(facts.rows(c, m, "domain")) for m in ("auroc", "balanced_accuracy")}
+            each = {m: by_side(facts.rows(c, m, "domain")) for m in ("auroc", "balanced_accuracy")}
             for e, mine in each["auroc"].items():
                 top = max(r["fraction"] for r in mine)
                 row: dict[str, Any] = {

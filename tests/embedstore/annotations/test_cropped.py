@@ -4,13 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 from embedstore.add import AddOptions, add
 from embedstore.annotations.readers import read_annotations
@@ -18,19 +14,8 @@ from embedstore.errors import EmbedstoreError
 from embedstore.ingest.plan import plan, retry_slides
 from embedstore.slides.slide import probe_patch
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows
-
-
-def query(uri: str, sql: str) -> list[dict]:
-    return fetch_rows(connect(Store.open(uri)), sql)
-
-
-def image(path: Any, size: Any = (96, 80), mode: Any = "RGB") -> Any:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(sum(str(path.name).encode()))
-    picture = Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
-    picture.convert(mode).save(path)
-    return path
+from tests.making.images import image
+from tests.making.stores import query_of
 
 
 def table(path: Any, text: Any) -> Any:
@@ -54,62 +39,41 @@ def test_a_table_of_patches_in_the_store(tmp_path: Path) -> None:
         3,
         3,
     )
-    assert query(
+    slides = query_of(
         uri,
-        "select slide, kind, case_id, width, height, mpp, mpp_source, status, problem "
+        "select slide, case_id, width, height, kind, mpp, mpp_source, status, problem "
         "from slides order by slide",
-    ) == [
-        {
-            "slide": s,
-            "kind": "patch",
-            "case_id": c,
-            "width": w,
-            "height": h,
-            "mpp": None,
-            "mpp_source": None,
-            "status": "ok",
-            "problem": None,
-        }
-        for s, c, w, h in (
-            ("a/1.png", "S1", 96, 80),
-            ("b/1.png", "S1", 96, 80),
-            ("b/2.jpg", "S2", 33, 224),
-        )
+    )
+    same = ("patch", None, None, "ok", None)
+    assert [tuple(r.values()) for r in slides] == [
+        ("a/1.png", "S1", 96, 80, *same),
+        ("b/1.png", "S1", 96, 80, *same),
+        ("b/2.jpg", "S2", 33, 224, *same),
     ]
-    assert query(
+    annotations = query_of(
         uri,
-        "select annotation_id, source_id, x_l0, y_l0, domain, split, status, label "
+        "select annotation_id, x_l0, y_l0, domain, split, label, source_id, status "
         "from annotations order by 1",
-    ) == [
-        {
-            "annotation_id": f"d/{s}/patch",
-            "source_id": "patch",
-            "x_l0": x,
-            "y_l0": y,
-            "domain": d,
-            "split": split,
-            "status": "ok",
-            "label": label,
-        }
-        for s, x, y, d, split, label in (
+    )
+    assert [tuple(r.values()) for r in annotations] == [
+        (f"d/{slide}/patch", x, y, domain, split, label, "patch", "ok")
+        for slide, x, y, domain, split, label in (
             ("a/1.png", 48, 40, "Ulm", "train", "mitotic figure"),
             ("b/1.png", 48, 40, "Bonn", "test", "non-mitotic figure"),
             ("b/2.jpg", 16.5, 112, "Bonn", None, "non-mitotic figure"),
         )
     ]
-    assert report.notes == [
+    sizes = (
         "patches by size in pixels: 2 are 96 x 80, 1 are 33 x 224; ingest resizes them to "
         "--patch-px and stores that it did"
-    ]
+    )
+    assert report.notes == [sizes]
     again = add(uri, "d", file, AddOptions(slides=tmp_path / "p", domain_from="site"))
     assert (again.n_new, again.notes) == (0, report.notes)
-    assert (
-        add(uri, "e", file, AddOptions(slides=tmp_path / "p", case_from="site")).n_annotations == 3
-    )
-    assert query(uri, "select distinct case_id from slides where dataset = 'e' order by 1") == [
-        {"case_id": "Bonn"},
-        {"case_id": "Ulm"},
-    ]
+    by_site = AddOptions(slides=tmp_path / "p", case_from="site")
+    assert add(uri, "e", file, by_site).n_annotations == 3
+    cases = query_of(uri, "select distinct case_id from slides where dataset = 'e' order by 1")
+    assert [r["case_id"] for r in cases] == ["Bonn", "Ulm"]
 
 
 def test_a_parquet_table_of_patches_is_the_same_as_csv(tmp_path: Path) -> None:
@@ -125,7 +89,7 @@ def test_patches_lie_beside_their_table_where_no_folder_is_named(tmp_path: Path)
     image(tmp_path / "sub" / "1.png", (224, 224))
     file = table(tmp_path / "t.csv", "path,label,case\nsub/1.png,mitosis,c\n")
     report = add(str(tmp_path / "s"), "d", file, AddOptions())
-    assert query(str(tmp_path / "s"), "select status from slides") == [{"status": "ok"}]
+    assert query_of(str(tmp_path / "s"), "select status from slides") == [{"status": "ok"}]
     assert not any("by size" in n for n in report.notes)  # as models take them
 
 
@@ -138,95 +102,6 @@ def test_nothing_known_of_the_case_is_said(tmp_path: Path) -> None:
         for n in notes
     )
     assert any("the file names no domain" in n for n in notes)
-
-
-FOLDERS = st.lists(
-    st.tuples(
-        st.sampled_from(["mitosis", "imposter"]),
-        st.sampled_from(["", "c1", "c1/x", "c2"]),
-        st.sampled_from(["1.png", "2.JPEG", "3.tif", "4.webp", "notes.txt", ".5.png"]),
-    ),
-    min_size=1,
-    max_size=12,
-    unique=True,
-)
-SPLIT_NAMES = st.sampled_from([None, ("train", "Validation", "test"), ("training", "dev")])
-
-
-@settings(max_examples=40, deadline=None)
-@given(files=FOLDERS, splits=SPLIT_NAMES)
-def test_folders_a_class_with_or_without_a_split(
-    tmp_path_factory: pytest.TempPathFactory, files: Any, splits: Any
-) -> None:
-    root = tmp_path_factory.mktemp("folder")
-    expected, n_other = {}, 0
-    for k, (label, nested, name) in enumerate(files):
-        split = splits[k % len(splits)] if splits else None
-        relative = "/".join(p for p in (split, label, nested, name) if p)
-        (root / relative).parent.mkdir(parents=True, exist_ok=True)
-        (root / relative).write_bytes(b"")
-        if name.endswith("txt") or name.startswith("."):
-            n_other += 1
-        else:
-            of = {"t": "train", "v": "val", "d": "val"}.get((split or "?").lower()[0])
-            of = "test" if split == "test" else of
-            expected[relative] = (label, of, nested or None)
-    if not expected:
-        with pytest.raises(EmbedstoreError, match="holds no annotations"):
-            read_annotations(root, "imagefolder")
-        return
-    content = read_annotations(root, "imagefolder")
-    assert {
-        a.slide: (a.category, a.split, a.attributes.get("directory")) for a in content.annotations
-    } == expected
-    assert content.kind == "patch"
-    assert bool(n_other) == any(
-        n == f"{n_other} files that are no images were left out" for n in content.notes
-    )
-
-
-def test_an_image_folder_in_the_store(tmp_path: Path) -> None:
-    for name in (
-        "mitosis/case1/a.png",
-        "mitosis/case2/a.png",
-        "hard negative/case1/a.png",
-        "loose.png",
-    ):
-        image(tmp_path / "f" / name)
-    uri = str(tmp_path / "s")
-    report = add(uri, "d", tmp_path / "f", AddOptions(case_from="directory"))
-    assert query(
-        uri, "select annotation_id, case_id, label, split from annotations order by 1"
-    ) == [
-        {
-            "annotation_id": "d/hard negative/case1/a.png/patch",
-            "case_id": "case1",
-            "label": "non-mitotic figure",
-            "split": None,
-        },
-        {
-            "annotation_id": "d/mitosis/case1/a.png/patch",
-            "case_id": "case1",
-            "label": "mitotic figure",
-            "split": None,
-        },
-        {
-            "annotation_id": "d/mitosis/case2/a.png/patch",
-            "case_id": "case2",
-            "label": "mitotic figure",
-            "split": None,
-        },
-    ]
-    assert "1 images in no class's folder were left out" in report.notes
-    assert query(uri, "select source from datasets") == [{"source": "f"}]
-
-
-def test_linked_folders_are_followed(tmp_path: Path) -> None:
-    image(tmp_path / "elsewhere" / "a.png")
-    (tmp_path / "f").mkdir()
-    (tmp_path / "f" / "mitosis").symlink_to(tmp_path / "elsewhere")
-    (a,) = read_annotations(tmp_path / "f").annotations
-    assert (a.slide, a.category) == ("mitosis/a.png", "mitosis")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +146,7 @@ def test_a_glass_slides_row_of_the_slide_table_is_its_patches(tmp_path: Path) ->
     slides = table(tmp_path / "slides.csv", "slide,scanner\nS1,XR\nS2,CS2\n")
     uri = str(tmp_path / "s")
     add(uri, "d", file, AddOptions(slide_table=slides, domain_from="scanner"))
-    assert query(uri, "select slide, domain from annotations order by 1") == [
+    assert query_of(uri, "select slide, domain from annotations order by 1") == [
         {"slide": "1.png", "domain": "XR"},
         {"slide": "2.png", "domain": "CS2"},
     ]
@@ -294,7 +169,7 @@ def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path: 
     file = table(tmp_path / "t.csv", "path,label,case\n" + rows)
     uri = str(tmp_path / "s")
     add(uri, "d", file, AddOptions(slides=folder))
-    status = {r["slide"]: r for r in query(uri, "select * from slides")}
+    status = {r["slide"]: r for r in query_of(uri, "select * from slides")}
     assert {s: r["status"] for s, r in status.items()} == {
         "good.png": "ok",
         "bad.png": "unreadable",
@@ -303,7 +178,7 @@ def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path: 
     }
     assert "cannot be read as a patch" in status["bad.png"]["problem"]
     assert "convert it to RGB" in status["deep.png"]["problem"]
-    (row,) = query(uri, "select * from annotations where slide = 'gone.png'")
+    (row,) = query_of(uri, "select * from annotations where slide = 'gone.png'")
     assert (row["status"], row["x_l0"]) == ("ok", None)
     image(folder / "bad.png", (64, 64))
     image(deep, (10, 20))
@@ -311,11 +186,11 @@ def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path: 
     retry_slides(Store.open(uri), "d")
     found = {
         r["slide"]: r
-        for r in query(uri, "select * from annotations join slides using (dataset, slide)")
+        for r in query_of(uri, "select * from annotations join slides using (dataset, slide)")
     }
     assert found["bad.png"]["x_l0"] == 32  # the centre follows from the size that it has now
     assert (found["deep.png"]["x_l0"], found["deep.png"]["y_l0"]) == (5, 10)
-    assert query(
+    assert query_of(
         uri, "select distinct status, mpp from slides where slide in ('bad.png', 'deep.png')"
     ) == [{"status": "ok", "mpp": None}]
     add(uri, "d", file, AddOptions(slides=folder))  # now its place is known, too

@@ -156,7 +156,7 @@ def test_centroids_agree_with_counting_pixels(
     ring = ring[start % len(ring) :] + ring[: start % len(ring)]
     ring = ring[::-1] if turn else ring
     cx, cy, found = centroid([*ring, ring[0]] if closed else ring)
-    assert (cx, cy) == (pytest.approx(x, abs=0.5), pytest.approx(y, abs=0.5))
+    assert (cx, cy) == pytest.approx((x, y), abs=0.5)
     assert found == pytest.approx(area, rel=0.05)
 
 

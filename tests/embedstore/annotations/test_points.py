@@ -27,7 +27,7 @@ ROWS = st.lists(
 )
 
 
-def by_id(path: Any) -> dict:
+def by_id(path: Any) -> dict[tuple[str, str], Any]:
     return {(a.slide, a.source_id): a.says for a in read_annotations(path).annotations}
 
 
@@ -36,7 +36,7 @@ def by_id(path: Any) -> dict:
 def test_csv_round_trip_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, rows: Any, delimiter: Any
 ) -> None:
-    def read(order: list) -> dict:
+    def read(order: list[Any]) -> dict[tuple[str, str], Any]:
         path = tmp_path_factory.mktemp("csv") / "a.csv"
         with path.open("w", newline="", encoding="utf-8") as f:
             writer = csv.writer(f, delimiter=delimiter)

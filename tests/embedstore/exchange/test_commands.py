@@ -69,31 +69,13 @@ def test_out_and_in_again(embedded: str, uri: str, tmp_path: Path) -> None:
 
 
 def test_messages_of_an_import_go_to_stderr(embedded: str, uri: str, tmp_path: Path) -> None:
-    call_command(
-        "embedstore",
-        "export",
-        "tiny",
-        "--model",
-        VIT,
-        "--output",
-        tmp_path / "x.parquet",
-        "--store",
-        embedded,
-    )
-    table = pq.read_table(tmp_path / "x.parquet").slice(0, 40)
+    exported, given, bad_file = (tmp_path / name for name in ("x.parquet", "y.npz", "z.npz"))
+    export = f"embedstore export tiny --model {VIT} --output {exported} --store {embedded}"
+    call_command(*export.split())
+    table = pq.read_table(exported).slice(0, 40)
     vectors = np.stack(table["vector"].to_pylist())
-    np.savez(tmp_path / "y.npz", annotation_id=table["annotation_id"].to_pylist(), features=vectors)
-    done = call_command(
-        "embedstore",
-        "import",
-        "mine",
-        tmp_path / "y.npz",
-        "--model",
-        "own",
-        "--json",
-        "--store",
-        uri,
-    )
+    np.savez(given, annotation_id=table["annotation_id"].to_pylist(), features=vectors)
+    done = call_command(*f"embedstore import mine {given} --model own --json --store {uri}".split())
     (row,) = done.json()
     assert (row["weights"], row["imported"], row["not_in_file"]) == ("imported: y.npz", 40, 8)
     assert "the file holds float64, stored as float32" in done.err
@@ -102,27 +84,13 @@ def test_messages_of_an_import_go_to_stderr(embedded: str, uri: str, tmp_path: P
     assert refused.code == 1
     assert "leave them out with --where" in refused.err
     where = done.err.split("--where '")[1].split("'\n")[0]
-    ran = call_command(
-        "probes",
-        "run",
-        "mine",
-        "--model",
-        "own",
-        "--where",
-        where,
-        "--fold",
-        0,
-        "--json",
-        "--store",
-        uri,
-    )
+    probe = f"probes run mine --model own --fold 0 --json --store {uri} --where".split()
+    ran = call_command(*probe, where)
     assert {r["n_train"] + r["n_val"] + r["n_test"] for r in ran.json()} == {40}
     bad = vectors.copy()
     bad[3, 0] = np.nan
-    np.savez(tmp_path / "z.npz", annotation_id=[f"tiny/{n}" for n in range(40)], vector=bad)
-    done = call_command(
-        "embedstore", "import", "mine", tmp_path / "z.npz", "--model", "z", "--store", uri
-    )
+    np.savez(bad_file, annotation_id=[f"tiny/{n}" for n in range(40)], vector=bad)
+    done = call_command(*f"embedstore import mine {bad_file} --model z --store {uri}".split())
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("error: ")
     for said in (
@@ -196,7 +164,7 @@ def test_a_killed_import_is_completed(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((n, dim)).astype(np.float32)
     ids = [f"d/{c['slide']}/{c['source_id']}" for c in cells]
     np.savez(tmp_path / "x.npz", annotation_id=ids, vector=vectors)
-    words = ["embedstore", "import", "d", tmp_path / "x.npz", "--model", "m", "--store", uri]
+    words = ["embedstore", "import", "d", str(tmp_path / "x.npz"), "--model", "m", "--store", uri]
     process = subprocess.Popen(
         [BIN / words[0], *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

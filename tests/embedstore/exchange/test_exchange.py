@@ -12,55 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange import export, import_embeddings
-from embedstore.identity import recorded_models
-from embedstore.ingest import IngestOptions, ingest
-from embedstore.status import status
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
-from probes.run import RunOptions, run
-from probes.splits.spec import ManifestSpec
-from tests.making.slides import TinyDataset
+from tests.making.exchanges import CELLS, FORMATS, IDS, VECTORS, record, stored, write
 from tests.making.stores import bare_store, put_embeddings
 
-FORMATS = ("parquet", "npz")
-RESNET = "timm:test_resnet"
-CELLS = [{"slide": f"{s}.tiff", "source_id": str(n)} for s in "ab" for n in range(4)]
-IDS = [f"d/{c['slide']}/{c['source_id']}" for c in CELLS]
-VECTORS = np.random.default_rng(1).standard_normal((8, 3)).astype(np.float32)
-
-
-def stored(store: Store, model: str) -> dict[str, np.ndarray]:
-    table = store.lance(model_table(model)).to_table()
-    ids = table["annotation_id"].to_pylist()
-    assert len(ids) == len(set(ids))
-    return {
-        i: np.array(v, np.float32) for i, v in zip(ids, table["vector"].to_pylist(), strict=True)
-    }
-
-
-def record(store: Store, model: str) -> dict:
-    return recorded_models(store)[model]
-
-
-def write(path: Path, **columns: object) -> Path:
-    """Write a file as others would: Parquet columns or npz arrays."""
-    if path.suffix == ".npz":
-        np.savez(path, **columns)
-    else:
-        pq.write_table(pa.table(columns), path)
-    return path
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return bare_store(str(tmp_path / "store"), "d", CELLS)
-
-
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=8)
+
+
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
@@ -75,7 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data(), dim=st.integers(1, 5))
-def test_round_trip_is_bitwise(pair: Path, data: Path, dim: Any) -> None:
+def test_round_trip_is_bitwise(pair: Path, data: st.DataObject, dim: Any) -> None:
     sources = data.draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
     cells = [{"slide": f"{len(s) % 2}.tiff", "source_id": s, "domain": s[::-1]} for s in sources]
     vectors = np.array(
@@ -162,7 +124,11 @@ def test_export_of_nothing_names_the_command(store: Store, tmp_path: Path) -> No
 
 
 FIXED = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS.astype(np.float16).ravel()), 3)
+
+
 LARGE = pa.array(VECTORS.tolist(), pa.large_list(pa.float64()))
+
+
 OTHERS = {
     "lists.parquet": ({"vector": pa.array(VECTORS.tolist(), pa.list_(pa.float32()))}, "float32"),
     "large.parquet": ({"embedding": LARGE, "more": list("abcdefgh")}, "float64"),
@@ -194,141 +160,6 @@ def test_files_of_others_are_read(store: Store, tmp_path: Path, name: Any) -> No
         None,
         None,
     ]
-
-
-def spoilt(value: float) -> np.ndarray:
-    vectors = VECTORS.astype(np.float64)
-    vectors[5, 1] = value
-    return vectors
-
-
-RAGGED = [v.tolist() for v in VECTORS[:7]] + [[1.0, 2.0]]
-BAD = {
-    "8 of 8 ids are not of dataset 'd': z0, z1, z2, .*looks like d/a.tiff/0": {
-        "annotation_id": [f"z{n}" for n in range(8)],
-        "vector": VECTORS,
-    },
-    "1 of 8 ids are not of dataset 'd': d/a.tiff/9": {
-        "annotation_id": ["d/a.tiff/9", *IDS[1:]],
-        "vector": VECTORS,
-    },
-    "1 annotations come more than once: d/a.tiff/1": {
-        "annotation_id": [IDS[1], *IDS[1:]],
-        "vector": VECTORS,
-    },
-    "1 annotations come more than once: d/b.tiff/3": {
-        "annotation_id": [*IDS, IDS[7]],
-        "vector": VECTORS[[*range(8), 7]],
-    },
-    "1 vectors hold NaN or infinity: d/b.tiff/1": {"annotation_id": IDS, "vector": spoilt(np.nan)},
-    "1 vectors hold NaN or infinity: d/b.tiff/1 ": {"annotation_id": IDS, "vector": spoilt(np.inf)},
-    "1 vectors hold numbers too large for float32: d/b.tiff/1": {
-        "annotation_id": IDS,
-        "vector": spoilt(1e39),
-    },
-    "it holds no embeddings": {"annotation_id": np.array([], str), "vector": VECTORS[:0]},
-    "1 rows have no annotation_id: row 0": {"annotation_id": ["", *IDS[1:]], "vector": VECTORS},
-    "1 annotations lie elsewhere .*other pixels: d/a.tiff/2": {
-        "annotation_id": IDS,
-        "vector": VECTORS,
-        "x_l0": [100, 101, 102.5, 103, 104, 105, 106, 107.0],
-        "y_l0": [200.0] * 8,
-    },
-    "must have 'annotation_id' and 'vector' .*it has: id, vector": {"id": IDS, "vector": VECTORS},
-    "must have .*'embedding' or 'features'.*it has: annotation_id, v": {
-        "annotation_id": IDS,
-        "v": VECTORS,
-    },
-    "float": {"annotation_id": IDS, "vector": VECTORS.astype(np.int32)},
-}
-ONLY_PARQUET = {
-    "1 vectors are not 3 wide as the first: d/b.tiff/3": {"annotation_id": IDS, "vector": RAGGED},
-    "1 rows have no vector: d/b.tiff/3": {"annotation_id": IDS, "vector": [*RAGGED[:7], None]},
-    "1 vectors hold NaN or infinity: d/a.tiff/0": {
-        "annotation_id": IDS,
-        "vector": [[None, 1.0, 2.0], *RAGGED[:6], [1.0, 1.0, 1.0]],
-    },
-    "column 'annotation_id' is int64": {"annotation_id": list(range(8)), "vector": RAGGED},
-    "column 'vector' is double": {"annotation_id": IDS, "vector": [1.0] * 8},
-    "8 rows have no vector": {
-        "annotation_id": IDS,
-        "vector": pa.array([[]] * 8, pa.list_(pa.float32())),
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("form", "said"),
-    [
-        *((f, s) for f in FORMATS for s in BAD),
-        *(("parquet", s) for s in ONLY_PARQUET),
-    ],
-)
-def test_a_bad_file_is_refused_and_nothing_is_written(
-    store: Store, tmp_path: Path, form: Any, said: Any
-) -> None:
-    columns = dict({**BAD, **ONLY_PARQUET}[said])
-    if form == "parquet" and isinstance(v := columns.get("vector", columns.get("v")), np.ndarray):
-        kind = pa.list_(pa.from_numpy_dtype(v.dtype))
-        columns["vector" if "vector" in columns else "v"] = pa.array(list(v), kind)
-        columns = {
-            k: pa.array(c, pa.string()) if len(c) == 0 and k != "vector" else c
-            for k, c in columns.items()
-        }
-    tables = store.tables()
-    with pytest.raises(EmbedstoreError, match=said.strip()):
-        import_embeddings(store, "d", "mine", write(tmp_path / f"x.{form}", **columns))
-    assert store.tables() == tables
-    assert fetch_rows(connect(store), "from models") == []
-
-
-def test_all_that_is_wrong_is_told_at_once(store: Store, tmp_path: Path) -> None:
-    put_embeddings(store, "mine", IDS, VECTORS)
-    file = write(
-        tmp_path / "x.npz",
-        annotation_id=[*IDS[:7], IDS[0], "q/1", "q/2"],
-        vector=np.vstack([spoilt(np.nan), VECTORS[:2]]),
-    )
-    with pytest.raises(EmbedstoreError) as e:
-        import_embeddings(store, "d", "mine", file)
-    for said in (
-        "x.npz was not imported, nothing is written",
-        "1 vectors hold NaN",
-        "q/1, q/2",
-        "more than once: d/a.tiff/0",
-    ):
-        assert said in str(e.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("x.parquet", b"PAR1", "cannot be read as Parquet"),
-        ("x.npz", b"PK", "cannot be read as npz"),
-        ("x.npz", b"", "cannot be read as npz"),
-        ("x.pt", b"x", r"\.parquet, \.npz, \.h5"),
-        ("x.parquet", None, "no file or folder"),
-        ("x.h5", b"x", "no file matches a slide"),
-    ],
-)
-def test_what_is_no_file_of_embeddings(
-    store: Store, tmp_path: Path, name: str, content: bytes | None, said: str
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(EmbedstoreError, match=said):
-        import_embeddings(store, "d", "mine", tmp_path / name)
-
-
-def test_npz_is_never_unpickled(store: Store, tmp_path: Path) -> None:
-    objects = np.array(IDS, dtype=object)
-    file = write(tmp_path / "x.npz", annotation_id=objects, vector=VECTORS)
-    with pytest.raises(EmbedstoreError, match="save ids as an array of unicode strings"):
-        import_embeddings(store, "d", "mine", file)
-    np.save(tmp_path / "y.npy", VECTORS)
-    (tmp_path / "y.npy").rename(tmp_path / "y.npz")
-    with pytest.raises(EmbedstoreError, match="one array without a name"):
-        import_embeddings(store, "d", "mine", tmp_path / "y.npz")
 
 
 def test_annotations_with_a_problem_are_left_out(store: Store, tmp_path: Path) -> None:
@@ -364,90 +195,3 @@ def test_again_adds_nothing_and_nothing_is_overwritten(store: Store, tmp_path: P
     with pytest.raises(EmbedstoreError, match="4 wide, those of model 'mine' 3"):
         import_embeddings(store, "d", "mine", wide)
     np.testing.assert_array_equal([stored(store, "mine")[i] for i in IDS], VECTORS)
-
-
-def test_a_name_stands_for_one_model(store: Store, tmp_path: Path) -> None:
-    put_embeddings(store, "m", IDS[:2], VECTORS[:2])
-    export(store, "d", "m", tmp_path / "m.npz")
-    foreign = write(tmp_path / "f.npz", annotation_id=IDS, vector=VECTORS)
-    with pytest.raises(EmbedstoreError, match="does not say what made .*another --model NAME"):
-        import_embeddings(store, "d", "m", foreign)
-    import_embeddings(store, "d", "mine", foreign)
-    with pytest.raises(
-        EmbedstoreError, match="arch imported .asked: a.*under another --model NAME"
-    ):
-        import_embeddings(store, "d", "mine", tmp_path / "m.npz")
-    for name in ("results", "MINE"):
-        with pytest.raises(EmbedstoreError, match="choose another --model NAME"):
-            import_embeddings(store, "d", name, foreign)
-    for wrong, said in (
-        ({"dim": 4}, "the file says dim 4"),
-        ({"n_params": "x"}, "cannot be stored"),
-        ({"created_at": "y"}, "cannot be stored"),
-        (None, "lacks arch"),
-    ):
-        model = {} if wrong is None else record(store, "m") | {"created_at": None} | wrong
-        model |= {"dim": 3} if wrong is None else {}
-        file = write(
-            tmp_path / "r.npz", annotation_id=IDS, vector=VECTORS, model_json=json.dumps(model)
-        )
-        with pytest.raises(EmbedstoreError, match=said):
-            import_embeddings(store, "d", "restored", file)
-    file = write(tmp_path / "r.npz", annotation_id=IDS, vector=VECTORS, model_json="[1]")
-    with pytest.raises(EmbedstoreError, match="no JSON object"):
-        import_embeddings(store, "d", "restored", file)
-
-
-def test_ingest_completes_a_restored_model_and_refuses_an_imported_one(
-    tiny: TinyDataset, embedded: str, tmp_path: Path
-) -> None:
-    uri = str(tmp_path / "s")
-    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
-    store = Store.open(uri)
-    export(Store.open(embedded), "tiny", RESNET, tmp_path / "x.parquet")
-    some = pq.read_table(tmp_path / "x.parquet").slice(5, 30)
-    pq.write_table(some, tmp_path / "some.parquet")
-    report = import_embeddings(store, "tiny", RESNET, tmp_path / "some.parquet")
-    assert (report.n_imported, report.n_lacking, report.weights) == (30, 18, "random")
-    (model,) = ingest(store, "tiny", [RESNET], IngestOptions()).models
-    assert (model.n_before, model.n_embedded, model.n_left) == (30, 18, 0)
-    mine, original = stored(store, RESNET), stored(Store.open(embedded), RESNET)
-    for i, vector in original.items():
-        np.testing.assert_allclose(mine[i], vector, atol=1e-2)  # the dtype may be bfloat16
-    pq.write_table(some.replace_schema_metadata(None), tmp_path / "bare.parquet")
-    import_embeddings(store, "tiny", "mine", tmp_path / "bare.parquet")
-    options = IngestOptions(name="mine", weights={RESNET: "random"})
-    with pytest.raises(
-        EmbedstoreError, match="'mine' were imported .imported: bare.parquet.*--as NAME"
-    ):
-        ingest(store, "tiny", [RESNET], options)
-
-
-def test_probes_score_a_restored_model_as_the_original(
-    tiny: TinyDataset, embedded: str, tmp_path: Path
-) -> None:
-    uri = str(tmp_path / "s")
-    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
-    here, there = Store.open(embedded), Store.open(uri)
-    export(here, "tiny", RESNET, tmp_path / "x.npz")
-    import_embeddings(there, "tiny", RESNET, tmp_path / "x.npz")
-    with np.load(tmp_path / "x.npz") as z:
-        np.savez(tmp_path / "bare.npz", annotation_id=z["annotation_id"], embedding=z["vector"])
-    import_embeddings(there, "tiny", "mine", tmp_path / "bare.npz")
-    spec = ManifestSpec("tiny", seed=11)
-    original = run(here, spec, RunOptions(models=[RESNET], folds=[0]))
-    restored = run(there, spec, RunOptions(models=[RESNET, "mine"], folds=[0]))
-    key = ("metric", "eval_domain")
-    values = {
-        m: {tuple(r[k] for k in key): r["value"] for r in restored.rows if r["model"] == m}
-        for m in (RESNET, "mine")
-    }
-    expected = {tuple(r[k] for k in key): r["value"] for r in original.rows}
-    assert values[RESNET] == values["mine"] == expected
-    assert {r["run_id"] for r in original.rows} < {r["run_id"] for r in restored.rows}
-    mine = [r for r in restored.rows if r["model"] == "mine"]
-    assert {(r["weights"], r["weights_sha256"]) for r in mine} == {("imported: bare.npz", None)}
-    again = run(there, spec, RunOptions(models=["mine"], folds=[0]))
-    assert (again.n_new, again.n_recorded) == (0, 1)
-    row = next(r for r in status(there, "tiny") if r["model"] == "mine")
-    assert (row["done"], row["missing"], row["weights_sha256"]) == (48, 0, None)

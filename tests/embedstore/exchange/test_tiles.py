@@ -44,7 +44,11 @@ CELLS = [
 
 
 def write_h5(
-    path: Path, corners: np.ndarray, features: np.ndarray, attrs: dict | None = None, chunk: int = 1
+    path: Path,
+    corners: np.ndarray,
+    features: np.ndarray,
+    attrs: dict[str, Any] | None = None,
+    chunk: int = 1,
 ) -> Path:
     """Write one slide's file: resizable datasets, TRIDENT in chunks of one row, CLAM of 32."""
     path.parent.mkdir(exist_ok=True)
@@ -90,7 +94,7 @@ def test_tiles_centred_on_annotations(
     store: Store, tmp_path: Path, attrs: Any, chunk: int, shape: Any, options: Any, width: int
 ) -> None:
     rng = np.random.default_rng(0)
-    expected = {}
+    expected: dict[str, Any] = {}
     for slide in ("a.svs", "b.svs"):
         features = rng.standard_normal((6, 4)).astype(np.float16 if chunk == 1 else np.float32)
         order = rng.permutation(6)

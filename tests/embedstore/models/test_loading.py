@@ -5,33 +5,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file, save_file
 
 from embedstore.errors import EmbedstoreError
-from embedstore.models.checkpoints import Weights, file_sha256, find_weights
-from embedstore.models.embedder import Embedder, choose_device, choose_dtype
-from embedstore.models.loading import build, load_embedder, resolve
-from embedstore.models.registry import NO_VARIATION, REGISTRY, Variation
+from embedstore.models.checkpoints import file_sha256
+from embedstore.models.embedder import choose_device, choose_dtype
+from embedstore.models.loading import build
+from embedstore.models.registry import REGISTRY
 from embedstore.models.remap import remap_keys
-
-CPU = torch.device("cpu")
-PATCHES = np.random.default_rng(0).integers(0, 255, (6, 224, 224, 3), dtype=np.uint8)
-
-
-def embedder(
-    name: str, spec: str = "random", dtype: str = "float32", key: str | None = None
-) -> Any:
-    entry = resolve(name)
-    return load_embedder(
-        key or name, entry, find_weights(name, spec, entry.hub), dtype=dtype, device=CPU
-    )
+from tests.making.models import CPU, PATCHES, embedder
 
 
 def plain_state(model: Any) -> dict[str, torch.Tensor]:
@@ -100,6 +87,7 @@ def test_real_checkpoint_is_loaded_to_the_last_parameter(vits14_file: Path) -> N
 def test_efficientnet_comes_whole_from_its_package() -> None:
     entry = REGISTRY["efficientnet-lite0"]
     model = embedder("efficientnet-lite0", entry.default_weights)
+    assert model.weights.path is not None
     file = torch.load(model.weights.path, weights_only=True)
     theirs = [v for k, v in file.items() if not k.startswith("_fc")]
     state = model.network.state_dict()
@@ -120,37 +108,10 @@ def test_remap_refuses_what_it_does_not_know() -> None:
         remap_keys("efficientnet-pytorch", {"_blocks.0._other.weight": 1}, ["blocks.0.0.bn1.bias"])
 
 
-@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "timm:test_efficientnet"])
-def test_rows_do_not_depend_on_their_batch(name: str) -> None:
-    model = embedder(name)
-    whole = model.embed(PATCHES)
-    assert whole.shape == (6, model.entry.dim)
-    assert whole.dtype == np.float32
-    alone = np.concatenate([model.embed(PATCHES[i : i + 1]) for i in range(6)])
-    np.testing.assert_allclose(whole, alone, atol=1e-5)
-
-
-def test_cls_and_mean_leave_registers_out() -> None:
-    plain = resolve("timm:test_vit")
-    kwargs = {"reg_tokens": 4, "global_pool": "", "dynamic_img_size": True}
-    built = timm.create_model(plain.arch, num_classes=0, **kwargs)
-    n_params = sum(p.numel() for p in built.parameters())
-    entry = replace(plain, pooling="cls+mean", kwargs=kwargs, dim=2 * plain.dim, n_params=n_params)
-    model = load_embedder("r", entry, Weights("random", None, None), dtype="float32", device=CPU)
-    # Tokens that say what they are: class 1, registers 1000, the patches 1, 2, 3, ...
-    tokens = torch.full((1, 5 + 100, plain.dim), 1000.0)
-    tokens[:, 0] = 1
-    tokens[:, 5:] = torch.arange(1.0, 101)[:, None]
-    model.network.forward_features = lambda x: tokens
-    (pooled,) = model.embed(PATCHES[:1])
-    assert (pooled[: plain.dim] == 1).all()
-    assert (pooled[plain.dim :] == 50.5).all()
-
-
 def test_random_weights_are_the_same_in_every_process_and_differ_by_name() -> None:
     code = (
         "import sys; sys.path.insert(0, '.')\n"
-        "from tests.embedstore.models.test_loading import embedder\n"
+        "from tests.making.models import embedder\n"
         "print(embedder('timm:test_vit').weights.sha256)"
     )
     seen = {
@@ -171,13 +132,6 @@ def test_seeding_leaves_the_callers_random_stream_alone() -> None:
     torch.manual_seed(1)
     embedder("timm:test_vit")
     assert torch.rand(1) == expected
-
-
-def test_bfloat16_stays_close_to_float32(vits14_file: Path) -> None:
-    full = embedder("dinov2-vits14", str(vits14_file)).embed(PATCHES)
-    half = embedder("dinov2-vits14", str(vits14_file), dtype="bfloat16").embed(PATCHES)
-    cosine = (full * half).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
-    assert cosine.min() > 0.999
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
@@ -269,207 +223,3 @@ def test_hash_is_remembered_until_the_file_changes(
     import hashlib
 
     assert file_sha256(file) == hashlib.sha256(b"three").hexdigest() != first
-
-
-class Tiny:
-    """A small transformer of each Hugging Face kind beside the timm network it must become."""
-
-    def __init__(self, kind: str) -> None:
-        import transformers as hf
-
-        torch.manual_seed(3)
-        same = {
-            "hidden_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": 56,
-        }
-        if kind == "vit":
-            config = hf.ViTConfig(
-                **same, intermediate_size=192, patch_size=14, layer_norm_eps=1e-12
-            )
-            self.theirs = hf.ViTModel(config)
-            kwargs = {"norm_layer": "LayerNorm-1e-12"}
-        else:
-            swiglu = {"use_swiglu_ffn": True} if "swiglu" in kind else {}
-            options = {**same, **swiglu, "patch_size": 14, "mlp_ratio": 4}
-            if "registers" in kind:
-                config = hf.Dinov2WithRegistersConfig(**options, num_register_tokens=4)
-                self.theirs = hf.Dinov2WithRegistersModel(config)
-            else:
-                self.theirs = hf.Dinov2Model(hf.Dinov2Config(**options))
-            kwargs = {"init_values": 1.0}
-            if "swiglu" in kind:
-                # Dinov2's hidden width: two thirds of 4 d, rounded up to a multiple of 8, twice.
-                hidden = (int(48 * 4 * 2 / 3) + 7) // 8 * 8
-                kwargs |= {
-                    "mlp_layer": "SwiGLUPacked",
-                    "act_layer": "SiLU",
-                    "mlp_ratio": 2 * hidden / 48,
-                }
-            if "registers" in kind:
-                kwargs |= {"reg_tokens": 4, "no_embed_class": True}
-        for p in self.theirs.parameters():
-            torch.nn.init.normal_(p, std=0.2)  # zeros and ones would hide what is swapped
-        self.entry = replace(
-            REGISTRY["phikon"],
-            arch="vit_tiny_patch16_224",
-            n_params=-1,
-            dim=48,
-            kwargs={
-                "img_size": 56,
-                "patch_size": 14,
-                "embed_dim": 48,
-                "depth": 3,
-                "num_heads": 4,
-                "global_pool": "",
-                "dynamic_img_size": True,
-                **kwargs,
-            },
-        )
-
-
-@pytest.mark.parametrize(
-    "kind", ["vit", "dinov2", "dinov2-swiglu", "dinov2-registers", "dinov2-registers-swiglu"]
-)
-def test_hugging_face_files_give_the_same_tokens(kind: str, tmp_path: Path) -> None:
-    """Saved and run by transformers, remapped and run by timm: all tokens agree."""
-    pytest.importorskip("transformers", reason="the test extra has transformers")
-    tiny = Tiny(kind)
-    tiny.theirs.eval().save_pretrained(tmp_path)
-    n_params = sum(p.numel() for p in build(tiny.entry).parameters())
-    ours = load_embedder(
-        "x",
-        replace(tiny.entry, n_params=n_params),
-        find_weights("x", str(tmp_path / "model.safetensors"), ""),
-        dtype="float32",
-        device=CPU,
-    )
-    x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = tiny.theirs(x).last_hidden_state
-        found = ours.network.forward_features(x)
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
-
-
-def test_a_checkpoint_of_another_grid_keeps_its_own(tmp_path: Path) -> None:
-    entry = resolve("timm:vit_tiny_patch16_224")
-    large = build(entry, img_size=384)
-    assert large.pos_embed.shape[1] == 1 + 24**2
-    torch.nn.init.normal_(large.pos_embed)
-    state = {k: v.contiguous() for k, v in large.state_dict().items()}
-    save_file(state, tmp_path / "w.safetensors")
-    found = embedder("timm:vit_tiny_patch16_224", str(tmp_path / "w.safetensors"))
-    assert torch.equal(found.network.pos_embed, large.pos_embed)
-    x = torch.randn(1, 3, 224, 224)
-    with torch.inference_mode():
-        torch.testing.assert_close(found.network(x), large.eval()(x))
-
-
-def by_tokens(name: str, pooling: str, **kwargs: object) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings under --pooling, and the tokens of the same network by timm alone."""
-    entry = resolve(name, Variation(pooling=pooling))
-    weights = Weights("random", None, None)
-    model = load_embedder("n", entry, weights, dtype="float32", device=CPU)
-    assert model.embed(PATCHES).shape == (6, entry.dim)
-    mean, std = np.array(entry.norm[0]), np.array(entry.norm[1])
-    x = torch.tensor((PATCHES / 255.0 - mean) / std, dtype=torch.float32).permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        return model.embed(PATCHES), model.network.forward_features(x).numpy()
-
-
-@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_vit2", "dinov2-vits14"])
-def test_poolings_token_by_token(name: str) -> None:
-    prefix = 1
-    for pooling, expected in {
-        "cls": lambda t: t[:, 0],
-        "mean": lambda t: t[:, prefix:].mean(1),
-        "cls+mean": lambda t: np.concatenate((t[:, 0], t[:, prefix:].mean(1)), axis=1),
-    }.items():
-        found, tokens = by_tokens(name, pooling)
-        np.testing.assert_allclose(found, expected(tokens), atol=1e-4)
-
-
-def test_a_registry_model_can_be_pooled_and_normalised_otherwise() -> None:
-    varied = resolve("virchow2", Variation("cls", (0.5, 0.5, 0.5), None))
-    assert (varied.dim, varied.pooling, varied.n_params) == (1280, "cls", 631_239_424)
-    assert varied.norm == ((0.5, 0.5, 0.5), REGISTRY["virchow2"].norm[1])
-    assert resolve("uni", Variation("cls+mean")).dim == 2048
-    assert resolve("virchow2", NO_VARIATION) == REGISTRY["virchow2"]
-
-
-@pytest.mark.parametrize(
-    ("name", "variation", "said"),
-    [
-        ("uni", Variation("avg"), "unknown pooling 'avg'; allowed: cls, cls+mean, mean, timm"),
-        ("resnet50-imagenet", Variation("cls"), "cannot be pooled by 'cls'; allowed: gap"),
-        ("uni", Variation("timm"), "cannot be pooled by 'timm'; allowed: cls, cls"),
-        ("timm:test_resnet", Variation("mean"), "global_pool|no patch token"),
-        ("timm:vit_base_patch16_siglip_224", Variation("cls"), "no class token"),
-        ("uni", Variation(mean=(120.0, 110.0, 100.0)), "--mean 120,110,100 is not three numbers"),
-        ("uni", Variation(std=(0.2, 0.0, 0.2)), "--std 0.2,0,0.2 is not three numbers"),
-    ],
-)
-def test_variations_that_cannot_be_are_told(name: str, variation: Any, said: str) -> None:
-    with pytest.raises(EmbedstoreError, match=said.replace("+", r"\+")):
-        resolve(name, variation)
-
-
-@pytest.mark.parametrize("name", ["dinov2-vits14", "efficientnet-lite0"])
-def test_trained_models_do_not_depend_on_the_batch(name: str, vits14_file: Path) -> None:
-    spec = str(vits14_file) if name == "dinov2-vits14" else REGISTRY[name].default_weights
-    for dtype in ("float32", "bfloat16"):
-        model = embedder(name, spec, dtype=dtype)
-        whole = model.embed(PATCHES)
-        alone = np.concatenate([model.embed(PATCHES[i : i + 1]) for i in range(len(PATCHES))])
-        mixed = model.embed(PATCHES[::-1].copy())[::-1]
-        for other in (alone, mixed):
-            if dtype == "float32":
-                np.testing.assert_allclose(whole, other, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
-            cosine = (
-                (whole * other).sum(1)
-                / np.linalg.norm(whole, axis=1)
-                / np.linalg.norm(other, axis=1)
-            )
-            assert cosine.min() >= 0.9999
-
-
-def test_a_dtype_is_held_against_float32() -> None:
-    model = embedder("timm:test_vit", dtype="bfloat16")
-    model.settle_dtype(lambda: PATCHES, may_change=True)
-    full = embedder("timm:test_vit", dtype="float32").embed(PATCHES)
-    low = model.embed(PATCHES)
-    cosine = (full * low).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(low, axis=1)
-    assert model.dtype == "bfloat16"
-    assert model.parity == pytest.approx(cosine.min(), abs=1e-6)
-    assert model.parity < 1
-
-    def rough(far: bool) -> Embedder:
-        """A network whose low precision is far off: what autocast makes of it is another vector."""
-        other = embedder("timm:test_vit", dtype="bfloat16")
-        off = torch.eye(64) * 8 if far else torch.full((64, 64), torch.inf)
-        other.network = SimpleNamespace(
-            forward_features=lambda x: (
-                torch.ones(len(x), 64) + (off[: len(x)] if torch.is_autocast_enabled("cpu") else 0)
-            ),
-            forward_head=lambda x, pre_logits: x,
-        )
-        return other
-
-    changed = rough(True)
-    changed.settle_dtype(lambda: PATCHES, may_change=True)
-    assert (changed.dtype, changed.parity) == ("float32", 1.0)
-    kept = rough(True)
-    kept.settle_dtype(lambda: PATCHES, may_change=False)  # asked for by name: measured, not changed
-    assert kept.dtype == "bfloat16"
-    assert kept.parity == pytest.approx((64 + 8) / np.sqrt(64 * (63 + 81)), abs=1e-6)
-    broken = rough(False)
-    broken.settle_dtype(lambda: PATCHES, may_change=True)
-    assert (broken.dtype, broken.parity) == ("float32", 1.0)
-
-
-def test_float32_asks_for_no_sample() -> None:
-    model = embedder("timm:test_vit")
-    model.settle_dtype(lambda: pytest.fail("a patch was read"), may_change=True)
-    assert model.parity == 1.0

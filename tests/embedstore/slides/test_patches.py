@@ -60,6 +60,7 @@ def test_patch_samples_the_right_places_at_the_right_scale(
 def test_pixels_are_taken_as_they_are_at_the_slides_own_scale(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (600, 700, 3), dtype=np.uint8)
     with Slide(write_slide(tmp_path / "a.tiff", pixels, mpp=0.25)) as slide:
+        assert slide.mpp is not None
         assert slide.mpp == pytest.approx(0.25, rel=1e-4)
         patch = read_patch(slide, 350, 300, slide.mpp, PatchGeometry(224, 0.25))
     np.testing.assert_array_equal(patch, pixels[188:412, 238:462])
@@ -85,6 +86,7 @@ def test_a_pyramid_is_used(tmp_path: Path) -> None:
     pixels = np.stack([x // 4, y // 4, 0 * x], axis=-1).astype(np.uint8)
     with Slide(write_slide(tmp_path / "a.tiff", pixels, mpp=0.125, levels=2)) as slide:
         assert len(slide.downsamples) == 2
+        assert slide.mpp is not None
         patch = read_patch(slide, 512, 512, slide.mpp, PatchGeometry(128, 0.25)).astype(int)
     expected = (512 + (np.arange(128) - 63.5) * 2) / 4
     assert np.abs(patch[:, :, 0] - expected[None, :]).max() <= 1.5

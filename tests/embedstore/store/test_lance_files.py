@@ -122,10 +122,12 @@ def test_what_a_check_raises_comes_out(tmp_path: Path) -> None:
 def test_a_place_that_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If Lance's format changed in a way that its description does not say."""
     dataset, _ = write(tmp_path / "t.lance", [500])
-    (page,) = plain_vectors._pages(dataset, "vector", DIM)
+    pages = plain_vectors._pages(dataset, "vector", DIM)
+    assert pages is not None
+    (page,) = pages
     out = np.empty((500, DIM), np.float32)
 
-    def elsewhere(offset: int) -> list:
+    def elsewhere(offset: int) -> list[Any]:
         return [plain_vectors._Page(page.path, offset, 0, 500)]
 
     monkeypatch.setattr(plain_vectors, "_pages", lambda *_: elsewhere(page.offset + 64))

@@ -37,7 +37,7 @@ def mine(tmp_path: Path) -> Any:
     return tiny, Store.open(uri)
 
 
-def cached(store: Store) -> list[dict]:
+def cached(store: Store) -> list[dict[str, Any]]:
     return fetch_rows(connect(store), "from patches order by annotation_id, size_px")
 
 
@@ -68,7 +68,7 @@ def test_the_middle_of_the_wider_crop_is_the_patch(mpp: Any, size: Any, x: Any, 
     pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
 
     class InMemory:
-        downsamples = (1.0, 2.0)
+        downsamples: tuple[float, ...] = (1.0, 2.0)
 
         def read_region(self, x_l0: Any, y_l0: Any, level: Any, width: Any, height: Any) -> Any:
             step = 2**level

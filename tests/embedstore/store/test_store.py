@@ -22,15 +22,7 @@ from embedstore.store.layout import FORMAT, TABLES, model_of_table, model_schema
 from embedstore.store.sql import run_sql
 from tests.making.commands import ROOT
 from tests.making.slides import write_csv
-
-
-def rows(ids: list[str], vectors: np.ndarray) -> pa.Table:
-    n, dim = vectors.shape
-    keys = {k: ["x"] * n for k in ("model", "dataset", "domain", "label", "slide")}
-    keys["embedded_at"] = keys["resized"] = [None] * n
-    flat = pa.array(vectors.astype(np.float32).ravel())
-    vector = pa.FixedSizeListArray.from_arrays(flat, dim)
-    return pa.table({"annotation_id": ids, **keys, "vector": vector}, schema=model_schema(dim))
+from tests.making.stores import keyed_vectors
 
 
 def read(store: Store, model: str) -> dict[str, np.ndarray]:
@@ -64,7 +56,7 @@ def test_round_trip_keeps_the_first_of_each_key(
     store.make_model_table("m", 3)
     expected: dict[str, list[float]] = {}
     for batch in batches:
-        table = rows(list(batch), np.array(list(batch.values())))
+        table = keyed_vectors(list(batch), np.array(list(batch.values())))
         n_new = store.merge(model_table("m"), table, replace=False)
         assert n_new == len(batch.keys() - expected.keys())
         expected = batch | expected
@@ -78,8 +70,8 @@ def test_replace_updates_and_compact_keeps_rows(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     store.make_model_table("m", 2)
     for n in range(5):
-        store.merge(model_table("m"), rows([f"{n}"], np.full((1, 2), n)))
-    store.merge(model_table("m"), rows(["0", "9"], np.full((2, 2), 7)))
+        store.merge(model_table("m"), keyed_vectors([f"{n}"], np.full((1, 2), n)))
+    store.merge(model_table("m"), keyed_vectors(["0", "9"], np.full((2, 2), 7)))
     assert store.stats(model_table("m"))["n_fragments"] > 1
     store.compact(model_table("m"))
     assert store.stats(model_table("m"))["n_fragments"] == 1
@@ -90,7 +82,7 @@ def test_replace_updates_and_compact_keeps_rows(tmp_path: Path) -> None:
 def test_some_columns_can_change_without_touching_the_vector(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "s"), create=True)
     store.make_model_table("m", 2)
-    store.merge(model_table("m"), rows(["a", "b"], np.array([[1, 2], [3, 4]])))
+    store.merge(model_table("m"), keyed_vectors(["a", "b"], np.array([[1, 2], [3, 4]])))
     schema = pa.schema([model_schema(2).field(k) for k in ("annotation_id", "label")])
     update = pa.table({"annotation_id": ["b", "zzz"], "label": ["new", "new"]}, schema=schema)
     assert store.update_columns(model_table("m"), update) == 1
@@ -105,14 +97,15 @@ WRITER = """
 import sys
 sys.path.insert(0, ".")
 import numpy as np
-from embedstore.store.store import Store, model_table
-from tests.embedstore.store.test_store import rows
+from embedstore.store import Store
+from embedstore.store.layout import model_table
+from tests.making.stores import keyed_vectors
 store = Store.open(sys.argv[1])
 store.make_model_table("m", 4)
 for start in range(0, 400, 40):
     store.compact(model_table("m"))
     ids = [f"k{i}" for i in range(start, start + 40)]
-    store.merge(model_table("m"), rows(ids, np.full((40, 4), start)), replace=False)
+    store.merge(model_table("m"), keyed_vectors(ids, np.full((40, 4), start)), replace=False)
 """
 
 
@@ -201,7 +194,7 @@ def test_a_model_table_killed_while_being_made_is_completed(tmp_path: Path) -> N
     assert again.models() == []
     assert run_sql(again, "from embeddings").num_rows == 0
     again.make_model_table("m", 2)
-    again.merge(model_table("m"), rows(["a"], np.ones((1, 2))))
+    again.merge(model_table("m"), keyed_vectors(["a"], np.ones((1, 2))))
     assert Store.open(str(tmp_path / "s")).models() == ["m"]
     assert read(again, "m").keys() == {"a"}
 

@@ -1,6 +1,7 @@
 """A store whose names are hostile, and the report written of it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.making.stores import DATASET, MODELS, plant_cells
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made = plant_cells(str(tmp_path_factory.mktemp("evil") / "store"), DATASET, MODELS)
-    quick = {"n_resamples": 40}
+    quick: dict[str, Any] = {"n_resamples": 40}
     run(
         made,
         ManifestSpec(DATASET),

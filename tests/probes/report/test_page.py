@@ -113,14 +113,18 @@ def look(browser: Any, written: dict[str, Path]) -> Any:
     """What a user at a width, with an address, sees: see HARNESS."""
     folder = written["index.html"].parent
 
-    def see(width: int, fragment: str = "") -> dict:
+    def see(width: int, fragment: str = "") -> dict[str, Any]:
         page = folder / f"harness-{width}.html"
         page.write_text(HARNESS % {"width": width, "hash": fragment})
         dom, console = browser(page.as_uri(), "--dump-dom", f"--window-size={width},3000")
         page.unlink()
         assert not console
-        text = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)[1]
-        seen = json.loads(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+        shown = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
+        assert shown is not None
+        text = shown[1]
+        seen: dict[str, Any] = json.loads(
+            text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        )
         assert "error" not in seen, seen["error"]
         return seen
 
@@ -128,8 +132,9 @@ def look(browser: Any, written: dict[str, Path]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def desktop(look: Any) -> dict:
-    return look(1280)
+def desktop(look: Any) -> dict[str, Any]:
+    seen: dict[str, Any] = look(1280)
+    return seen
 
 
 def test_the_console_stays_silent_and_no_script_of_a_name_runs(
@@ -144,7 +149,7 @@ def test_the_console_stays_silent_and_no_script_of_a_name_runs(
     assert "<script>alert" not in dom
 
 
-def test_tables_sort_by_their_headings(desktop: dict) -> None:
+def test_tables_sort_by_their_headings(desktop: dict[str, Any]) -> None:
     falling = sorted(map(float, desktop["before"]), reverse=True)
     assert len(set(falling)) == 2
     assert list(map(float, desktop["falling"])) == falling
@@ -159,22 +164,22 @@ def test_an_address_sorts(look: Any) -> None:
         assert list(map(float, seen["before"])) == want
 
 
-def test_the_legend_takes_lines_away_and_brings_them_back(desktop: dict) -> None:
+def test_the_legend_takes_lines_away_and_brings_them_back(desktop: dict[str, Any]) -> None:
     assert desktop["hidden"] > 0
     assert desktop["shown"] == 0
 
 
-def test_any_two_models_can_be_set_side_by_side(desktop: dict) -> None:
+def test_any_two_models_can_be_set_side_by_side(desktop: dict[str, Any]) -> None:
     assert desktop["matrices"] == 3
     assert desktop["chosen"]
 
 
-def test_the_map_is_drawn_and_tells_its_points(desktop: dict) -> None:
+def test_the_map_is_drawn_and_tells_its_points(desktop: dict[str, Any]) -> None:
     assert desktop["points"] > 1000
     assert DATASET in desktop["tip"]
 
 
-def test_names_stay_text(desktop: dict) -> None:
+def test_names_stay_text(desktop: dict[str, Any]) -> None:
     assert desktop["alien"] == 0
     assert DATASET in desktop["title"]
 

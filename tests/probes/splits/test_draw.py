@@ -14,6 +14,7 @@ from embedstore.errors import EmbedstoreError
 from probes.splits.draw import (
     InfeasibleError,
     Pool,
+    Way,
     check_fraction,
     draw_order,
     keyed_order,
@@ -22,8 +23,7 @@ from probes.splits.draw import (
     subset_size,
 )
 from probes.splits.schemes import cross_domain, monte_carlo
-
-PLAIN = {"group_by": "annotation", "stratify": "none", "seed": 42}
+from tests.making.splits import PLAIN
 
 
 def make_pool(n: int, n_slides: int = 7, positives: float = 0.4, seed: int = 0) -> Pool:
@@ -49,7 +49,7 @@ def test_sizes_are_the_papers(n: int, expected: Any) -> None:
         assert sizes(n, fraction)[0] == n_train
         assert sizes(n, fraction)[2] == floor(n * 0.2)
     pool = make_pool(n, n_slides=40)
-    split = monte_carlo(pool, 0, 0.01, None, **PLAIN)
+    split = monte_carlo(pool, 0, 0.01, None, Way(**PLAIN))
     assert (len(split.train), len(split.val), len(split.test)) == sizes(n, 0.01)
 
 
@@ -88,7 +88,7 @@ WAYS = st.fixed_dictionaries(
 
 def cut(scheme: Any, pool: Any, fold: Any, fraction: Any, domain: Any, way: Any) -> Any:
     try:
-        return scheme(pool, fold, fraction, domain, **way)
+        return scheme(pool, fold, fraction, domain, Way(**way))
     except InfeasibleError:
         assume(False)
 
@@ -106,7 +106,7 @@ def test_monte_carlo_properties(pool: Any, way: Any, fold: Any, small: Any) -> N
     ) + len(part.test)
     np.testing.assert_array_equal(whole.test, part.test)  # one test set for all fractions
     assert {*part.train, *part.val} <= {*whole.train, *whole.val}  # fractions nest
-    again = monte_carlo(pool, fold, small, None, **way)
+    again = monte_carlo(pool, fold, small, None, Way(**way))
     np.testing.assert_array_equal(part.train, again.train)
     if way["group_by"] == "annotation":
         assert (len(part.train), len(part.val), len(part.test)) == sizes(n, small)
@@ -140,7 +140,7 @@ def test_a_group_across_domains_is_never_on_both_sides() -> None:
     mixed = Pool(
         pool.ids, pool.labels, pool.domains, [f"g{sum(i.encode()) % 11}" for i in pool.ids]
     )
-    split = cross_domain(mixed, 0, 1.0, "dom0", group_by="case", stratify="none", seed=1)
+    split = cross_domain(mixed, 0, 1.0, "dom0", Way("case", "none", 1))
     train = {mixed.groups[i] for i in (*split.train, *split.val)}
     assert not train & {mixed.groups[i] for i in split.test}
 
@@ -166,10 +166,10 @@ def test_order_is_that_of_hashes_computed_by_hand() -> None:
 
 def test_folds_and_seeds_differ_and_test_sets_overlap_by_chance() -> None:
     pool = make_pool(1000)
-    tests = [set(monte_carlo(pool, f, 1.0, None, **PLAIN).test) for f in range(5)]
+    tests = [set(monte_carlo(pool, f, 1.0, None, Way(**PLAIN)).test) for f in range(5)]
     shared = [len(a & b) / 200 for i, a in enumerate(tests) for b in tests[:i]]
     assert 0.12 < np.mean(shared) < 0.28
-    assert set(monte_carlo(pool, 0, 1.0, None, **{**PLAIN, "seed": 1}).test) != tests[0]
+    assert set(monte_carlo(pool, 0, 1.0, None, Way(**{**PLAIN, "seed": 1})).test) != tests[0]
 
 
 def test_a_new_annotation_leaves_the_others_in_place() -> None:
@@ -196,7 +196,7 @@ def test_stored_digests(way: Any, digest: str) -> None:
         ["d"] * 400,
         [f"g{i // 17:02d}" for i in range(400)],
     )
-    split = monte_carlo(pool, 2, 0.1, None, seed=42, **way)
+    split = monte_carlo(pool, 2, 0.1, None, Way(**way, seed=42))
     drawn = [[pool.ids[i] for i in r] for r in (split.train, split.val, split.test)]
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == digest
 
@@ -232,4 +232,4 @@ def test_too_small_says_what_is_short(labels: Any, fraction: float, said: str) -
     pool = Pool([f"{i:03d}" for i in range(100)], labels, ["d"] * 100, ["g"] * 100)
     with pytest.raises(InfeasibleError, match=said):
         for fold in range(5):
-            monte_carlo(pool, fold, fraction, None, **PLAIN)
+            monte_carlo(pool, fold, fraction, None, Way(**PLAIN))

@@ -10,7 +10,7 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.splits.audit import PATCH_UM, audit
-from probes.splits.draw import Split
+from probes.splits.draw import Split, Way
 from probes.splits.manifests import candidates, ensure_splits, load_splits
 from probes.splits.schemes import monte_carlo
 from probes.splits.spec import ManifestSpec
@@ -151,7 +151,7 @@ def test_grouped_by_case_shares_nothing(real: Store) -> None:
     for s in splits:
         assert s.row["shared_cases"] == s.row["shared_slides"] == s.row["overlapping_patches"] == 0
         assert s.row["n_test"] >= 0.2 * 1214
-    by_fold = {}
+    by_fold: dict[int, Any] = {}
     for s in splits:
         assert by_fold.setdefault(s.row["fold"], s.test) == s.test
 
@@ -168,7 +168,7 @@ def audit_of(found: Any, split: Any) -> Any:
 
 def test_audit_against_brute_force(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia"))
-    split = monte_carlo(found.pool, 1, 0.4, None, group_by="annotation", stratify="none", seed=42)
+    split = monte_carlo(found.pool, 1, 0.4, None, Way("annotation", "none", 42))
     seen = [int(i) for i in split.train]
     n = dict.fromkeys(("shared_slides", "shared_cases", "overlapping_patches", "shared_centres"), 0)
     for t in split.test:

@@ -1,0 +1,142 @@
+"""One run, trained in its folder and scored: from a network's first weights to what is recorded."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2e.folder import CONFIG, LAST, Config, Epoch, RunFolder
+from e2e.network import Classifier, n_parameters, probabilities
+from e2e.recipe import Recipe
+from e2e.train import Part, Setup, best_epoch, score, train
+from embedstore.models.checkpoints import Weights
+from embedstore.models.loading import load_embedder
+from embedstore.models.registry import ModelEntry
+from probes.scores.evaluate import seed_of
+from probes.scores.results import Run
+from probes.slices import codes_of
+from probes.splits.draw import ROLES
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all runs of one command are made of.
+
+    entry and weights are the backbone's, rows say where each annotation lies, by id, labels are in
+    the order of their codes, and pixels is the digest of the slide files.
+    """
+
+    dataset: str
+    entry: ModelEntry
+    weights: Weights
+    rows: Mapping[str, Mapping[str, Any]]
+    labels: Sequence[str]
+    pixels: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run: the annotations of its roles, scores of val and test, the epoch kept.
+
+    scores are probabilities, float64 (n, K), of those of the two roles that have annotations.
+    seconds are of this call alone: what an interrupted one took is not in them.
+    """
+
+    parts: Mapping[str, Part]
+    scores: Mapping[str, NDArray[np.float64]]
+    best: Epoch
+    n_epochs: int
+    seconds: float
+
+
+def train_run(
+    run: Run,
+    material: Material,
+    setup: Setup,
+    folder: RunFolder,
+    *,
+    on_epoch: Callable[[Epoch], None],
+    on_step: Callable[[int, int], None],
+) -> Trained:
+    """Return a run trained in its folder, going on where an interrupted one left it, and scored."""
+    started = time.monotonic()
+    seed = seed_of(run.run_id) % 2**62
+    model = _model(run, material, setup, seed)
+    if not folder.has(CONFIG):
+        folder.write_config(_config(run, material, setup.recipe, model))
+    parts = {role: _part(run.split.ids(role).to_pylist(), material) for role in ROLES}
+    curve = train(
+        model,
+        setup,
+        train_on=parts["train"],
+        val=parts["val"],
+        folder=folder,
+        seed=seed,
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
+    scores = {
+        role: probabilities(score(model, setup, parts[role].ids)).numpy()
+        for role in ("val", "test")
+        if len(parts[role].ids)
+    }
+    return Trained(parts, scores, best_epoch(curve), len(curve), time.monotonic() - started)
+
+
+def clear_outdated(folder: RunFolder, pixels: str, *, force: bool) -> None:
+    """Empty the folder where its model was made of other pixels, or is to be made again.
+
+    An interrupted training goes on, with force as well: it ends the same.
+    """
+    is_repeated = force and not folder.has(LAST)
+    if is_repeated or (folder.has(CONFIG) and folder.config().pixels != pixels):
+        folder.clear()
+
+
+def _model(run: Run, material: Material, setup: Setup, seed: int) -> Classifier:
+    recipe = setup.recipe
+    embedder = load_embedder(
+        run.model,
+        material.entry,
+        material.weights,
+        dtype="float32",
+        device=setup.machine.device,
+    )
+    return Classifier(
+        embedder,
+        len(material.labels),
+        adapt=recipe.adapt,
+        lora_rank=recipe.lora_rank,
+        seed=seed,
+    )
+
+
+def _config(run: Run, material: Material, recipe: Recipe, model: Classifier) -> Config:
+    split, weights = run.split.row, material.weights
+    n_params, n_trained = n_parameters(model)
+    return Config(
+        run_id=run.run_id,
+        backbone=run.model,
+        weights=weights.label,
+        weights_sha256=weights.sha256,
+        weights_path=None if weights.path is None else str(weights.path),
+        entry=material.entry,
+        recipe=recipe,
+        dataset=material.dataset,
+        pixels=material.pixels,
+        manifest_id=split["manifest_id"],
+        fold=split["fold"],
+        fraction=split["fraction"],
+        train_domain=split["train_domain"],
+        labels=list(material.labels),
+        n_params=n_params,
+        n_trained=n_trained,
+    )
+
+
+def _part(ids: Sequence[str], material: Material) -> Part:
+    codes = codes_of([material.rows[i]["label"] for i in ids], material.labels)
+    return Part(ids, codes.astype(np.int64))
