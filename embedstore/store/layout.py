@@ -149,7 +149,6 @@ TABLES: dict[str, pa.Schema] = {
         embedded_at=TIME,
         software=TEXT,
         created_at=TIME,
-        pixels=TEXT,
     ),
     # What a linear probe learnt: logits = vector @ coef + intercept, coef row by row (label, dim).
     "probes": _schema(
