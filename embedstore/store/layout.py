@@ -8,8 +8,8 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 3
-"""Version of the layout below; a store of another one is refused, not guessed at."""
+FORMAT = 4
+"""Version of the layout below: an older store is upgraded (`migrations`), a newer one refused."""
 
 
 def _schema(key: str, **columns: pa.DataType) -> pa.Schema:

@@ -106,7 +106,13 @@ def connect_to(store: Store, *tables: str) -> duckdb.DuckDBPyConnection:
     # Without this SQL could name Python variables of ours as if they were tables.
     con = duckdb.connect(config={"python_enable_replacements": "false"})
     for table in tables:
-        con.register(f"_{table}", store.lance(table))
+        lance = store.lance(table)
+        missing = [f for f in TABLES[table] if f.name not in lance.schema.names]
+        # A store of an older format may be read before it is upgraded, maybe without the right to.
+        con.register(f"_{table}" if not missing else f"_stored_{table}", lance)
+        if missing:
+            nulls = ", ".join(f"null::varchar as {f.name}" for f in missing)
+            con.execute(f"create view _{table} as select *, {nulls} from _stored_{table}")
     return con
 
 

@@ -26,6 +26,7 @@ from embedstore.store.layout import (
     views_schema,
     views_table,
 )
+from embedstore.store.migrations import STEPS
 
 
 def now() -> datetime:
@@ -57,11 +58,12 @@ class Store:
         return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
     @classmethod
-    def open(cls, uri: str, *, create: bool = False) -> "Store":
+    def open(cls, uri: str, *, write: bool = False, create: bool = False) -> "Store":
         """Return the store at uri (a local path or s3://...), made if `create` and not there.
 
         With `create`, one that was killed while being made, or is just being made, is completed.
-        Raises EmbedstoreError where there is none, or something else lies there.
+        With `write` or `create`, one of an older format is upgraded. Raises EmbedstoreError where
+        there is none, it is newer than this version, or something else lies there.
         """
         local = None if "://" in uri else Path(uri)
         if local is not None and local.is_file():
@@ -85,7 +87,7 @@ class Store:
                 f"the store at {uri} is not finished: what made it was killed, or is still at "
                 "it; the next `embedstore add` finishes it"
             )
-        store._check_format()
+        store._upgrade(is_written=write or create)
         return store
 
     def _make(self) -> None:
@@ -96,13 +98,35 @@ class Store:
         if not self._open("store").count_rows():
             self.merge("store", [{"format": str(FORMAT), "created_at": now()}])
 
-    def _check_format(self) -> None:
-        found = self._open("store").to_arrow()["format"].to_pylist()
-        if found != [str(FORMAT)]:
+    def _upgrade(self, *, is_written: bool) -> None:
+        """Bring the layout up to date if the store is to be written; refuse a newer one."""
+        stored = max(map(int, self._open("store").to_arrow()["format"].to_pylist()))
+        if stored > FORMAT:
             raise EmbedstoreError(
-                f"{self.uri} has store format {', '.join(found) or 'none'}, this version reads "
-                f"{FORMAT}; use the version of embedstore that made it"
+                f"{self.uri} has store format {stored}, this version reads up to {FORMAT}; "
+                "upgrade embedstore"
             )
+        if not is_written or stored == FORMAT:
+            return
+        for name, schema in TABLES.items():
+            if not self.has(name):
+                self._create(name, schema)
+            self._add_columns(name, schema)
+        for n in range(stored, FORMAT):
+            if n in STEPS:
+                STEPS[n](self)
+        self._open("store").update(where=f"format = '{stored}'", values={"format": str(FORMAT)})
+
+    def _add_columns(self, name: str, schema: pa.Schema) -> None:
+        table = self._open(name)
+        missing = [f for f in schema if f.name not in table.schema.names]
+        if missing:
+            try:
+                table.add_columns(pa.schema(missing))
+            except (OSError, RuntimeError, ValueError):
+                # Another process may have added them in between.
+                if any(f.name not in self._open(name).schema.names for f in missing):
+                    raise
 
     def tables(self) -> list[str]:
         """Return the names of all tables."""

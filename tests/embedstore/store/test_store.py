@@ -1,5 +1,6 @@
 """The store: rows come back as they went in, exactly once, whoever writes."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -143,8 +145,6 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.doc"]
     with pytest.raises(EmbedstoreError, match="is a file"):
         Store.open(str(tmp_path / "other" / "thesis.doc"), create=True)
-    import lancedb
-
     lancedb.connect(tmp_path / "lance").create_table("mine", pa.table({"a": [1]}))
     for create in (True, False):
         with pytest.raises(EmbedstoreError, match="was not made by this tool"):
@@ -152,8 +152,6 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_store_killed_while_being_made_is_completed(tmp_path: Path) -> None:
-    import lancedb
-
     db = lancedb.connect(tmp_path / "s")
     for name in ("annotations", "slides"):
         db.create_table(name, schema=TABLES[name])
@@ -199,6 +197,23 @@ def test_a_model_table_killed_while_being_made_is_completed(tmp_path: Path) -> N
     again.merge(model_table("m"), keyed_vectors(["a"], np.ones((1, 2))))
     assert Store.open(str(tmp_path / "s")).models() == ["m"]
     assert read(again, "m").keys() == {"a"}
+
+
+def test_a_store_of_format_3_is_read_as_it_is_and_upgraded_when_written(tmp_path: Path) -> None:
+    uri = str(tmp_path / "s")
+    store = Store.open(uri, create=True)
+    row = {"method": "e2e", "chosen": json.dumps({"epoch": 1, "pixels": "abc"})}
+    store.merge("results", [{"result_id": "1", **row}, {"result_id": "2", "method": "uni"}])
+    db = lancedb.connect(uri)
+    db.open_table("results").drop_columns(["pixels"])
+    db.open_table("store").update(values={"format": "3"})
+    sql = "select pixels from results order by method"
+    assert run_sql(Store.open(uri), sql)["pixels"].to_pylist() == [None, None]
+    assert "pixels" not in db.open_table("results").schema.names  # reading wrote nothing
+    for _ in range(2):
+        upgraded = Store.open(uri, write=True)
+        assert run_sql(upgraded, sql)["pixels"].to_pylist() == ["abc", None]
+        assert db.open_table("store").to_arrow()["format"].to_pylist() == [str(FORMAT)]
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
