@@ -24,11 +24,14 @@ from probes.compare import CompareOptions, compare
 from probes.report import report
 from probes.run import RunOptions, run
 from probes.scores.sides import Side
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 
 DIM, DOMAINS, N_SLIDES = 64, 5, 100
 SPECS = (
-    (ManifestSpec("cells"), RunOptions(fractions=(0.01, 0.1, 0.5, 1.0), n_resamples=20)),
+    (
+        ManifestSpec("cells"),
+        RunOptions(splits=Asked((0.01, 0.1, 0.5, 1.0)), n_resamples=20),
+    ),
     (ManifestSpec("cells", group_by="case"), RunOptions(n_resamples=20)),
     (ManifestSpec("cells", scheme="cross-domain"), RunOptions(n_resamples=20)),
 )

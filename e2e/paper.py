@@ -19,7 +19,7 @@ from probes.compare import CompareOptions, compare, is_compared
 from probes.report import report
 from probes.run import RunOptions, run
 from probes.splits.manifests import StoredSplit, candidates, ensure_splits
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 
 PROBE = "uni"
 """The paper's probe."""
@@ -186,11 +186,12 @@ def fill(
     """
     n_new = 0
     for step in steps:
+        wanted = Asked(step.fractions, FOLDS)
         if step.method == PROBE:
-            fits = RunOptions(models=step.models, fractions=step.fractions, folds=FOLDS)
+            fits = RunOptions(models=step.models, splits=wanted)
             n_new += run(store, step.spec, fits, listener.fitting).n_new
         elif options.trained is not None:
-            trained = replace(options.trained, fractions=step.fractions, folds=FOLDS)
+            trained = replace(options.trained, splits=wanted)
             n_new += train(store, step.spec, trained, listener).n_new
     for spec in dict.fromkeys(s.spec for s in steps):
         _compare(store, spec, [s for s in steps if s.spec == spec], listener)

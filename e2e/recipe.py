@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import UsageError
 from embedstore.models.registry import REGISTRY, check_name
 from embedstore.slides.patches import PatchGeometry
 from embedstore.slides.slide import is_plausible_mpp
@@ -85,7 +85,7 @@ class Recipe:
             if not holds(getattr(self, name))
         ]
         if wrong:
-            raise EmbedstoreError("not allowed: " + "; ".join(wrong))
+            raise UsageError("not allowed: " + "; ".join(wrong))
 
 
 def registry_name_of(backbone: str) -> str:

@@ -29,7 +29,7 @@ from probes.slices import label_order
 from probes.splits.asked import splits_for
 from probes.splits.draw import ROLES
 from probes.splits.manifests import Candidates
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 
 if TYPE_CHECKING:  # these import torch
     from e2e.folder import Epoch
@@ -41,7 +41,7 @@ METHOD = "e2e"
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What is trained, on which splits (None: as for probes.run.RunOptions), and on what machine.
+    """What is trained, on which splits, and on what machine.
 
     weights: hub, random, a path, or None for the backbone's own default.
     """
@@ -49,10 +49,7 @@ class TrainOptions:
     backbone: str = "resnet50"
     weights: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
-    fractions: Sequence[float] | None = None
-    folds: Sequence[int] | None = None
-    train_domains: Sequence[str] | None = None
-    manifest: str | None = None
+    splits: Asked = field(default_factory=Asked)
     device: str = "auto"
     dtype: str = "auto"
     workers: int | None = None
@@ -80,7 +77,7 @@ def run(
     """
     options.recipe.check()
     registry_name = registry_name_of(options.backbone)
-    manifest, splits, notes = splits_for(store, spec, options)
+    manifest, splits, notes = splits_for(store, spec, options.splits)
     labels = label_order(store, manifest)
     entry = entry_of(registry_name, NO_VARIATION, options.weights)
     weights = _weights(registry_name, entry, options.weights)

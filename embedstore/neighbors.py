@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch, fetch_rows, identifier, literal, where_clause
@@ -41,9 +41,9 @@ def neighbors(
     With cosine, embeddings of length zero have no distance and are left out.
     """
     if k < 1:
-        raise EmbedstoreError(f"-k {k}: give at least 1")
+        raise UsageError(f"-k {k}: give at least 1")
     if metric not in METRICS:
-        raise EmbedstoreError(f"unknown metric '{metric}'; allowed: {', '.join(METRICS)}")
+        raise UsageError(f"unknown metric '{metric}'; allowed: {', '.join(METRICS)}")
     con = connect(store)
     vector = _vector(store, con, annotation_id, model)
     if metric == "cosine" and not any(vector):

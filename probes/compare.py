@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store, now
 from embedstore.store.layout import COMPARISONS
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
@@ -56,7 +56,7 @@ def compare(
     all but a that share a split with it. on_progress(done, total) counts the other sides.
     """
     if options.metric not in METRICS:
-        raise EmbedstoreError(f"unknown metric '{options.metric}'; allowed: {', '.join(METRICS)}")
+        raise UsageError(f"unknown metric '{options.metric}'; allowed: {', '.join(METRICS)}")
     started = now()
     con = connect(store)
     check_dataset(store, con, spec.dataset)

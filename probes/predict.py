@@ -12,8 +12,9 @@ from scipy.special import softmax
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
-from probes.methods.fits import METHODS, linear_methods
+from probes.methods.fits import linear_methods
 from probes.methods.linear import logits
+from probes.methods.table import METHODS
 from probes.slices import Matrix
 
 

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, connect_to, fetch, fetch_rows, literal
-from probes.methods.fits import METHODS, Fit, Task, fit_tasks, recorded_fits
+from probes.methods.fits import Fit, Task, fit_tasks, recorded_fits
+from probes.methods.table import METHODS, TARGETS, USUAL
 from probes.outcomes import Scorer, codes_in
 from probes.scores.metrics import best_cut
 from probes.scores.results import Outcome, Run, RunReport, load_results, record, recorded_runs
@@ -19,31 +20,26 @@ from probes.scores.statistics import N_RESAMPLES
 from probes.slices import Matrix, label_order, newest
 from probes.splits.asked import splits_for
 from probes.splits.manifests import Candidates
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 
-TARGETS = ("label", "domain")
 RECORD_SECONDS = 5.0
 """Finished runs are written together; a kill costs at most that much work."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Which fits of a manifest; None: all models, the fraction 1, five folds, all domains.
+    """Which fits of a manifest; models None: all that have embeddings.
 
     target is what is learnt, label or domain; views a set of views to train on and average over;
-    eval_dataset another dataset to score instead; manifest a recorded one, all of its splits that
-    folds, fractions and train domains leave.
+    eval_dataset another dataset to score instead.
     """
 
     models: Sequence[str] | None = None
-    methods: Sequence[str] = ("uni",)
-    fractions: Sequence[float] | None = None
-    folds: Sequence[int] | None = None
-    train_domains: Sequence[str] | None = None
-    target: str = "label"
+    methods: Sequence[str] = (USUAL,)
+    splits: Asked = field(default_factory=Asked)
+    target: str = TARGETS[0]
     views: str | None = None
     eval_dataset: str | None = None
-    manifest: str | None = None
     n_resamples: int = N_RESAMPLES
     force: bool = False
 
@@ -61,7 +57,7 @@ def run(
     """
     _check(store, options)
     models = _models(store, spec.dataset, options.models)
-    found, splits, notes = splits_for(store, spec, options)
+    found, splits, notes = splits_for(store, spec, options.splits)
     runs = [
         Run(
             s,
@@ -121,17 +117,17 @@ def _ages(
 
 def _check(store: Store, options: RunOptions) -> None:
     if unknown := [m for m in options.methods if m not in METHODS]:
-        raise EmbedstoreError(f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
+        raise UsageError(f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
     if options.target not in TARGETS:
-        raise EmbedstoreError(f"unknown --target '{options.target}'; allowed: {', '.join(TARGETS)}")
+        raise UsageError(f"unknown --target '{options.target}'; allowed: {', '.join(TARGETS)}")
     if options.views is not None and options.views not in VIEW_SETS:
-        raise EmbedstoreError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
+        raise UsageError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
     if options.eval_dataset is not None:
         check_dataset(store, connect(store), options.eval_dataset)
 
 
 def _params(method: str, options: RunOptions) -> dict[str, Any]:
-    params: dict[str, Any] = METHODS[method]().get_params()
+    params: dict[str, Any] = METHODS[method].make().get_params()
     return params | ({"views": options.views} if options.views else {})
 
 

@@ -14,7 +14,7 @@ from embedstore.annotations.labels import choose_positive, map_labels, note_left
 from embedstore.annotations.readers import read_annotations
 from embedstore.annotations.slide_table import read_slide_table
 from embedstore.annotations.source import AnnotationFile, Kind, SourceAnnotation
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.slides.slide import MPP_MAX, MPP_MIN, is_plausible_mpp
 from embedstore.store import Store, now
 
@@ -108,14 +108,14 @@ def add(
 
 def _check_options(dataset: str, options: AddOptions) -> None:
     if not dataset or "/" in dataset or dataset != dataset.strip():
-        raise EmbedstoreError(f"'{dataset}' cannot name a dataset: give a word without a slash")
+        raise UsageError(f"'{dataset}' cannot name a dataset: give a word without a slash")
     if options.mpp is not None and not is_plausible_mpp(options.mpp):
-        raise EmbedstoreError(
+        raise UsageError(
             f"--mpp {options.mpp:g} is not between {MPP_MIN} and {MPP_MAX} um/px; "
             "give micrometres per pixel of level 0 (0.25 for a x40 scan)"
         )
     if options.domain and options.domain_from:
-        raise EmbedstoreError("give --domain NAME or --domain-from COLUMN, not both")
+        raise UsageError("give --domain NAME or --domain-from COLUMN, not both")
     if options.slides is not None and not options.slides.is_dir():
         raise EmbedstoreError(f"no folder of slides at {options.slides}")
 

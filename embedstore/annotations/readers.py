@@ -10,7 +10,7 @@ from embedstore.annotations.midog_coco import load_json, read_coco, read_midog, 
 from embedstore.annotations.points import read_csv
 from embedstore.annotations.sliderunner import read_sliderunner
 from embedstore.annotations.source import AnnotationFile
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.tables import MALFORMED, is_parquet, table_columns
 
 READERS: dict[str, Callable[[Path], AnnotationFile]] = {
@@ -27,7 +27,7 @@ READERS: dict[str, Callable[[Path], AnnotationFile]] = {
 def read_annotations(path: Path, format: str = "auto") -> AnnotationFile:
     """Return what an annotation file or folder holds; `format` is a key of READERS or "auto"."""
     if format != "auto" and format not in READERS:
-        raise EmbedstoreError(f"unknown format '{format}'; allowed: auto, {', '.join(READERS)}")
+        raise UsageError(f"unknown format '{format}'; allowed: auto, {', '.join(READERS)}")
     if not path.exists():
         raise EmbedstoreError(f"no annotation file at {path}; give an existing file or folder")
     told: list[str] = []

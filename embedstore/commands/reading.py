@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedstore.terminal.options import JsonOption, SqlFormat, StoreOption
+from embedstore.terminal.options import JsonOption, OutputOptions, StoreOption
 from embedstore.terminal.printing import (
     print_arrow,
     print_json,
@@ -37,7 +37,10 @@ def status_command(
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is embedded, what is missing and what was set aside."""
+    """Show what is embedded, what is missing and what was set aside.
+
+    Example: embedstore status midog
+    """
     from embedstore import status
     from embedstore.store import Store
 
@@ -82,7 +85,10 @@ def models_command(
     ] = ModelsAction.list,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models known by name; others go as timm:NAME or hf-hub:OWNER/NAME."""
+    """List the models known by name; others go as timm:NAME or hf-hub:OWNER/NAME.
+
+    Example: embedstore models check
+    """
     from embedstore.models.checkpoints import availability
     from embedstore.models.registry import REGISTRY
 
@@ -125,10 +131,7 @@ def models_command(
 
 def sql_command(
     query: Annotated[str, typer.Argument(help="One SELECT over the views.")],
-    format: Annotated[SqlFormat, typer.Option(help="How rows are printed.")] = SqlFormat.table,
-    output: Annotated[
-        Path | None, typer.Option(help="Write to a file; its ending decides the format.")
-    ] = None,
+    printed: OutputOptions,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -136,11 +139,13 @@ def sql_command(
 
     Views: datasets, annotations, slides, patches, models, embeddings, embedding_views, manifests,
     splits, results, predictions, probes, and each model's embeddings under its own name.
+
+    Example: embedstore sql "select domain, label, count(*) from annotations group by all"
     """
     from embedstore.store import Store
     from embedstore.store.sql import run_sql
 
-    print_arrow(run_sql(Store.open(store), query), format, output, as_json)
+    print_arrow(run_sql(Store.open(store), query), printed.format, printed.output, as_json)
 
 
 def export_command(
@@ -154,6 +159,8 @@ def export_command(
 
     One row an annotation, in order of annotation_id: annotation_id, dataset, slide, case_id,
     domain, label, x_l0, y_l0 (centre, level-0 pixels) and vector (float32).
+
+    Example: embedstore export midog --model uni --output uni.parquet
     """
     from embedstore.exchange import export
     from embedstore.store import Store
@@ -191,8 +198,9 @@ def neighbors_command(
 ) -> None:
     """Show the annotations whose embeddings are nearest to one annotation's.
 
-    Exact, over all datasets of the store unless --where says less, for example
-    --where "domain = 'canine lymphoma' and label = 'mitotic figure'".
+    Exact, over all datasets of the store unless --where says less.
+
+    Example: embedstore neighbors ID --model uni --where "domain = 'canine lymphoma'"
     """
     from embedstore.neighbors import neighbors
     from embedstore.store import Store

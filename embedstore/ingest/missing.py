@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedstore.crops import slide_jobs
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import (
     IDENTITY,
     check_model_name,
@@ -152,24 +152,24 @@ def _check(
     if not models:
         raise EmbedstoreError("name at least one model with --model")
     if options.name is not None and len(models) != 1:
-        raise EmbedstoreError("--as NAME goes with exactly one --model")
+        raise UsageError("--as NAME goes with exactly one --model")
     for model in models:
         check_name(model)
         check_model_name(options.name or model, recorded)
     if unknown := [w for w in options.weights if not _names(w, models)]:
-        raise EmbedstoreError(
+        raise UsageError(
             f"--weights names {', '.join(unknown)}, which no --model does; models: "
             f"{', '.join(models)}"
         )
     if options.variation != NO_VARIATION and len(models) != 1:
-        raise EmbedstoreError("--pooling, --mean and --std go with exactly one --model")
+        raise UsageError("--pooling, --mean and --std go with exactly one --model")
     options.variation.check()
     if options.views is not None and options.views not in VIEW_SETS:
-        raise EmbedstoreError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
+        raise UsageError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
     if not 16 <= options.patch_px <= 2048:
-        raise EmbedstoreError(f"--patch-px {options.patch_px} is not between 16 and 2048")
+        raise UsageError(f"--patch-px {options.patch_px} is not between 16 and 2048")
     if not is_plausible_mpp(options.mpp_out):
-        raise EmbedstoreError(f"--mpp-out {options.mpp_out:g} is not between 0.05 and 2.0 um/px")
+        raise UsageError(f"--mpp-out {options.mpp_out:g} is not between 0.05 and 2.0 um/px")
     return {m: options.name or m for m in models}
 
 

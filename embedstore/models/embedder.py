@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.models.checkpoints import Weights
 from embedstore.models.registry import TOKEN_POOLINGS, ModelEntry
 
@@ -26,7 +26,7 @@ def choose_dtype(dtype: str, device: torch.device, on_cuda: str = "float16") -> 
     """Return dtype; for "auto" on_cuda there, bfloat16 on CPUs fast at it, else float32."""
     if dtype != "auto":
         if dtype not in DTYPES:
-            raise EmbedstoreError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
+            raise UsageError(f"unknown dtype '{dtype}'; allowed: auto, {', '.join(DTYPES)}")
         return dtype
     if device.type == "cuda":
         return on_cuda
@@ -43,7 +43,7 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as e:
-        raise EmbedstoreError(f"device '{device}' cannot be used here ({e}); try cpu") from e
+        raise UsageError(f"device '{device}' cannot be used here ({e}); try cpu") from e
     return chosen
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import UsageError
 
 Pooling = Literal["cls", "cls+mean", "mean", "gap", "timm"]
 """cls: the class token; mean: the mean of the patch tokens; cls+mean: one beside the other; gap:
@@ -475,13 +475,11 @@ class Variation:
         """Raise EmbedstoreError for a pooling or a normalisation that cannot be."""
         allowed = (*TOKEN_POOLINGS, "timm")
         if self.pooling not in (None, *allowed, "gap"):
-            raise EmbedstoreError(
-                f"unknown pooling '{self.pooling}'; allowed: {', '.join(allowed)}"
-            )
+            raise UsageError(f"unknown pooling '{self.pooling}'; allowed: {', '.join(allowed)}")
         for option, values in (("--mean", self.mean), ("--std", self.std)):
             low = 0.0 if option == "--mean" else 1e-3
             if values is not None and not all(low <= v <= 1 for v in values):
-                raise EmbedstoreError(
+                raise UsageError(
                     f"{option} {','.join(f'{v:g}' for v in values)} is not three numbers between "
                     f"{low:g} and 1, as for pixels in 0..1"
                 )
@@ -498,7 +496,7 @@ def vary(name: str, entry: ModelEntry, variation: Variation) -> ModelEntry:
         return replace(entry, norm=norm)
     if entry.pooling not in TOKEN_POOLINGS or pooling not in TOKEN_POOLINGS:
         able = TOKEN_POOLINGS if entry.pooling in TOKEN_POOLINGS else (entry.pooling,)
-        raise EmbedstoreError(f"{name} cannot be pooled by '{pooling}'; allowed: {', '.join(able)}")
+        raise UsageError(f"{name} cannot be pooled by '{pooling}'; allowed: {', '.join(able)}")
     width = entry.dim // (2 if entry.pooling == "cls+mean" else 1)
     dim = 2 * width if pooling == "cls+mean" else width
     return replace(entry, norm=norm, pooling=pooling, dim=dim)
@@ -513,7 +511,7 @@ def check_name(name: str) -> None:
         return
     if HF_HUB.fullmatch(name):
         return
-    raise EmbedstoreError(
+    raise UsageError(
         f"unknown model '{name}'; known: {', '.join(REGISTRY)}; any architecture of timm is "
         "taken as timm:NAME, a timm model on the hub as hf-hub:OWNER/NAME"
     )

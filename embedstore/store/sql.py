@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store.layout import (
     LATER,
     TABLES,
@@ -247,7 +247,7 @@ def where_clause(where: str | None) -> str:
         # Inside a case no bracket closed early can start a union or another clause.
         found = duckdb.extract_statements(f"select case when (\n{where}\n) then 1 end")
     except duckdb.Error as e:
-        raise EmbedstoreError(f"--where '{where}' is no SQL condition: {e}") from e
+        raise UsageError(f"--where '{where}' is no SQL condition: {e}") from e
     if len(found) != 1:
-        raise EmbedstoreError(f"--where '{where}' must be one SQL condition, without a semicolon")
+        raise UsageError(f"--where '{where}' must be one SQL condition, without a semicolon")
     return f"(\n{where}\n)"

@@ -6,19 +6,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.terminal.printing import say
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run an app: an error is told on stderr and ends with code 1, Ctrl-C with 130."""
+    """Run an app: an error goes to stderr and ends with 1, wrong usage with 2, Ctrl-C with 130."""
     try:
         app()
     except EmbedstoreError as e:
         Console(stderr=True, soft_wrap=True).print(
             f"[bold red]error:[/] {escape(str(e))}", highlight=False
         )
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(e, UsageError) else 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except PermissionError as e:

@@ -1,18 +1,12 @@
 """Options that commands share, and how their values are read."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
-
-SETTINGS: dict[str, Any] = {
-    "no_args_is_help": True,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": "rich",
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
-
 
 StoreOption = Annotated[
     str,
@@ -32,13 +26,35 @@ CacheOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print rows as JSON.")]
 
 
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+DtypeOption = Annotated[
+    str,
+    typer.Option(help="Autocast dtype: float32, bfloat16, or auto for what is fast here."),
+]
+
+
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads that read patches.")]
+
+
 class SqlFormat(StrEnum):
-    """How `embedstore sql` prints."""
+    """How rows are printed."""
 
     table = "table"
     csv = "csv"
     json = "json"
     parquet = "parquet"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where rows go, and how they are printed."""
+
+    format: Annotated[SqlFormat, typer.Option(help="How rows are printed.")] = SqlFormat.table
+    output: Annotated[
+        Path | None, typer.Option(help="Write to a file; its ending decides the format.")
+    ] = None
 
 
 def pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.output import to_json, write_out
 from embedstore.terminal.options import SqlFormat
 
@@ -133,5 +133,5 @@ def format_of_file(path: Path) -> SqlFormat:
     """Return how a file is to be written, by its ending."""
     ending = path.suffix.lower().removeprefix(".")
     if ending not in ("csv", "json", "parquet"):
-        raise EmbedstoreError(f"{path}: name the file .csv, .json or .parquet, or give --format")
+        raise UsageError(f"{path}: name the file .csv, .json or .parquet, or give --format")
     return SqlFormat(ending)

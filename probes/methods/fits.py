@@ -1,4 +1,4 @@
-"""Probes by name, fitted on rows of one matrix or taken from the record; their probabilities."""
+"""Probes fitted on rows of one matrix, or taken from the record; their probabilities."""
 
 import json
 import time
@@ -16,19 +16,11 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect_to, fetch
 from probes.methods import linear
-from probes.methods.linear import LinearProbe, LogRegProbe, UniProbe
-from probes.methods.similarity import KnnProbe, PrototypeProbe
+from probes.methods.linear import LinearProbe, LogRegProbe
+from probes.methods.table import METHODS
 from probes.slices import Matrix, Rows
 
 Floats = NDArray[np.float64]
-
-METHODS: dict[str, Callable[[], Any]] = {
-    "uni": UniProbe,
-    "logreg": LogRegProbe,
-    "knn": KnnProbe,
-    "prototype": PrototypeProbe,
-}
-"""Probe by name: a function that makes an unfitted classifier in scikit-learn's grammar."""
 
 SCORED_TOGETHER = 16
 """Linear probes whose logits are computed in one read of the matrix."""
@@ -36,7 +28,7 @@ SCORED_TOGETHER = 16
 
 def linear_methods() -> list[str]:
     """Return the methods that learn coefficients; `probes run` records these."""
-    return [name for name, make in METHODS.items() if isinstance(make(), LinearProbe)]
+    return [name for name, row in METHODS.items() if isinstance(row.make(), LinearProbe)]
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ def fit_tasks(
     for k, task in enumerate(tasks):
         if k not in fits:
             started = time.perf_counter()
-            probe = METHODS[task.method]()
+            probe = METHODS[task.method].make()
             train = task.rows["train"]
             probe.fit(matrix.vectors(train), _codes(matrix, task, "train"))
             state = "collapsed" if getattr(probe, "collapsed_", False) else "ok"
@@ -137,7 +129,7 @@ def recorded_fits(
     )
     fits = {}
     for row in found.to_pylist():
-        probe = METHODS[methods[row["run_id"]]]()
+        probe = METHODS[methods[row["run_id"]]].make()
         probe.classes_ = np.arange(len(order))
         probe.coef_ = np.reshape(row["coef"], (len(order), -1))
         probe.intercept_ = np.array(row["intercept"])
@@ -165,7 +157,7 @@ def _linear(
         matrix.X,
         [
             linear.Task(
-                METHODS[t.method](),
+                METHODS[t.method].make(),
                 places[t.rows["train"]].ravel(),
                 _codes(matrix, t, "train"),
                 places[t.rows["val"]].ravel(),

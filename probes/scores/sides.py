@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import UsageError
 
 E2E = "e2e"
 """The method of what was trained end to end: see e2e.run, which probes do not import."""
@@ -34,7 +34,7 @@ class Side:
         """Return the side that METHOD:MODEL names; a model's name may hold colons itself."""
         method, colon, model = text.partition(":")
         if not (method and colon and model):
-            raise EmbedstoreError(f"'{text}' is not METHOD:MODEL, for example uni:virchow2")
+            raise UsageError(f"'{text}' is not METHOD:MODEL, for example uni:virchow2")
         method, _, variant = method.partition("+")
         return cls(method, model, variant or None)
 

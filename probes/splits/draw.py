@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 
 Indices = NDArray[np.int64]
 GroupBy = Literal["annotation", "slide", "case"]
@@ -88,7 +88,7 @@ def check_fraction(fraction: float) -> float:
     """Return fraction if it lies in (0, 1]; EmbedstoreError otherwise."""
     if not 0 < fraction <= 1:
         hint = f" (percent? give {fraction / 100:g})" if 1 < fraction <= 100 else ""
-        raise EmbedstoreError(f"fraction {fraction:g} is not in (0, 1]{hint}")
+        raise UsageError(f"fraction {fraction:g} is not in (0, 1]{hint}")
     return float(fraction)
 
 

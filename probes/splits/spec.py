@@ -1,10 +1,10 @@
-"""What a manifest is cut from: one class, and the only place of its defaults."""
+"""What a manifest is cut from, and which of its splits: the only place of their defaults."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import UsageError
 
 MATCHED = "-size-matched"
 """How the name of a scheme ends that trains every domain at the smallest one's size."""
@@ -41,7 +41,7 @@ class ManifestSpec:
             if getattr(self, name) not in values
         ]
         if wrong:
-            raise EmbedstoreError("not known: " + "; ".join(wrong))
+            raise UsageError("not known: " + "; ".join(wrong))
 
     def row(self) -> dict[str, Any]:
         """Return its columns in splits, results and comparisons."""
@@ -94,3 +94,18 @@ class ManifestSpec:
 
 
 _COLUMNS = {f.name: {"where": "where_sql"}.get(f.name, f.name) for f in fields(ManifestSpec)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which splits of a manifest are asked for.
+
+    fractions None: the fraction 1; folds None: the first five; train_domains None: all. manifest is
+    the id of a recorded one to use in place of what the spec makes: None then stands for all of its
+    splits.
+    """
+
+    fractions: Sequence[float] | None = None
+    folds: Sequence[int] | None = None
+    train_domains: Sequence[str] | None = None
+    manifest: str | None = None

@@ -11,7 +11,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.run import RunOptions
 from probes.run import run as run_probes
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import run_command
 from tests.making.stores import query
 from tests.making.training import OPTIONS, PLAIN, SMALL
@@ -36,7 +36,9 @@ def test_predict_gives_the_scores_that_were_recorded(
 
 
 def test_predict_tells_other_runs_and_unknown_ones_apart(store: Store) -> None:
-    report = run_probes(store, ManifestSpec("tiny"), RunOptions(folds=[0], n_resamples=50))
+    report = run_probes(
+        store, ManifestSpec("tiny"), RunOptions(splits=Asked(folds=[0]), n_resamples=50)
+    )
     with pytest.raises(EmbedstoreError, match="probes predict"):
         predict(store, report.rows[0]["run_id"], "tiny")
     with pytest.raises(EmbedstoreError, match="no trained model of run 'nope'"):

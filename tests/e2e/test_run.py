@@ -18,7 +18,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.run import RunOptions
 from probes.run import run as run_probes
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.slides import make_tiny, write_slide
 from tests.making.stores import query
 from tests.making.training import OPTIONS, PLAIN, RESNET, SMALL
@@ -26,8 +26,8 @@ from tests.making.training import OPTIONS, PLAIN, RESNET, SMALL
 
 def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store) -> None:
     spec = ManifestSpec("tiny")
-    probes = run_probes(store, spec, RunOptions(folds=[0, 1], n_resamples=50))
-    trained = run(store, spec, replace(OPTIONS, folds=[0, 1]))
+    probes = run_probes(store, spec, RunOptions(splits=Asked(folds=[0, 1]), n_resamples=50))
+    trained = run(store, spec, replace(OPTIONS, splits=Asked(folds=[0, 1])))
     assert probes.manifest_id == trained.manifest_id
     joined = query(
         store,
@@ -61,7 +61,7 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
     from probes.scores.sides import Side
 
     spec = ManifestSpec("tiny", seed=7)
-    probe = run_probes(store, spec, RunOptions(folds=[0], n_resamples=50))
+    probe = run_probes(store, spec, RunOptions(splits=Asked(folds=[0]), n_resamples=50))
     full = run(store, spec, OPTIONS)
     head = run(store, spec, replace(OPTIONS, recipe=replace(SMALL, adapt="head")))
     sides = [Side.parse(f"{method}:{RESNET}") for method in ("e2e", "e2e+head")]
@@ -135,7 +135,7 @@ def test_a_run_leaves_its_model_curve_and_config(store: Store) -> None:
 
 
 def test_cross_domain_is_scored_by_domain(store: Store) -> None:
-    options = replace(OPTIONS, train_domains=["a"])
+    options = replace(OPTIONS, splits=replace(OPTIONS.splits, train_domains=["a"]))
     report = run(store, ManifestSpec("tiny", scheme="cross-domain"), options)
     aurocs = {r["eval_domain"]: r for r in report.rows if r["metric"] == "auroc"}
     assert set(aurocs) == {"a", "b"}
@@ -239,4 +239,4 @@ def test_slides_without_a_file_are_named_and_a_cache_does_without_them(tmp_path:
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     run(store, ManifestSpec("tiny"), OPTIONS)
     shutil.move(tiny.slides, tmp_path / "elsewhere")
-    assert run(store, ManifestSpec("tiny"), replace(OPTIONS, folds=[1])).n_new == 1
+    assert run(store, ManifestSpec("tiny"), replace(OPTIONS, splits=Asked(folds=[1]))).n_new == 1

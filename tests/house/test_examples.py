@@ -15,7 +15,7 @@ from embedstore.annotations.readers import READERS
 from embedstore.models.registry import REGISTRY
 from embedstore.store import Store
 from embedstore.store.sql import run_sql
-from probes.methods.fits import METHODS
+from probes.methods.table import METHODS
 from probes.scores.metrics import METRICS
 from probes.scores.statistics import bootstrap
 from probes.splits.schemes import SCHEMES

@@ -3,6 +3,7 @@
 from e2e.predict import PredictOptions
 from e2e.recipe import Recipe
 from e2e.run import TrainOptions
+from probes.splits.spec import Asked
 
 RESNET, VIT = "timm:test_resnet", "timm:test_vit"
 
@@ -11,10 +12,10 @@ SMALL = Recipe(epochs=2, min_steps=6, batch_size=8, max_lr=1e-3, patch_px=32)
 
 
 OPTIONS = TrainOptions(
+    splits=Asked(folds=[0]),
     backbone="test_resnet",
     weights="random",
     recipe=SMALL,
-    folds=[0],
     n_resamples=50,
     device="cpu",
     dtype="float32",

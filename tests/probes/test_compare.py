@@ -19,7 +19,7 @@ from probes.run import RunOptions, run
 from probes.scores.evaluate import seed_of
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import Fold, holm, paired_bootstrap
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import bare_store, put_embeddings
 
@@ -53,7 +53,9 @@ def fill(uri: str, models: Any = MODELS, n: int = 360) -> Store:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = fill(str(tmp_path_factory.mktemp("compared") / "s"))
-    run(store, ManifestSpec("cells"), RunOptions(fractions=(0.3, 1.0), n_resamples=20))
+    run(
+        store, ManifestSpec("cells"), RunOptions(splits=Asked(fractions=(0.3, 1.0)), n_resamples=20)
+    )
     run(store, CROSS, RunOptions(n_resamples=20))
     return store
 
@@ -183,7 +185,7 @@ def test_a_run_made_anew_leaves_a_comparison_behind(store: Store, tmp_path: Path
     compare(store, ManifestSpec("cells"), None, [], options)
     assert is_compared(store, ManifestSpec("cells"), options)
     assert not is_compared(store, ManifestSpec("cells"), CompareOptions(metric="brier"))
-    again = RunOptions(models=["weak"], folds=[2], n_resamples=20, force=True)
+    again = RunOptions(splits=Asked(folds=[2]), models=["weak"], n_resamples=20, force=True)
     run(store, ManifestSpec("cells"), again)
     assert not is_compared(store, ManifestSpec("cells"), options)
     rows = [r for r in pairs_of(store, tmp_path / "r") if r["where"] == "all"]
@@ -228,7 +230,7 @@ def test_without_runs_or_with_one_side_it_says_so(store: Store, tmp_path: Path) 
     ):
         compare(store, ManifestSpec("cells", "predefined"), None, [], CompareOptions())
     lone = fill(str(tmp_path / "lone"), MODELS[:1])
-    run(lone, ManifestSpec("cells"), RunOptions(folds=[0], n_resamples=5))
+    run(lone, ManifestSpec("cells"), RunOptions(splits=Asked(folds=[0]), n_resamples=5))
     with pytest.raises(
         EmbedstoreError, match="nothing to compare on 'cells': uni:good has runs alone"
     ):

@@ -13,7 +13,7 @@ from probes.compare import CompareOptions, compare
 from probes.run import RunOptions, run
 from probes.scores.sides import Side
 from probes.scores.statistics import Fold, paired_bootstrap
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import query
 
@@ -54,7 +54,7 @@ def mean_aurocs(store: Store) -> dict[tuple[str, float], float]:
 
 
 def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> None:
-    run(planted, ManifestSpec("d"), RunOptions(fractions=[0.5, 1.0]))
+    run(planted, ManifestSpec("d"), RunOptions(splits=Asked(fractions=[0.5, 1.0])))
     sides = Side.parse("uni:strong"), Side.parse("uni:weak")
     rows, _ = compare(
         planted, ManifestSpec("d"), sides[0], [sides[1]], CompareOptions(n_resamples=200)
@@ -93,7 +93,11 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
         (again.low, again.high, again.p_value)
     )
     assert one["p_delong"] == pytest.approx(delong_by_hand(y, a, b), rel=1e-9)
-    run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0], views="d4"))
+    run(
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(folds=[0]), models=["strong"], views="d4"),
+    )
     rows, notes = compare(
         planted,
         ManifestSpec("d"),
@@ -116,7 +120,7 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
 
 def test_compare_by_domain_and_what_it_refuses(planted: Store) -> None:
     spec = ManifestSpec("d", scheme="cross-domain")
-    run(planted, spec, RunOptions(train_domains=["dom0"], folds=[0, 1]))
+    run(planted, spec, RunOptions(splits=Asked(train_domains=["dom0"], folds=[0, 1])))
     options = CompareOptions(n_resamples=100)
     a, b = Side.parse("uni:strong"), Side.parse("uni:weak")
     rows, _ = compare(planted, spec, a, [b], options)

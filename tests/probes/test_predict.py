@@ -12,15 +12,15 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.predict import predict
 from probes.run import RunOptions, run
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.scores import auroc
 from tests.making.stores import query
 
 
 def test_another_dataset_is_scored_with_the_same_probe(planted: Store) -> None:
-    options = RunOptions(models=["strong"], folds=[0], eval_dataset="e")
-    plain = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0]))
+    options = RunOptions(splits=Asked(folds=[0]), models=["strong"], eval_dataset="e")
+    plain = run(planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[0]), models=["strong"]))
     report = run(planted, ManifestSpec("d"), options)
     assert report.n_new == 1
     assert run(planted, ManifestSpec("d"), options).n_new == 0
@@ -41,11 +41,16 @@ def test_another_dataset_is_scored_with_the_same_probe(planted: Store) -> None:
     assert whole["value"] == pytest.approx(value, abs=1e-6)
     assert whole["n_test"] == 200
     # The plain results stand, and still count as recorded.
-    assert run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0])).n_new == 0
+    assert (
+        run(
+            planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[0]), models=["strong"])
+        ).n_new
+        == 0
+    )
 
 
 def test_predict_repeats_the_stored_predictions(planted: Store) -> None:
-    report = run(planted, ManifestSpec("d"), RunOptions(models=["weak"], folds=[3]))
+    report = run(planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[3]), models=["weak"]))
     run_id = report.rows[0]["run_id"]
     stored = {
         r["annotation_id"]: r["score"]
@@ -57,7 +62,11 @@ def test_predict_repeats_the_stored_predictions(planted: Store) -> None:
     done = call_command("probes", "predict", run_id, "d", "--format", "csv", "--store", planted.uri)
     assert done.out.splitlines()[0] == "annotation_id,label,score"
     assert len(done.out.splitlines()) == 601
-    run(planted, ManifestSpec("d"), RunOptions(models=["weak"], folds=[3], methods=["knn"]))
+    run(
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(folds=[3]), models=["weak"], methods=["knn"]),
+    )
     (knn,) = query(planted, "select distinct run_id from results where method = 'knn'")
     with pytest.raises(EmbedstoreError, match=r"only linear probes \(uni, logreg\) do") as e:
         predict(planted, knn["run_id"], "e")
@@ -71,8 +80,12 @@ def test_predict_repeats_the_stored_predictions(planted: Store) -> None:
 
 
 def test_views_are_trained_on_and_averaged(planted: Store) -> None:
-    plain = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0]))
-    report = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0], views="d4"))
+    plain = run(planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[0]), models=["strong"]))
+    report = run(
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(folds=[0]), models=["strong"], views="d4"),
+    )
     (row,), (usual,) = auroc(report.rows), auroc(plain.rows)
     assert json.loads(row["params"])["views"] == "d4"
     assert row["run_id"] != usual["run_id"]

@@ -18,7 +18,7 @@ from probes.scores.metrics import METRICS
 from probes.scores.results import summarise
 from probes.slices import Matrix
 from probes.splits.manifests import candidates, ensure_splits
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import plant, query
 
 
@@ -42,7 +42,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_planted_signals_are_ranked_and_recorded(planted: Store) -> None:
-    report = run(planted, ManifestSpec("d"), RunOptions(fractions=[0.1, 1.0]))
+    report = run(planted, ManifestSpec("d"), RunOptions(splits=Asked(fractions=[0.1, 1.0])))
     assert (report.n_new, report.n_recorded) == (3 * 5 * 2, 0)
     mean = {(s.model, s.fraction): s.mean for s in summarise(report.rows)}
     assert mean["strong", 1.0] > 0.98
@@ -59,12 +59,17 @@ def test_planted_signals_are_ranked_and_recorded(planted: Store) -> None:
 
 
 def test_again_nothing_runs_and_force_replaces(planted: Store) -> None:
-    spec, options = ManifestSpec("d", seed=5), RunOptions(models=["strong"], folds=[0, 1])
+    spec, options = (
+        ManifestSpec("d", seed=5),
+        RunOptions(splits=Asked(folds=[0, 1]), models=["strong"]),
+    )
     first = run(planted, spec, options)
     again = run(planted, spec, options)
     assert (again.n_new, again.n_recorded) == (0, 2)
     assert again.rows == first.rows
-    forced = run(planted, spec, RunOptions(models=["strong"], folds=[0, 1], force=True))
+    forced = run(
+        planted, spec, RunOptions(splits=Asked(folds=[0, 1]), models=["strong"], force=True)
+    )
     assert (forced.n_new, forced.n_recorded) == (2, 0)
     assert [(r["run_id"], r["value"]) for r in forced.rows] == [
         (r["run_id"], r["value"]) for r in first.rows
@@ -75,7 +80,9 @@ def test_again_nothing_runs_and_force_replaces(planted: Store) -> None:
 
 
 def test_stored_predictions_give_the_stored_auroc(planted: Store) -> None:
-    report = run(planted, ManifestSpec("d"), RunOptions(models=["weak:net"], folds=[2]))
+    report = run(
+        planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[2]), models=["weak:net"])
+    )
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
     rows = query(
         planted,
@@ -95,7 +102,9 @@ def test_stored_predictions_give_the_stored_auroc(planted: Store) -> None:
 
 def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted: Store) -> None:
     report = run(
-        planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[1], fractions=[0.1])
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(folds=[1], fractions=[0.1]), models=["strong"]),
     )
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
     rows = query(
@@ -117,7 +126,7 @@ def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted: Store) -> No
 
 
 def test_all_models_and_fractions_share_a_folds_test_set(planted: Store) -> None:
-    run(planted, ManifestSpec("d"), RunOptions(fractions=[0.1, 0.5, 1.0]))
+    run(planted, ManifestSpec("d"), RunOptions(splits=Asked(fractions=[0.1, 0.5, 1.0])))
     rows = query(
         planted,
         "select fold, count(distinct ids) as n from (select r.fold, r.run_id, "
@@ -132,7 +141,9 @@ def test_all_models_and_fractions_share_a_folds_test_set(planted: Store) -> None
 def test_cross_domain_has_a_row_per_eval_domain(planted: Store) -> None:
     spec = ManifestSpec("d", scheme="cross-domain")
     report = run(
-        planted, spec, RunOptions(models=["strong", "noise"], train_domains=["dom0", "dom2"])
+        planted,
+        spec,
+        RunOptions(splits=Asked(train_domains=["dom0", "dom2"]), models=["strong", "noise"]),
     )
     auroc = [r for r in report.rows if r["metric"] == "auroc"]
     assert len(auroc) == 2 * 2 * 5 * 3
@@ -186,7 +197,9 @@ def test_a_collapsed_probe_is_recorded_as_such(planted: Store) -> None:
 
 
 def test_knn_with_too_few_rows_is_recorded_as_collapsed(planted: Store) -> None:
-    options = RunOptions(models=["strong"], methods=("knn",), fractions=(0.03, 1.0), n_resamples=5)
+    options = RunOptions(
+        splits=Asked(fractions=(0.03, 1.0)), models=["strong"], methods=("knn",), n_resamples=5
+    )
     rows = [r for r in run(planted, ManifestSpec("d"), options).rows if r["metric"] == "auroc"]
     assert {(r["n_train"] <= 20, r["state"]) for r in rows} == {(True, "collapsed"), (False, "ok")}
     assert all(r["value"] == 0.5 for r in rows if r["state"] == "collapsed")
@@ -232,7 +245,7 @@ def test_vectors_that_are_not_finite_are_refused(planted: Store) -> None:
 def test_a_run_is_made_again_when_its_embeddings_were(planted: Store) -> None:
     """Same annotations, same model name, other vectors: the recorded score no longer stands."""
     plant(planted, "fresh", 200, 4.0)
-    options = RunOptions(models=["fresh"], folds=[0])
+    options = RunOptions(splits=Asked(folds=[0]), models=["fresh"])
     first = run(planted, ManifestSpec("d"), options)
     assert run(planted, ManifestSpec("d"), options).n_new == 0
     rows = query(planted, "select * from fresh")

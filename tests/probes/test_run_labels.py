@@ -9,7 +9,7 @@ from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from probes.run import RunOptions, run
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import query, vector_table
 
 
@@ -26,7 +26,7 @@ def test_three_labels(tmp_path: Path) -> None:
     store.make_model_table("m", 120)
     store.merge(model_table("m"), vector_table("m", notes, vectors))
     store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
-    report = run(store, ManifestSpec("e"), RunOptions(folds=[0]))
+    report = run(store, ManifestSpec("e"), RunOptions(splits=Asked(folds=[0])))
     (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
     assert auroc["value"] > 0.9
     assert auroc["n_pos"] is None
@@ -58,7 +58,9 @@ def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path: Path
         ],
     )
     store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
-    report = run(store, ManifestSpec("e", scheme="cross-domain"), RunOptions(folds=[0]))
+    report = run(
+        store, ManifestSpec("e", scheme="cross-domain"), RunOptions(splits=Asked(folds=[0]))
+    )
     assert {r["train_domain"] for r in report.rows} == {"three"}
     assert any("train domain two" in n and "'C'" in n for n in report.notes)
     value = {r["eval_domain"]: r["value"] for r in report.rows if r["metric"] == "auroc"}

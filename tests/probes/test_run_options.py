@@ -12,7 +12,7 @@ from embedstore.store import Store
 from probes.run import RunOptions, run
 from probes.splits.files import import_manifest
 from probes.splits.manifests import candidates, ensure_splits
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.scores import auroc
 from tests.making.slides import write_csv
@@ -21,7 +21,9 @@ from tests.making.stores import query
 
 def test_the_domain_probe_learns_domains(planted: Store) -> None:
     report = run(
-        planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0], target="domain")
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(folds=[0]), models=["strong"], target="domain"),
     )
     (row,) = auroc(report.rows)
     assert (row["target"], row["n_pos"]) == ("domain", None)
@@ -30,12 +32,12 @@ def test_the_domain_probe_learns_domains(planted: Store) -> None:
         planted, f"select distinct label from predictions where run_id = '{row['run_id']}'"
     )
     assert {r["label"] for r in labels} == {"dom0", "dom1", "dom2"}
-    usual = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0]))
+    usual = run(planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[0]), models=["strong"]))
     assert auroc(usual.rows)[0]["run_id"] != row["run_id"]
 
 
 def test_thresholds_are_chosen_on_validation(planted: Store) -> None:
-    report = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[1]))
+    report = run(planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[1]), models=["strong"]))
     by = {r["metric"]: r for r in report.rows}
     rows = query(
         planted,
@@ -55,9 +57,13 @@ def test_thresholds_are_chosen_on_validation(planted: Store) -> None:
 
 
 def test_intervals_resample_slides_or_cases(planted: Store) -> None:
-    by_slide = run(planted, ManifestSpec("d"), RunOptions(models=["strong"], folds=[0]))
+    by_slide = run(
+        planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[0]), models=["strong"])
+    )
     by_case = run(
-        planted, ManifestSpec("d", group_by="case"), RunOptions(models=["strong"], folds=[0])
+        planted,
+        ManifestSpec("d", group_by="case"),
+        RunOptions(splits=Asked(folds=[0]), models=["strong"]),
     )
     for report, by in ((by_slide, "slide"), (by_case, "case")):
         for r in report.rows:
@@ -69,7 +75,9 @@ def test_intervals_resample_slides_or_cases(planted: Store) -> None:
 @pytest.mark.parametrize("method", ["knn", "prototype"])
 def test_other_probes_run(planted: Store, method: str) -> None:
     report = run(
-        planted, ManifestSpec("d"), RunOptions(models=["strong"], methods=[method], folds=[0])
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(folds=[0]), models=["strong"], methods=[method]),
     )
     (row,) = auroc(report.rows)
     assert row["method"] == method
@@ -78,7 +86,9 @@ def test_other_probes_run(planted: Store, method: str) -> None:
 
 def test_logreg_chooses_c_on_validation_and_says_so(planted: Store) -> None:
     report = run(
-        planted, ManifestSpec("d"), RunOptions(models=["weak"], methods=["logreg"], folds=[0])
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(folds=[0]), models=["weak"], methods=["logreg"]),
     )
     (row,) = auroc(report.rows)
     chosen = json.loads(row["chosen"])
@@ -121,7 +131,7 @@ def test_validation_with_one_label_means_c_is_one(planted: Store, tmp_path: Path
     report = run(
         planted,
         ManifestSpec("d"),
-        RunOptions(models=["weak"], methods=["logreg"], manifest=manifest),
+        RunOptions(splits=Asked(manifest=manifest), models=["weak"], methods=["logreg"]),
     )
     (row,) = auroc(report.rows)
     assert json.loads(row["chosen"]) == {"C": 1.0, "by": "default"}
@@ -133,7 +143,7 @@ def test_wrong_targets_and_views_are_told(planted: Store) -> None:
         (RunOptions(target="age"), "unknown --target 'age'; allowed: label, domain"),
         (RunOptions(views="c4"), "unknown --views 'c4'"),
         (RunOptions(eval_dataset="x"), "no dataset 'x'"),
-        (RunOptions(manifest="x"), "no manifest 'x'"),
+        (RunOptions(splits=Asked(manifest="x")), "no manifest 'x'"),
     ):
         with pytest.raises(EmbedstoreError, match=said):
             run(planted, ManifestSpec("d"), options)

@@ -14,7 +14,7 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.status import status
 from embedstore.store import Store
 from probes.run import RunOptions, run
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.exchanges import IDS, VECTORS, record, stored, write
 from tests.making.slides import TinyDataset
 from tests.making.stores import put_embeddings
@@ -91,8 +91,8 @@ def test_probes_score_a_restored_model_as_the_original(
         np.savez(tmp_path / "bare.npz", annotation_id=z["annotation_id"], embedding=z["vector"])
     import_embeddings(there, "tiny", "mine", tmp_path / "bare.npz")
     spec = ManifestSpec("tiny", seed=11)
-    original = run(here, spec, RunOptions(models=[RESNET], folds=[0]))
-    restored = run(there, spec, RunOptions(models=[RESNET, "mine"], folds=[0]))
+    original = run(here, spec, RunOptions(splits=Asked(folds=[0]), models=[RESNET]))
+    restored = run(there, spec, RunOptions(splits=Asked(folds=[0]), models=[RESNET, "mine"]))
     key = ("metric", "eval_domain")
     values = {
         m: {tuple(r[k] for k in key): r["value"] for r in restored.rows if r["model"] == m}
@@ -103,7 +103,7 @@ def test_probes_score_a_restored_model_as_the_original(
     assert {r["run_id"] for r in original.rows} < {r["run_id"] for r in restored.rows}
     mine = [r for r in restored.rows if r["model"] == "mine"]
     assert {(r["weights"], r["weights_sha256"]) for r in mine} == {("imported: bare.npz", None)}
-    again = run(there, spec, RunOptions(models=["mine"], folds=[0]))
+    again = run(there, spec, RunOptions(splits=Asked(folds=[0]), models=["mine"]))
     assert (again.n_new, again.n_recorded) == (0, 1)
     row = next(r for r in status(there, "tiny") if r["model"] == "mine")
     assert (row["done"], row["missing"], row["weights_sha256"]) == (48, 0, None)

@@ -8,7 +8,7 @@ import pytest
 from embedstore.store import Store
 from probes.report import report
 from probes.run import RunOptions, run
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import DATASET, MODELS, plant_cells
 
 
@@ -19,7 +19,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     run(
         made,
         ManifestSpec(DATASET),
-        RunOptions(fractions=(0.3, 1.0), methods=("uni", "knn"), **quick),
+        RunOptions(splits=Asked(fractions=(0.3, 1.0)), methods=("uni", "knn"), **quick),
     )
     run(made, ManifestSpec(DATASET, scheme="cross-domain"), RunOptions(**quick))
     run(made, ManifestSpec(DATASET, group_by="slide"), RunOptions(**quick))

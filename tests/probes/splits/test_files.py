@@ -11,7 +11,7 @@ from embedstore.store import Store
 from probes.run import RunOptions, run
 from probes.splits.files import import_manifest, manifest_table, recorded_manifest
 from probes.splits.manifests import candidates, ensure_splits
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import write_csv
 from tests.making.stores import query
@@ -61,10 +61,14 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted: Store, tmp_path:
     )
     # A recorded one by its id gives the very runs that its own options give.
     by_id = run(
-        planted, ManifestSpec("d"), RunOptions(models=["weak"], manifest=split.row["manifest_id"])
+        planted,
+        ManifestSpec("d"),
+        RunOptions(splits=Asked(manifest=split.row["manifest_id"]), models=["weak"]),
     )
     by_spec = run(
-        planted, ManifestSpec("d", seed=77), RunOptions(models=["weak"], folds=[2], fractions=[0.5])
+        planted,
+        ManifestSpec("d", seed=77),
+        RunOptions(splits=Asked(folds=[2], fractions=[0.5]), models=["weak"]),
     )
     assert by_spec.n_new == 0
     assert by_spec.rows == by_id.rows

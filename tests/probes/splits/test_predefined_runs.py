@@ -11,7 +11,7 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
 from probes.run import RunOptions, run
 from probes.splits.manifests import candidates, ensure_splits
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import TinyDataset, write_csv
 from tests.making.stores import query
@@ -130,7 +130,11 @@ def test_a_run_by_its_function_agrees(tiny: TinyDataset, tmp_path: Path) -> None
     add(uri, "d", write_csv(tmp_path / "a.csv", rows), AddOptions(slides=tiny.slides))
     store = Store.open(uri)
     ingest(store, "d", ["timm:test_resnet"], IngestOptions(weights={"timm:test_resnet": "random"}))
-    report = run(store, ManifestSpec("d", scheme="predefined"), RunOptions(fractions=[0.5, 1.0]))
+    report = run(
+        store,
+        ManifestSpec("d", scheme="predefined"),
+        RunOptions(splits=Asked(fractions=[0.5, 1.0])),
+    )
     assert report.n_new == 10
     given = {
         r["annotation_id"]

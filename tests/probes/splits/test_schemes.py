@@ -8,7 +8,7 @@ from embedstore.store import Store
 from probes.run import RunOptions, run
 from probes.scores.results import summarise
 from probes.splits.manifests import candidates, ensure_splits
-from probes.splits.spec import ManifestSpec
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.scores import auroc
 from tests.making.stores import query
 
@@ -17,7 +17,7 @@ def test_leave_one_domain_out(planted: Store) -> None:
     report = run(
         planted,
         ManifestSpec("d", scheme="leave-one-domain-out"),
-        RunOptions(models=["strong"], folds=[0, 1]),
+        RunOptions(splits=Asked(folds=[0, 1]), models=["strong"]),
     )
     domains = {"dom0", "dom1", "dom2"}
     assert {(r["train_domain"], r["eval_domain"]) for r in auroc(report.rows)} == {
@@ -72,5 +72,5 @@ def test_a_domain_that_train_lacks_is_told(planted: Store) -> None:
                 where="domain != 'dom2' or annotation_id = (select min(annotation_id) "
                 "from annotations where domain = 'dom2')",
             ),
-            RunOptions(models=["strong"], target="domain", fractions=[0.05]),
+            RunOptions(splits=Asked(fractions=[0.05]), models=["strong"], target="domain"),
         )

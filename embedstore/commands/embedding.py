@@ -1,0 +1,230 @@
+"""The commands that fill tables of embeddings: ingest, import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedstore.models.registry import Variation
+from embedstore.terminal.options import (
+    CacheOption,
+    DeviceOption,
+    JsonOption,
+    StoreOption,
+    WorkersOption,
+    pairs,
+    rgb,
+)
+from embedstore.terminal.printing import print_json, print_table, say, say_notes, say_problems
+from embedstore.terminal.progress import progress_bar
+
+if TYPE_CHECKING:
+    from embedstore.exchange.incoming import ImportReport
+    from embedstore.ingest import IngestReport
+
+MIN_PARITY = 0.999
+"""Below this cosine to float32 a dtype is worth a word."""
+
+
+@dataclass(frozen=True)
+class VariationOptions:
+    """How a model is used otherwise than the registry says."""
+
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="cls, cls+mean, mean or timm, in place of the model's own."),
+    ] = None
+    mean: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Normalise by this mean, pixels in 0..1.")
+    ] = None
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Normalise by this standard deviation.")
+    ] = None
+
+    def variation(self) -> Variation:
+        """Return it as the library takes it; a usage error where a colour has another form."""
+        return Variation(self.pooling, rgb(self.mean, "--mean"), rgb(self.std, "--std"))
+
+
+def ingest_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            help="Registry name, timm:NAME or hf-hub:OWNER/NAME; repeatable, read once for all."
+        ),
+    ],
+    varied: VariationOptions,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="M=PATH|hub|random", help="Where a model's weights come from."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="Store under another model name.")
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(help="d4: store the 8 flips and rotations of each patch as well."),
+    ] = None,
+    patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224,
+    mpp_out: Annotated[float, typer.Option(help="Patch scale in um per pixel.")] = 0.25,
+    device: DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: see the README; float32 if it would differ."
+        ),
+    ] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a batch.")] = None,
+    workers: WorkersOption = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Embed at most this many annotations.")
+    ] = None,
+    patch_cache: CacheOption = True,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Embed every annotation a model lacks. Interrupt it any time; again, it does only the rest.
+
+    Example: embedstore ingest midog --model uni --model virchow2 --weights uni=uni.bin
+    """
+    from embedstore import status
+    from embedstore.ingest import IngestOptions, Interrupted, ingest
+    from embedstore.store import Store
+
+    options = IngestOptions(
+        weights=pairs(weights, "--weights"),
+        name=name,
+        views=views,
+        variation=varied.variation(),
+        patch_px=patch_px,
+        mpp_out=mpp_out,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
+        patch_cache=patch_cache,
+    )
+    opened = Store.open(store, write=True)
+    models = list(dict.fromkeys(model))
+    try:
+        with progress_bar("embedding", "embeddings") as on_progress:
+            report = ingest(opened, dataset, models, options, on_progress)
+    except Interrupted as e:
+        done = sum(r.n_embedded for r in e.report.models)
+        say(f"interrupted; {done:,} embeddings stored, the same command does the rest")
+        raise typer.Exit(130) from None
+    rows = _embedded_rows(report, with_views=views is not None)
+    print_json(rows) if as_json else print_table(f"{dataset}: embeddings", rows)
+    _say_embedded(report)
+    say_problems(status.problems(opened, dataset))
+
+
+def _embedded_rows(report: "IngestReport", *, with_views: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": report.dataset,
+            "model": r.model,
+            "weights": r.weights,
+            "dtype": r.dtype,
+            "parity": r.parity,
+            "there_before": r.n_before,
+            "embedded": r.n_embedded,
+            "not_embedded": r.n_left,
+            **({"views": r.n_views} if with_views else {}),
+        }
+        for r in report.models
+    ]
+
+
+def _say_embedded(report: "IngestReport") -> None:
+    for r in report.models:
+        if r.parity is not None and r.parity < MIN_PARITY:
+            say(
+                f"{r.model}: the lowest cosine of {r.dtype} to float32 in a sample is "
+                f"{r.parity:.4f}; --dtype float32 --as NAME is exact"
+            )
+    embedded = sum(r.n_embedded + r.n_views for r in report.models)
+    if embedded:
+        rate = embedded / max(report.seconds, 1e-9)
+        say(f"{embedded:,} embedded in {report.seconds:.1f} s ({rate:.1f}/s, loading included)")
+    else:
+        say("nothing to embed")
+    if report.n_cached:
+        say(f"{report.n_cached:,} patches kept for later reading (--no-patch-cache keeps none)")
+    if report.n_off_slide:
+        say(f"{report.n_off_slide} annotations lie off their slide and are not embedded")
+
+
+def import_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
+    file: Annotated[
+        Path, typer.Argument(help=".parquet, .npz, or .h5: one slide's, or a folder of them.")
+    ],
+    model: Annotated[str, typer.Option(help="Name under which the embeddings are kept.")],
+    within: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PX",
+            help="h5: how far a tile's centre may be from the annotation, in level-0 pixels; "
+            "default 1. With more, embeddings are not centred on the cell.",
+        ),
+    ] = None,
+    tile_px_l0: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="h5: width of a tile in level-0 pixels, if files lack it."),
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Bring your own embeddings; all of a file is checked before any of it is stored.
+
+    Parquet and npz, as `export` writes them or with at least annotation_id and vector (or
+    embedding, or features). The h5 files of TRIDENT and CLAM: an annotation takes the tile whose
+    centre is nearest to it. Nothing is overwritten; interrupted, the same command does the rest.
+
+    Example: embedstore import midog features.parquet --model ours
+    """
+    from embedstore.exchange import import_embeddings
+    from embedstore.exchange.tiles import TileOptions
+    from embedstore.store import Store
+
+    options = TileOptions(within_px=within, tile_px_l0=tile_px_l0)
+    opened = Store.open(store, write=True)
+    with progress_bar("importing", "") as on_progress:
+        report = import_embeddings(opened, dataset, model, file, options, on_progress)
+    rows = [
+        {
+            "dataset": dataset,
+            "model": model,
+            "weights": report.weights,
+            "dim": report.dim,
+            "imported": report.n_imported,
+            "there_before": report.n_before,
+            "left_out": report.n_left_out,
+            "not_in_file": report.n_lacking,
+        }
+    ]
+    print_json(rows) if as_json else print_table(f"{dataset}: imported", rows)
+    _say_imported(report, dataset, model)
+
+
+def _say_imported(report: "ImportReport", dataset: str, model: str) -> None:
+    from embedstore.store.sql import identifier
+
+    say_notes(report.notes)
+    if report.dtype != "float32":
+        say(f"note: the file holds {report.dtype}, stored as float32")
+    if report.n_left_out:
+        say(
+            f"note: {report.n_left_out:,} annotations have a problem and are left out (`embedstore "
+            f"status {dataset}` shows which)"
+        )
+    if report.n_lacking:
+        only = f"annotation_id in (select annotation_id from {identifier(model)})"
+        say(
+            f"note: {report.n_lacking:,} annotations of {dataset} are not in the file; probes go "
+            f"on without them with --where '{only}'"
+        )

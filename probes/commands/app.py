@@ -1,0 +1,18 @@
+"""The app `probes`, put together."""
+
+from embedstore.terminal.app import make_app
+from probes.commands.fitting import manifest_command, run_command, split_command
+from probes.commands.judging import compare_command, predict_command, report_command
+
+probes_app = make_app(
+    "probes",
+    "Linear probes on any slice of the embeddings.",
+    {
+        "split": split_command,
+        "run": run_command,
+        "compare": compare_command,
+        "predict": predict_command,
+        "report": report_command,
+        "manifest": manifest_command,
+    },
+)

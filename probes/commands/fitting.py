@@ -1,0 +1,134 @@
+"""The commands that cut and fit: split, manifest, run."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedstore.slides.patches import VIEW_SETS
+from embedstore.terminal.options import JsonOption, SqlFormat, StoreOption, numbers
+from embedstore.terminal.printing import print_arrow, print_json, say, say_notes
+from embedstore.terminal.progress import progress_bar
+from probes.commands.options import ManifestOptions, SplitOptions, one_of
+from probes.commands.printing import print_runs, print_splits, say_leakage
+from probes.methods.table import METHODS, TARGETS, USUAL
+
+
+class ManifestAction(StrEnum):
+    """What `probes manifest` does."""
+
+    export = "export"
+    import_ = "import"
+
+
+def split_command(
+    dataset: Annotated[str, typer.Argument(help="A registered dataset.")],
+    cut: ManifestOptions,
+    folds: Annotated[int, typer.Option(min=1, help="How many folds.")] = 5,
+    fractions: Annotated[
+        str | None, typer.Option(help="Comma-separated, in (0, 1]; default 0.001,0.01,0.1,1.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the split manifest; print its sizes and what leaks from train to test.
+
+    Example: probes split midog --scheme cross-domain --group-by case
+    """
+    from embedstore.store import Store
+    from probes.splits.manifests import candidates, ensure_splits
+
+    spec = cut.spec(dataset)
+    opened = Store.open(store, write=True)
+    manifest = candidates(opened, spec)
+    splits, notes = ensure_splits(
+        opened, manifest, folds=range(folds), fractions=numbers(fractions, "--fractions")
+    )
+    opened.compact("splits")
+    rows = [s.row for s in splits]
+    if as_json:
+        print_json(rows)
+    else:
+        what = f"{dataset}, {spec.scheme}, by {spec.group_by}"
+        print_splits(f"manifest {manifest.manifest_id}: {what}", rows)
+    if manifest.n_left_out:
+        say(f"{manifest.n_left_out} annotations with a problem are in no split")
+    say_notes(notes)
+    say_leakage(rows)
+
+
+def run_command(
+    dataset: Annotated[str, typer.Argument(help="A registered dataset with embeddings.")],
+    cut: ManifestOptions,
+    splits: SplitOptions,
+    model: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="; ".join(f"{n}: {m.about}" for n, m in METHODS.items())),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help=f"{one_of(TARGETS)}: how much of that embeddings give away.")
+    ] = TARGETS[0],
+    views: Annotated[
+        str | None,
+        typer.Option(help=f"{one_of(VIEW_SETS)}: train on stored views and average over them."),
+    ] = None,
+    eval_dataset: Annotated[
+        str | None, typer.Option(help="Score this dataset with the probes trained on the other.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Fit and score probes on a manifest, made if it is missing; recorded runs are skipped.
+
+    Example: probes run midog --fraction 0.1 --fraction 1 --group-by case
+    """
+    from embedstore.store import Store
+    from probes.run import RunOptions, run
+
+    spec = cut.spec(dataset)
+    options = RunOptions(
+        models=model,
+        methods=tuple(dict.fromkeys(method or (USUAL,))),
+        splits=splits.asked,
+        target=target,
+        views=views,
+        eval_dataset=eval_dataset,
+        force=force,
+    )
+    with progress_bar("fitting", "fits") as on_progress:
+        report = run(Store.open(store, write=True), spec, options, on_progress)
+    print_runs(report, f"{dataset}, {spec.scheme}, by {spec.group_by}", "fits done", as_json)
+
+
+def manifest_command(
+    action: Annotated[ManifestAction, typer.Argument(help="export or import.")],
+    what: Annotated[str, typer.Argument(help="export: a manifest id; import: a dataset.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Take a manifest out, or bring one in that another tool made or changed.
+
+    A file has annotation_id and role (train, val or test), and fold, fraction and train_domain
+    where there are several splits. `probes run DATASET --manifest ID` runs on it.
+
+    Example: probes manifest import midog splits.csv
+    """
+    from embedstore.store import Store
+    from probes.splits.files import import_manifest, manifest_table
+
+    if action is ManifestAction.export:
+        table = manifest_table(Store.open(store), what)
+        print_arrow(table, SqlFormat.table, file, as_json=False)
+        say(f"{len(table):,} rows of manifest {what} written to {file}")
+        return
+    rows, manifest_id = import_manifest(Store.open(store, write=True), what, file)
+    shown = [{k: v for k, v in r.items() if k not in ("train", "val", "test")} for r in rows]
+    if as_json:
+        print_json(shown)
+    else:
+        print_splits(f"manifest {manifest_id}: {what}, imported from {file.name}", shown)
+    say_leakage(shown)

@@ -1,0 +1,76 @@
+"""Options that several commands share: what a manifest is cut from, and which of its splits."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from probes.splits.draw import GROUPINGS, STRATA
+from probes.splits.schemes import SCHEMES
+from probes.splits.spec import MATCHED, Asked, ManifestSpec
+
+_MATCHED = [name.removesuffix(MATCHED) for name in SCHEMES if name.endswith(MATCHED)]
+_SCHEMES = "; ".join(f"{n}: {s.about}" for n, s in SCHEMES.items() if not n.endswith(MATCHED))
+
+
+def one_of(names: object) -> str:
+    """Return names in words: 'a, b or c'."""
+    *others, last = map(str, names)  # type: ignore[call-overload]
+    return f"{', '.join(others)} or {last}" if others else str(last)
+
+
+GroupOption = Annotated[
+    str, typer.Option(help=f"{one_of(GROUPINGS)}: what stays on one side of a split.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the manifest.")]
+
+
+@dataclass(frozen=True)
+class ManifestOptions:
+    """What a manifest is cut from, but for its dataset."""
+
+    scheme: Annotated[str, typer.Option(help=f"{_SCHEMES}.")] = ManifestSpec.scheme
+    group_by: GroupOption = ManifestSpec.group_by
+    stratify: Annotated[str, typer.Option(help=f"{one_of(STRATA)}.")] = ManifestSpec.stratify
+    size_matched: Annotated[
+        bool,
+        typer.Option(
+            "--size-matched",
+            help=f"With {one_of(_MATCHED)}: train every domain at the smallest one's size.",
+        ),
+    ] = False
+    where: Annotated[str | None, typer.Option(help="SQL condition on the annotations view.")] = (
+        ManifestSpec.where
+    )
+    seed: SeedOption = ManifestSpec.seed
+
+    def spec(self, dataset: str) -> ManifestSpec:
+        """Return it as the library takes it; a usage error where a scheme has no matched form."""
+        if self.size_matched and self.scheme not in _MATCHED:
+            raise typer.BadParameter(
+                f"goes with --scheme {one_of(_MATCHED)}", param_hint="--size-matched"
+            )
+        scheme = f"{self.scheme}{MATCHED}" if self.size_matched else self.scheme
+        return ManifestSpec(dataset, scheme, self.group_by, self.stratify, self.where, self.seed)
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Which splits of a manifest."""
+
+    fraction: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the training pool, in (0, 1]; repeatable; default: 1."),
+    ] = None
+    fold: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable; default: 0-4.")] = None
+    train_domain: Annotated[
+        list[str] | None, typer.Option(help="By-domain schemes: only these; repeatable.")
+    ] = None
+    manifest: Annotated[
+        str | None, typer.Option(help="Id of a recorded or imported manifest to use instead.")
+    ] = None
+
+    @property
+    def asked(self) -> Asked:
+        """Return it as the library takes it."""
+        return Asked(self.fraction, self.fold, self.train_domain, self.manifest)

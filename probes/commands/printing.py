@@ -1,0 +1,86 @@
+"""What several commands print: sizes of splits, what leaks, and summaries of runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embedstore.terminal.printing import print_json, print_table, say, say_notes
+
+_LEAKS = {
+    "shared_slides": "lie on a slide seen in training",
+    "shared_cases": "come from a case seen",
+    "overlapping_patches": "overlap a training patch",
+    "shared_centres": "contain a training annotation's centre",
+}
+
+
+def say_leakage(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say what the largest fraction's train gives away of its test, as a mean over folds."""
+    largest = max(r["fraction"] for r in rows)
+    parts = []
+    for column, what in _LEAKS.items():
+        shares = [r[column] for r in rows if r["fraction"] == largest and r[column] is not None]
+        share = f"{sum(shares) / len(shares):.1%}" if shares else "an unknown share"
+        parts.append(f"{share} {what}")
+    say(f"leakage at fraction {largest:g}: of the test annotations {', '.join(parts)}")
+
+
+def print_splits(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the sizes of splits, folds of one fraction and train domain in one row."""
+    lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for r in rows:
+        lines.setdefault((r["train_domain"], r["fraction"]), []).append(r)
+    shown = []
+    for (domain, fraction), folds in lines.items():
+        line: dict[str, Any] = {"train domain": domain} if domain is not None else {}
+        line |= {"fraction": fraction, "folds": len(folds)}
+        line |= {
+            k.removeprefix("n_"): _span([r[k] for r in folds])
+            for k in ("n_train", "n_val", "n_test")
+        }
+        shown.append(line | {"val by": ", ".join(sorted({r["val_by"] for r in folds}))})
+    print_table(title, shown)
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} - {high:,}"
+
+
+def print_runs(report: Any, what: str, done: str, as_json: bool) -> None:
+    """Print what `probes run` or `e2e run` reports; done says what its new runs are."""
+    from probes.scores.results import summarise
+
+    if as_json:
+        print_json(report.rows)
+    else:
+        title = f"AUROC: {what} (manifest {report.manifest_id})"
+        _print_summary(title, [vars(s) for s in summarise(report.rows)])
+    say(f"{report.n_new} {done}, {report.n_recorded} recorded before")
+    say_notes(report.notes)
+    say_leakage([s.row for s in report.splits])
+
+
+def _print_summary(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    shown = []
+    for s in lines:
+        line = {
+            "model": s["model"],
+            "weights": s["weights"],
+            "method": s["method"],
+            "fraction": s["fraction"],
+            "n_train": s["n_train"],
+        }
+        if s["where"] != "all":
+            line["test"] = s["where"]
+        has_interval = not math.isnan(s["low"])
+        line |= {
+            "mean": f"{s['mean']:.3f}",
+            "SD": f"{s['sd']:.3f}" if s["n_runs"] > 1 else "",
+            "a run's 95% CI": f"{s['low']:.3f} - {s['high']:.3f}" if has_interval else "",
+            "runs": s["n_runs"],
+        }
+        if any(x["n_failed"] for x in lines):
+            line["collapsed or unconverged"] = s["n_failed"]
+        shown.append(line)
+    print_table(title, shown)
