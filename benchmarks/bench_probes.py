@@ -36,7 +36,8 @@ from probe_baselines import (
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from probes.methods.linear import LogRegProbe, Task, UniProbe, fit_many
+from probes.methods.linear import LogRegProbe, UniProbe
+from probes.methods.together import Task, fit_many
 from probes.solver import curvature, lockstep, solver
 
 

@@ -20,9 +20,10 @@ from filled import NEGATIVE, POSITIVE, Cell, make_model, make_store, put_vectors
 
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from probes.compare import CompareOptions, compare
+from probes.compare import compare
 from probes.report import report
 from probes.run import RunOptions, run
+from probes.scores.comparisons import CompareOptions
 from probes.scores.sides import Side
 from probes.splits.spec import Asked, ManifestSpec
 

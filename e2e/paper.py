@@ -15,9 +15,10 @@ from embedstore.errors import EmbedstoreError
 from embedstore.identity import how_to_embed
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows, literal
-from probes.compare import CompareOptions, compare, is_compared
+from probes.compare import compare
 from probes.report import report
 from probes.run import RunOptions, run
+from probes.scores.comparisons import CompareOptions, is_compared
 from probes.splits.manifests import StoredSplit, candidates, ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
 

@@ -1,10 +1,7 @@
 """The verb `compare`: two methods on the same test annotations, with tests fit for them."""
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,26 +9,16 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store, now
-from embedstore.store.layout import COMPARISONS
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
+from probes.scores.comparisons import CompareOptions, record_comparisons
 from probes.scores.evaluate import ALL, resampled_by, seed_of
 from probes.scores.metrics import LOWER, METRICS
 from probes.scores.results import IN, OUT, known
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import N_RESAMPLES, Fold, delong, holm, paired_bootstrap
+from probes.scores.statistics import Fold, delong, holm, paired_bootstrap
 from probes.slices import codes_of
 from probes.splits.schemes import is_in_domain
 from probes.splits.spec import ManifestSpec
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """Which runs of a spec are compared, in what and how."""
-
-    fractions: Sequence[float] | None = None
-    metric: str = "auroc"
-    n_resamples: int = N_RESAMPLES
-
 
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
@@ -86,23 +73,8 @@ def compare(
         mine = [r for r in whole if (r["eval_domain"] in (IN, OUT)) == kind]
         for row, p in zip(mine, holm([_number(r["p_value"]) for r in mine]), strict=True):
             row["p_holm"] = known(p)
-    _record(store, spec, options, whole, started)
+    record_comparisons(store, spec, options, whole, started)
     return [{k: v for k, v in r.items() if k != "run_ids"} for r in rows], notes
-
-
-def is_compared(store: Store, spec: ManifestSpec, options: CompareOptions) -> bool:
-    """Return whether comparisons of these runs are recorded that are newer than all of them."""
-    condition, values = spec.condition()
-    if options.fractions is not None:
-        condition += " and list_contains($fractions, fraction)"
-        values["fractions"] = list(options.fractions)
-    (row,) = fetch_rows(
-        connect(store),
-        f"select (select max(created_at) from results where {condition}) as ran, (select "
-        f"max(created_at) from comparisons where metric = $metric and {condition}) as compared",
-        values | {"metric": options.metric},
-    )
-    return None not in row.values() and bool(row["compared"] > row["ran"])
 
 
 def _runs(con: Any, spec: ManifestSpec, options: CompareOptions) -> list[dict[str, Any]]:
@@ -155,32 +127,6 @@ def _shared(
         )
     lone = len(mine) + len(theirs) - 2 * len(shared)
     return {k: (mine[k], theirs[k]) for k in shared}, lone
-
-
-def _record(
-    store: Store,
-    spec: ManifestSpec,
-    options: CompareOptions,
-    rows: Sequence[Mapping[str, Any]],
-    started: Any,
-) -> None:
-    """Write the rows over all folds, each in the place of an earlier one of the same sides."""
-    same = {
-        **spec.row(),
-        "n_resamples": options.n_resamples,
-        "created_at": started,
-    }
-    made = []
-    for r in rows:
-        key = [
-            r[k]
-            for k in ("manifest_id", "metric", "fraction", "train_domain", "eval_domain", "a", "b")
-        ]
-        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        columns = {k: v for k, v in r.items() if k not in ("fold", "p_holm")}
-        made.append({"comparison_id": name, **same, **columns})
-    store.make(COMPARISONS)
-    store.merge(COMPARISONS, made)
 
 
 def _of(

@@ -13,8 +13,8 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from probes.methods.fits import linear_methods
-from probes.methods.linear import logits
 from probes.methods.table import METHODS
+from probes.methods.together import logits
 from probes.slices import Matrix
 
 

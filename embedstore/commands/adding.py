@@ -1,5 +1,6 @@
 """The commands that bring annotations and slides: add, and the demonstration's files."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
     from embedstore.add import AddReport
 
 
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Where domains, cases and labels come from."""
+
+    domain: Annotated[str | None, typer.Option(help="One domain for all annotations.")] = None
+    domain_from: Annotated[
+        str | None, typer.Option(help="Column or key that holds the domain.")
+    ] = None
+    case_from: Annotated[str | None, typer.Option(help="Column or key that holds the case.")] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=LABEL", help="What a class of the file means; repeatable."),
+    ] = None
+    positive: Annotated[str | None, typer.Option(help="Which of two labels is positive.")] = None
+
+
 def add_command(
     dataset: Annotated[str, typer.Argument(help="Name under which the annotations are kept.")],
     annotations: Annotated[
@@ -23,6 +40,7 @@ def add_command(
             help=f"Annotation file, or a folder of GeoJSON or of patches: {', '.join(READERS)}."
         ),
     ],
+    columns: ColumnOptions,
     slides: Annotated[
         Path | None, typer.Option(help="Folder of the slides or patches; may come later.")
     ] = None,
@@ -34,18 +52,6 @@ def add_command(
         Path | None,
         typer.Option(help="CSV or Parquet with column slide and any of mpp, scanner, ... ."),
     ] = None,
-    domain: Annotated[str | None, typer.Option(help="One domain for all annotations.")] = None,
-    domain_from: Annotated[
-        str | None, typer.Option(help="Column or key that holds the domain.")
-    ] = None,
-    case_from: Annotated[
-        str | None, typer.Option(help="Column or key that holds the case.")
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CLASS=LABEL", help="What a class of the file means; repeatable."),
-    ] = None,
-    positive: Annotated[str | None, typer.Option(help="Which of two labels is positive.")] = None,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -62,11 +68,11 @@ def add_command(
         slides=slides,
         mpp=mpp,
         slide_table=slide_table,
-        domain=domain,
-        domain_from=domain_from,
-        case_from=case_from,
-        labels=pairs(label, "--label"),
-        positive=positive,
+        domain=columns.domain,
+        domain_from=columns.domain_from,
+        case_from=columns.case_from,
+        labels=pairs(columns.label, "--label"),
+        positive=columns.positive,
     )
     with progress_bar("opening slides", "slides") as on_slide:
         report = add(store, dataset, annotations, options, on_slide)

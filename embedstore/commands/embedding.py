@@ -47,6 +47,20 @@ class VariationOptions:
         return Variation(self.pooling, rgb(self.mean, "--mean"), rgb(self.std, "--std"))
 
 
+@dataclass(frozen=True)
+class PatchOptions:
+    """How patches are cut, read and batched."""
+
+    patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224
+    mpp_out: Annotated[float, typer.Option(help="Patch scale in um per pixel.")] = 0.25
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a batch.")] = None
+    workers: WorkersOption = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Embed at most this many annotations.")
+    ] = None
+    patch_cache: CacheOption = True
+
+
 def ingest_command(
     dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
     model: Annotated[
@@ -56,6 +70,7 @@ def ingest_command(
         ),
     ],
     varied: VariationOptions,
+    patches: PatchOptions,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="M=PATH|hub|random", help="Where a model's weights come from."),
@@ -67,8 +82,6 @@ def ingest_command(
         str | None,
         typer.Option(help="d4: store the 8 flips and rotations of each patch as well."),
     ] = None,
-    patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224,
-    mpp_out: Annotated[float, typer.Option(help="Patch scale in um per pixel.")] = 0.25,
     device: DeviceOption = "auto",
     dtype: Annotated[
         str,
@@ -76,12 +89,6 @@ def ingest_command(
             help="float32, bfloat16, float16, or auto: see the README; float32 if it would differ."
         ),
     ] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a batch.")] = None,
-    workers: WorkersOption = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Embed at most this many annotations.")
-    ] = None,
-    patch_cache: CacheOption = True,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -98,17 +105,11 @@ def ingest_command(
         name=name,
         views=views,
         variation=varied.variation(),
-        patch_px=patch_px,
-        mpp_out=mpp_out,
         device=device,
         dtype=dtype,
-        batch_size=batch_size,
-        workers=workers,
-        limit=limit,
-        patch_cache=patch_cache,
+        **vars(patches),
     )
-    opened = Store.open(store, write=True)
-    models = list(dict.fromkeys(model))
+    opened, models = Store.open(store, write=True), list(dict.fromkeys(model))
     try:
         with progress_bar("embedding", "embeddings") as on_progress:
             report = ingest(opened, dataset, models, options, on_progress)

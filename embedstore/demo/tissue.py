@@ -5,7 +5,6 @@ pixels and turned into colour by Beer-Lambert's law with the stain vectors of a 
 sized in micrometres, so one drawing recipe gives the right pixels at any mpp.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,16 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from embedstore.demo.domains import StainDomain
+from embedstore.demo.stamps import (
+    FIGURES,
+    LOOK_ALIKES,
+    Array,
+    fill,
+    ordinary_nucleus,
+    smooth_noise,
+    stamp_of,
+)
 
-Array = NDArray[np.float32]
 _FIELD_MPP = 0.5  # um/px of the grid on which background texture is computed before resizing
 _CLEARANCE_UM = 9.5  # ordinary nuclei keep this far from an annotated cell
 
@@ -30,152 +37,7 @@ class CellSpec:
     looks_mitotic: bool
 
 
-@dataclass
-class _Stamp:
-    """A square of stain around one cell; u, v are micrometres from its centre."""
-
-    u: Array
-    v: Array
-    mpp: float
-
-    def noise(self, rng: np.random.Generator, scale_um: float) -> Array:
-        return smooth_noise(rng, self.u.shape, (scale_um / self.mpp,) * 2)
-
-    def blob(
-        self,
-        rng: np.random.Generator,
-        radii_um: tuple[float, float],
-        *,
-        centre_um: tuple[float, float] = (0.0, 0.0),
-        angle: float = 0.0,
-        ragged: float = 0.0,
-    ) -> Array:
-        """Return the signed distance (um, negative inside) to a wavy, if ragged frayed, ellipse."""
-        du, dv = self.u - centre_um[0], self.v - centre_um[1]
-        cos, sin = np.cos(angle), np.sin(angle)
-        p, q = (du * cos + dv * sin) / radii_um[0], (dv * cos - du * sin) / radii_um[1]
-        theta = np.arctan2(q, p)
-        edge = np.ones_like(theta)
-        for order in range(2, 8):
-            size = rng.normal() * (0.05 + ragged) / order
-            edge += np.float32(size) * np.cos(order * theta + np.float32(rng.uniform(0, 6.28)))
-        distance = (np.hypot(p, q) - edge) * np.float32(np.sqrt(radii_um[0] * radii_um[1]))
-        if ragged:
-            distance += np.float32(4.5 * ragged) * self.noise(rng, 0.9)
-        return np.asarray(distance, np.float32)
-
-
-def _stamp(half_um: float, mpp: float) -> _Stamp:
-    n = int(np.ceil(half_um / mpp))
-    axis = np.arange(-n, n + 1, dtype=np.float32) * np.float32(mpp)
-    u, v = np.meshgrid(axis, axis)
-    return _Stamp(u, v, mpp)
-
-
-def _fill(distance: Array, edge_um: float = 0.25) -> Array:
-    return np.asarray(1 / (1 + np.exp(np.clip(distance / edge_um, -30, 30))), np.float32)
-
-
-def smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, ...], scale_px: tuple[float, float]
-) -> Array:
-    """Return noise of unit variance, (h, w) float32, of grain scale_px (down, across) pixels."""
-    h, w = shape
-    rows, cols = (int(np.ceil(n / max(s, 1.0))) + 3 for n, s in zip(shape, scale_px, strict=True))
-    coarse = Image.fromarray(rng.standard_normal((rows, cols), dtype=np.float32))
-    # a box of the coarse grid, so that the grain keeps its size whatever the shape
-    box = (1.0, 1.0, 1.0 + w / max(scale_px[1], 1.0), 1.0 + h / max(scale_px[0], 1.0))
-    fine = np.asarray(coarse.resize((w, h), Image.Resampling.BICUBIC, box=box), np.float32)
-    return fine / np.float32(0.75)
-
-
 # --- annotated cells: each returns hematoxylin (h, w) for its stamp, and may tint the cytoplasm ---
-
-
-def _plate(rng: np.random.Generator, s: _Stamp) -> Array:
-    angle = rng.uniform(0, np.pi)
-    radii = (rng.uniform(4.2, 6.8), rng.uniform(1.2, 2.2))
-    return _fill(s.blob(rng, radii, angle=angle, ragged=rng.uniform(0.04, 0.16)))
-
-
-def _clump(rng: np.random.Generator, s: _Stamp) -> Array:
-    r = rng.uniform(3.2, 5.2)
-    d = s.blob(rng, (r, r * rng.uniform(0.65, 1.0)), angle=rng.uniform(0, 3.1), ragged=0.10)
-    return _fill(d + np.float32(rng.uniform(0.3, 0.9)) * s.noise(rng, 0.9), 0.3)
-
-
-def _ring(rng: np.random.Generator, s: _Stamp) -> Array:
-    r = rng.uniform(3.8, 5.4)
-    outer = s.blob(rng, (r, r * rng.uniform(0.7, 1.0)), ragged=rng.uniform(0.04, 0.12))
-    hole = s.blob(rng, (r * 0.42, r * 0.3), angle=rng.uniform(0, 3.1), ragged=0.1)
-    return _fill(outer) * (1 - np.float32(rng.uniform(0.4, 0.9)) * _fill(hole, 0.4))
-
-
-def _anaphase(rng: np.random.Generator, s: _Stamp) -> Array:
-    angle, gap = rng.uniform(0, np.pi), rng.uniform(2.0, 3.8)
-    out = np.zeros_like(s.u)
-    for side in (-1.0, 1.0):
-        centre = (-np.sin(angle) * gap * side, np.cos(angle) * gap * side)
-        radii = (rng.uniform(2.8, 4.4), rng.uniform(0.9, 1.6))
-        tilt = angle + rng.normal() * 0.15
-        d = s.blob(rng, radii, centre_um=centre, angle=tilt, ragged=rng.uniform(0.03, 0.13))
-        out = np.maximum(out, _fill(d))
-    return out
-
-
-def _pyknotic(rng: np.random.Generator, s: _Stamp) -> Array:
-    r = rng.uniform(1.9, 3.6)
-    d = s.blob(rng, (r, r * rng.uniform(0.75, 1.0)), angle=rng.uniform(0, 3.1), ragged=0.01)
-    return _fill(d, 0.2)
-
-
-def _fragments(rng: np.random.Generator, s: _Stamp) -> Array:
-    out = np.zeros_like(s.u)
-    for _ in range(rng.integers(2, 6)):
-        r, at = rng.uniform(0.6, 1.9), rng.normal(size=2) * 1.9
-        out = np.maximum(out, _fill(s.blob(rng, (r, r), centre_um=(at[0], at[1])), 0.2))
-    return out
-
-
-def _hyperchromatic(rng: np.random.Generator, s: _Stamp) -> Array:
-    r = rng.uniform(2.8, 4.4)
-    d = s.blob(rng, (r, r * rng.uniform(0.6, 0.95)), angle=rng.uniform(0, 3.1), ragged=0.015)
-    grain = np.asarray((0.74 + 0.12 * s.noise(rng, 1.1)).clip(0.4, 1), np.float32)
-    return _fill(d, 0.35) * grain
-
-
-def _elongated(rng: np.random.Generator, s: _Stamp) -> Array:
-    radii = (rng.uniform(3.6, 6.2), rng.uniform(1.1, 2.1))
-    d = s.blob(rng, radii, angle=rng.uniform(0, np.pi), ragged=rng.uniform(0.0, 0.03))
-    return _fill(d, 0.3) * np.float32(rng.uniform(0.8, 1.0))
-
-
-def _smudge(rng: np.random.Generator, s: _Stamp) -> Array:
-    r = rng.uniform(2.2, 3.8)
-    d = s.blob(rng, (r, r * rng.uniform(0.5, 0.9)), angle=rng.uniform(0, 3.1), ragged=0.06)
-    return _fill(d + np.float32(0.3) * s.noise(rng, 1.6), rng.uniform(0.5, 0.9))
-
-
-Painter = Callable[[np.random.Generator, _Stamp], Array]
-FIGURES: tuple[Painter, ...] = (_plate, _clump, _ring, _anaphase)
-LOOK_ALIKES: tuple[Painter, ...] = (_pyknotic, _fragments, _hyperchromatic, _elongated, _smudge)
-
-
-def _ordinary_nucleus(rng: np.random.Generator, s: _Stamp, stroma: bool) -> Array:
-    if stroma:
-        radii = (rng.uniform(4.0, 6.5), rng.uniform(1.1, 1.9))
-        return _fill(s.blob(rng, radii, angle=rng.uniform(0, 3.1), ragged=0.01), 0.35) * np.float32(
-            rng.uniform(0.35, 0.6)
-        )
-    r = rng.normal(4.3, 0.6)
-    d = s.blob(rng, (r, r * rng.uniform(0.68, 1.0)), angle=rng.uniform(0, 3.1), ragged=0.006)
-    # vesicular: pale inside, grained chromatin, a darker membrane, one or two nucleoli
-    body = _fill(d, 0.3) * (rng.uniform(0.16, 0.36) + 0.10 * s.noise(rng, 0.8)).clip(0.05, 0.8)
-    out = body + 0.22 * np.exp(-(((d + 0.3) / 0.4) ** 2))
-    for _ in range(rng.integers(0, 3)):
-        at, size = rng.normal(size=2) * 1.2, rng.uniform(0.4, 0.8)
-        out += 0.35 * _fill(s.blob(rng, (size, size), centre_um=(at[0], at[1])), 0.2)
-    return np.asarray(out, np.float32)
 
 
 def _paste(canvas: Array, stamp: Array, x: float, y: float, cover: Array | None = None) -> None:
@@ -196,7 +58,7 @@ def _paste(canvas: Array, stamp: Array, x: float, y: float, cover: Array | None 
 def _paint_cell(
     rng: np.random.Generator, domain: StainDomain, stain: tuple[Array, Array], cell: CellSpec
 ) -> None:
-    s = _stamp(13.0, domain.mpp)
+    s = stamp_of(13.0, domain.mpp)
     kinds, weights = (
         (FIGURES, domain.figures) if cell.looks_mitotic else (LOOK_ALIKES, domain.look_alikes)
     )
@@ -209,7 +71,7 @@ def _paint_cell(
     radius = rng.normal(9.2, 1.0) if cell.looks_mitotic else rng.normal(6.3, 1.0)
     tint = domain.clearing if cell.looks_mitotic else domain.reddening
     eosin = 0.42 * np.exp(rng.normal(tint, 0.28)) * (1 + 0.12 * s.noise(rng, 1.5))
-    cover = 0.85 * _fill(s.blob(rng, (radius, radius * rng.uniform(0.8, 1)), ragged=0.02), 0.5)
+    cover = 0.85 * fill(s.blob(rng, (radius, radius * rng.uniform(0.8, 1)), ragged=0.02), 0.5)
     _paste(stain[1], eosin, cell.x_l0, cell.y_l0, cover)
     _paste(stain[0], np.float32(density) * chromatin * grain, cell.x_l0, cell.y_l0)
 
@@ -287,9 +149,9 @@ def draw_slide(
     eosin, stroma, gaps = _background(rng, size_px, domain, cells, nuclei_um)
     blue = (0.10 + 0.03 * smooth_noise(rng, eosin.shape, (6 / mpp, 6 / mpp))) * (1 - gaps)
     blue = np.asarray(blue.clip(0, None), np.float32)
-    small = _stamp(8.0, mpp)
+    small = stamp_of(8.0, mpp)
     # a bank with eight orientations each: drawing every nucleus anew would cost most of the time
-    bank = [[_ordinary_nucleus(rng, small, kind) for _ in range(40)] for kind in (False, True)]
+    bank = [[ordinary_nucleus(rng, small, kind) for _ in range(40)] for kind in (False, True)]
     for x_um, y_um in nuclei_um:
         x, y = x_um / mpp, y_um / mpp
         at = min(max(int(y), 0), size_px[1] - 1), min(max(int(x), 0), size_px[0] - 1)

@@ -1,5 +1,6 @@
 """The verb `ingest`: what is missing, embedded and stored batch by batch."""
 
-from embedstore.ingest.missing import IngestOptions, IngestReport, Interrupted, ingest
+from embedstore.ingest.missing import ingest
+from embedstore.ingest.options import IngestOptions, IngestReport, Interrupted
 
 __all__ = ["IngestOptions", "IngestReport", "Interrupted", "ingest"]

@@ -4,92 +4,38 @@ import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from embedstore.crops import slide_jobs
-from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.errors import EmbedstoreError
 from embedstore.identity import (
     IDENTITY,
-    check_model_name,
     check_same,
     entry_of,
     recorded_models,
     weights_for,
 )
+from embedstore.ingest.options import (
+    IngestOptions,
+    IngestReport,
+    Interrupted,
+    ModelReport,
+    asked_identity,
+    checked_names,
+    weights_spec,
+)
 from embedstore.ingest.plan import plan, retry_slides
 from embedstore.models.checkpoints import Weights
-from embedstore.models.registry import NO_VARIATION, Variation, check_name
+from embedstore.models.registry import Variation
 from embedstore.slides.patches import PLAIN, VIEW_SETS, PatchGeometry
-from embedstore.slides.slide import is_plausible_mpp
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PatchCache
-from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
+from embedstore.store.sql import connect, fetch_rows, literal
 from embedstore.writer import SAME, Writer
 
 N_SAMPLE = 16
 """Patches on which a dtype is held against float32."""
-
-
-@dataclass(frozen=True)
-class IngestOptions:
-    """How patches are cut and embedded: see `embedstore ingest --help`."""
-
-    weights: Mapping[str, str] = field(default_factory=dict)
-    name: str | None = None
-    variation: Variation = NO_VARIATION
-    views: str | None = None
-    patch_px: int = 224
-    mpp_out: float = 0.25
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-    limit: int | None = None
-    patch_cache: bool = True
-
-
-@dataclass
-class ModelReport:
-    """What one model has after an ingest; n_left: on its slide, not embedded yet.
-
-    n_views counts the views embedded beside; parity is the lowest cosine to float32 seen.
-    """
-
-    model: str
-    n_before: int = 0
-    n_embedded: int = 0
-    n_left: int = 0
-    n_views: int = 0
-    parity: float | None = None
-    dtype: str = ""
-    weights: str = ""
-
-
-@dataclass
-class IngestReport:
-    """What an ingest did: one ModelReport a model, the slides set aside (name: why), seconds.
-
-    n_cached: patches that were read from slides and kept.
-    """
-
-    dataset: str
-    models: list[ModelReport]
-    n_annotations: int
-    n_off_slide: int
-    set_aside: dict[str, str]
-    seconds: float = 0.0
-    n_cached: int = 0
-
-
-class Interrupted(Exception):  # noqa: N818  (not an error: the work done is safe)
-    """Raised after Ctrl-C once everything embedded so far is stored; carries the report."""
-
-    def __init__(self, report: IngestReport) -> None:
-        """Hold the report of what was done."""
-        super().__init__()
-        self.report = report
 
 
 def ingest(
@@ -107,7 +53,7 @@ def ingest(
     """
     started = time.monotonic()
     recorded = recorded_models(store)
-    names = _check(store, dataset, models, options, recorded)
+    names = checked_names(store, dataset, models, options, recorded)
     retry_slides(store, dataset)
     todo = plan(store, dataset, list(names.values()), VIEW_SETS.get(options.views or "", ()))
     report = IngestReport(
@@ -121,7 +67,12 @@ def ingest(
     open_models = [m for m, n in names.items() if any(n in r["wants"] for r in wanted)]
     weights = {
         m: weights_for(
-            m, n, recorded.get(n), _asked(m, options), _spec(m, options), m in open_models
+            m,
+            n,
+            recorded.get(n),
+            asked_identity(m, options),
+            weights_spec(m, options),
+            m in open_models,
         )
         for m, n in names.items()
     }
@@ -138,69 +89,6 @@ def ingest(
         r.parity = recorded.get(r.model, {}).get("parity")
     report.seconds = time.monotonic() - started
     return report
-
-
-def _check(
-    store: Store,
-    dataset: str,
-    models: Sequence[str],
-    options: IngestOptions,
-    recorded: Mapping[str, Any],
-) -> dict[str, str]:
-    """Return the key under which each model's embeddings are stored; all names are checked."""
-    check_dataset(store, connect(store), dataset)
-    if not models:
-        raise EmbedstoreError("name at least one model with --model")
-    if options.name is not None and len(models) != 1:
-        raise UsageError("--as NAME goes with exactly one --model")
-    for model in models:
-        check_name(model)
-        check_model_name(options.name or model, recorded)
-    if unknown := [w for w in options.weights if not _names(w, models)]:
-        raise UsageError(
-            f"--weights names {', '.join(unknown)}, which no --model does; models: "
-            f"{', '.join(models)}"
-        )
-    if options.variation != NO_VARIATION and len(models) != 1:
-        raise UsageError("--pooling, --mean and --std go with exactly one --model")
-    options.variation.check()
-    if options.views is not None and options.views not in VIEW_SETS:
-        raise UsageError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
-    if not 16 <= options.patch_px <= 2048:
-        raise UsageError(f"--patch-px {options.patch_px} is not between 16 and 2048")
-    if not is_plausible_mpp(options.mpp_out):
-        raise UsageError(f"--mpp-out {options.mpp_out:g} is not between 0.05 and 2.0 um/px")
-    return {m: options.name or m for m in models}
-
-
-def _names(key: str, models: Sequence[str]) -> bool:
-    return any(key in (m, *_short(m)) for m in models)
-
-
-def _short(model: str) -> list[str]:
-    """Return what --weights may call timm:NAME or hf-hub:OWNER/NAME for short."""
-    return [model.split(":", 1)[1]] if ":" in model else []
-
-
-def _spec(model: str, options: IngestOptions) -> str | None:
-    """Return what --weights says of a model."""
-    return next((options.weights[k] for k in (model, *_short(model)) if k in options.weights), None)
-
-
-def _asked(model: str, options: IngestOptions) -> dict[str, Any]:
-    asked: dict[str, Any] = {
-        "registry_name": model,
-        "patch_px": options.patch_px,
-        "mpp_out": options.mpp_out,
-    }
-    varied = options.variation
-    decided = {
-        "dtype": None if options.dtype == "auto" else options.dtype,
-        "pooling": varied.pooling,
-        "mean": varied.mean and list(varied.mean),
-        "std": varied.std and list(varied.std),
-    }
-    return asked | {k: v for k, v in decided.items() if v is not None}
 
 
 def _embed_missing(
@@ -302,7 +190,7 @@ def _open_model(
         )
     embedder = load_embedder(
         name,
-        entry_of(model, variation, _spec(model, options)),
+        entry_of(model, variation, weights_spec(model, options)),
         weights,
         dtype=dtype,
         device=choose_device(options.device),
@@ -310,7 +198,7 @@ def _open_model(
     embedder.check(options.patch_px)
     if record is None:
         embedder.settle_dtype(sample, may_change=dtype == "auto")
-    identity = record_of(embedder) | _asked(model, options) | {"dtype": embedder.dtype}
+    identity = record_of(embedder) | asked_identity(model, options) | {"dtype": embedder.dtype}
     if record is not None:
         check_same(name, record, {k: identity[k] for k in IDENTITY})
     return embedder, identity

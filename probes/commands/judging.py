@@ -44,7 +44,8 @@ def compare_command(
     Example: probes compare midog --a uni:uni --b uni:virchow2 --metric average_precision
     """
     from embedstore.store import Store
-    from probes.compare import CompareOptions, compare
+    from probes.compare import compare
+    from probes.scores.comparisons import CompareOptions
     from probes.scores.sides import Side
 
     spec = cut.spec(dataset)

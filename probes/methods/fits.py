@@ -15,7 +15,7 @@ from scipy.special import softmax
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect_to, fetch
-from probes.methods import linear
+from probes.methods import together
 from probes.methods.linear import LinearProbe, LogRegProbe
 from probes.methods.table import METHODS
 from probes.slices import Matrix, Rows
@@ -69,7 +69,7 @@ class Fit:
             if own and self.logits is not None:
                 z = self.logits[at]
             else:
-                z = linear.logits(matrix.X, at, self.probe.coef_, self.probe.intercept_)
+                z = together.logits(matrix.X, at, self.probe.coef_, self.probe.intercept_)
             each = softmax(z, axis=1)
         else:
             each = np.asarray(self.probe.predict_proba(matrix.vectors(rows)), dtype=np.float64)
@@ -91,10 +91,10 @@ def fit_tasks(
                 "learn; take a larger --fraction, or leave the rare ones out with --where"
             )
     fits: dict[int, Fit] = {}
-    together = [k for k, t in enumerate(tasks) if t.method in linear_methods()]
-    if together:
+    linear = [k for k, t in enumerate(tasks) if t.method in linear_methods()]
+    if linear:
         fits |= dict(
-            zip(together, _linear(matrix, [tasks[k] for k in together], on_progress), strict=True)
+            zip(linear, _linear(matrix, [tasks[k] for k in linear], on_progress), strict=True)
         )
     for k, task in enumerate(tasks):
         if k not in fits:
@@ -153,10 +153,10 @@ def _linear(
     def tell(done: int, total: int) -> None:
         on_progress(done * len(tasks) // max(total, 1), len(tasks))
 
-    probes = linear.fit_many(
+    probes = together.fit_many(
         matrix.X,
         [
-            linear.Task(
+            together.Task(
                 METHODS[t.method].make(),
                 places[t.rows["train"]].ravel(),
                 _codes(matrix, t, "train"),
@@ -173,7 +173,7 @@ def _linear(
         mine = fits[start : start + SCORED_TOGETHER]
         w = np.concatenate([f.probe.coef_ for f in mine])
         b = np.concatenate([f.probe.intercept_ for f in mine])
-        z = linear.logits(matrix.X, None, w, b)
+        z = together.logits(matrix.X, None, w, b)
         ends = np.cumsum([len(f.probe.coef_) for f in mine])
         for fit, of in zip(mine, np.split(z, ends[:-1], axis=1), strict=True):
             fit.logits = of

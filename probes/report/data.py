@@ -147,6 +147,10 @@ def by_side(rows: Sequence[dict[str, Any]]) -> dict[Side, list[dict[str, Any]]]:
     return dict(found)
 
 
+def _values(counts: Sequence[Mapping[str, Any]], dataset: str, column: str) -> list[str]:
+    return list(dict.fromkeys(c[column] for c in counts if c["dataset"] == dataset))
+
+
 def gather(store: Store, datasets: Sequence[str]) -> Facts:
     """Return what is recorded of these datasets, of all where none is named.
 
@@ -187,16 +191,8 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
         store,
         con,
         mine,
-        {
-            d["dataset"]: list(
-                dict.fromkeys(c["domain"] for c in counts if c["dataset"] == d["dataset"])
-            )
-            for d in mine
-        },
-        {
-            d["dataset"]: sorted({c["label"] for c in counts if c["dataset"] == d["dataset"]})
-            for d in mine
-        },
+        {d["dataset"]: _values(counts, d["dataset"], "domain") for d in mine},
+        {d["dataset"]: sorted(_values(counts, d["dataset"], "label")) for d in mine},
         {m["model"]: m for m in models},
         results,
         [s for s in splits if s["manifest_id"] in newest],

@@ -39,6 +39,9 @@ class Softmax:
     converged: bool
 
 
+_LIMITS = {"maxcor": 50, "ftol": 0.0, "gtol": GRADIENT}
+
+
 def fit_softmax(
     data: Matrix,
     codes: Indices,
@@ -86,13 +89,7 @@ def fit_softmax(
             first,
             jac=True,
             method="L-BFGS-B",
-            options={
-                "maxiter": max_iter,
-                "maxfun": 10 * max_iter,
-                "maxcor": 50,
-                "ftol": 0.0,
-                "gtol": GRADIENT,
-            },
+            options=_LIMITS | {"maxiter": max_iter, "maxfun": 10 * max_iter},
         )
         w, b = found.x[:w_size].reshape(shape) @ basis.T, found.x[w_size:]
     # The line search may find nothing lower in float64 a little above GRADIENT: that's the optimum.

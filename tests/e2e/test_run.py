@@ -56,7 +56,8 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store)
 
 
 def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(store: Store) -> None:
-    from probes.compare import CompareOptions, compare
+    from probes.compare import compare
+    from probes.scores.comparisons import CompareOptions
     from probes.scores.results import summarise
     from probes.scores.sides import Side
 

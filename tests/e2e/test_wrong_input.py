@@ -31,7 +31,9 @@ def test_what_cannot_be_is_told_and_leaves_nothing(store: Store, changes: Any, s
     runs = Path(store.uri) / "runs"
     before = sorted(runs.iterdir())
     with pytest.raises(EmbedstoreError, match=re.escape(said)):
-        run(store, ManifestSpec("tiny"), replace(OPTIONS, **{"splits": Asked(folds=[4]), **changes}))
+        run(
+            store, ManifestSpec("tiny"), replace(OPTIONS, **{"splits": Asked(folds=[4]), **changes})
+        )
     assert sorted(runs.iterdir()) == before
 
 

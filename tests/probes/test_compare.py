@@ -13,9 +13,10 @@ import pytest
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from probes.compare import CompareOptions, compare, is_compared
+from probes.compare import compare
 from probes.report import report
 from probes.run import RunOptions, run
+from probes.scores.comparisons import CompareOptions, is_compared
 from probes.scores.evaluate import seed_of
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import Fold, holm, paired_bootstrap

@@ -9,8 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.compare import CompareOptions, compare
+from probes.compare import compare
 from probes.run import RunOptions, run
+from probes.scores.comparisons import CompareOptions
 from probes.scores.sides import Side
 from probes.scores.statistics import Fold, paired_bootstrap
 from probes.splits.spec import Asked, ManifestSpec

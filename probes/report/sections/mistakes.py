@@ -1,6 +1,6 @@
 """Look at the mistakes: patches from the cache beside what the models said of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probes.report.blocks import Block, Gallery, Missing, Prose, Section, Shot
@@ -8,6 +8,7 @@ from probes.report.data import Facts
 from probes.report.images import SHOT_PX, Patches, data_address
 from probes.report.predictions import Scores
 from probes.report.repeat import command
+from probes.scores.sides import Side
 
 N_SHOWN, N_MODELS = 6, 20
 
@@ -52,60 +53,53 @@ def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
                 command("embedstore", "ingest", dataset, "--model", _any_model(facts)),
             )
         )
-    shown = list(wrong)[:N_MODELS]
-    kinds = (
-        {
-            "false_positive": f"Taken for \u201c{positive}\u201d, most surely first",
-            "false_negative": f"Missed \u201c{positive}\u201d, most surely first",
+    blocks += [_wrong(facts, kind, title, wrong, images) for kind, title in _kinds(s).items()]
+    shots = {"among all": [_disagreement(facts, s, r, images) for r in apart]}
+    if trained:
+        title = f"probes against {facts.names[trained[0]]}"
+        shots[title] = [_against(r, images) for r in against]
+    shown = [(title, row) for title, row in shots.items() if row]
+    return [*blocks, Gallery("Where they disagree most", shown)] if shown else blocks
+
+
+def _kinds(s: Scores) -> dict[str, str]:
+    """Return the kinds of mistakes of a dataset, and what the page calls each."""
+    if s.positive:
+        return {
+            "false_positive": "False positives, most confident first",
+            "false_negative": "False negatives, most confident first",
         }
-        if positive
-        else {"wrong": "Taken for another label, most surely first"}
-    )
-    for kind, title in kinds.items():
-        gallery = [
-            (
-                facts.names[e],
-                [
-                    _shot(r, images, [f"{r.get('said', 'score')} {r['score']:.2f}"])
-                    for r in wrong[e][kind]
-                ],
-            )
-            for e in shown
-        ]
-        left = len(wrong) - len(shown)
-        note = f"{left} more models are not shown." if left else ""
-        blocks.append(Gallery(title, gallery, note))
-    rows_shown = []
-    if apart:
-        rows_shown.append(
-            (
-                "among all",
-                [
-                    _shot(
-                        r,
-                        images,
-                        [
-                            f"{r['low']:.2f} {facts.names[s.sides[r['low_side']]]}",
-                            f"{r['high']:.2f} {facts.names[s.sides[r['high_side']]]}",
-                        ],
-                    )
-                    for r in apart
-                ],
-            )
+    return {"wrong": "Taken for another label, most confident first"}
+
+
+def _wrong(
+    facts: Facts,
+    kind: str,
+    title: str,
+    wrong: Mapping[Side, Mapping[str, Sequence[dict[str, Any]]]],
+    images: dict[str, str],
+) -> Gallery:
+    gallery = [
+        (
+            facts.names[side],
+            [
+                _shot(r, images, [f"{r.get('said', 'score')} {r['score']:.2f}"])
+                for r in wrong[side][kind]
+            ],
         )
-    if against:
-        rows_shown.append(
-            (
-                f"probes against {facts.names[trained[0]]}",
-                [
-                    _shot(
-                        r, images, [f"probes {r['probes']:.2f}", f"end to end {r['trained']:.2f}"]
-                    )
-                    for r in against
-                ],
-            )
-        )
-    return [*blocks, Gallery("Where they disagree most", rows_shown)] if rows_shown else blocks
+        for side in list(wrong)[:N_MODELS]
+    ]
+    left = len(wrong) - len(gallery)
+    return Gallery(title, gallery, f"{left} more models are not shown." if left else "")
+
+
+def _disagreement(facts: Facts, s: Scores, row: dict[str, Any], images: dict[str, str]) -> Shot:
+    low, high = (facts.names[s.sides[row[f"{end}_side"]]] for end in ("low", "high"))
+    return _shot(row, images, [f"{row['low']:.2f} {low}", f"{row['high']:.2f} {high}"])
+
+
+def _against(row: dict[str, Any], images: dict[str, str]) -> Shot:
+    return _shot(row, images, [f"probes {row['probes']:.2f}", f"end to end {row['trained']:.2f}"])
 
 
 def _any_model(facts: Facts) -> str:

@@ -7,58 +7,39 @@ from probes.report.data import Facts
 from probes.report.repeat import ingest_command
 from probes.report.tables import Column, Table
 
+_FACTS = (
+    "model",
+    "registry_name",
+    "arch",
+    "n_params",
+    "dim",
+    "pooling",
+    "dtype",
+    "patch_px",
+    "mpp_out",
+    "weights",
+    "weights_sha256",
+)
+
 
 def models(facts: Facts) -> Section:
     """Return the section of Table 1: every model that has embeddings or results here."""
-    rows: list[dict[str, Any]] = []
-    for m in facts.models.values():
-        rows.append(
-            {
-                k: m[k]
-                for k in (
-                    "model",
-                    "registry_name",
-                    "arch",
-                    "n_params",
-                    "dim",
-                    "pooling",
-                    "dtype",
-                    "patch_px",
-                    "mpp_out",
-                    "weights",
-                    "weights_sha256",
-                )
-            }
-            | {"used": "embedded"}
-        )
-    for e in facts.sides:
-        if e.is_e2e:
-            rows.append(
-                {
-                    "model": facts.names[e],
-                    "registry_name": e.model,
-                    "arch": e.model,
-                    "n_params": None,
-                    "dim": None,
-                    "pooling": None,
-                    "dtype": None,
-                    "patch_px": None,
-                    "mpp_out": None,
-                    "weights": e.weights,
-                    "weights_sha256": e.weights_sha256 or None,
-                    "used": "trained end to end",
-                }
-            )
-    if not rows:
-        example = {
-            "model": "efficientnet-lite0",
-            "registry_name": None,
-            "arch": "",
-            "dtype": None,
-            "weights": "",
-            "patch_px": None,
-            "mpp_out": None,
+    rows = [{k: m[k] for k in _FACTS} | {"used": "embedded"} for m in facts.models.values()]
+    rows += [
+        dict.fromkeys(_FACTS)
+        | {
+            "model": facts.names[side],
+            "registry_name": side.model,
+            "arch": side.model,
+            "weights": side.weights,
+            "weights_sha256": side.weights_sha256 or None,
+            "used": "trained end to end",
         }
+        for side in facts.sides
+        if side.is_e2e
+    ]
+    if not rows:
+        example = dict.fromkeys(_FACTS) | {"model": "efficientnet-lite0", "arch": "", "weights": ""}
         first = facts.datasets[0]["dataset"]
         return Section(
             "models",
@@ -76,7 +57,7 @@ def models(facts: Facts) -> Section:
         Column("weights", "weights", lambda r: r["weights"] or "not known (imported)"),
     ]
     notes = (
-        ["Random weights are chance\u2019s, seeded by the model\u2019s name: a floor, not a model."]
+        ["Random weights, seeded by the model\u2019s name: a floor, not a model."]
         if any(r["weights"] == "random" for r in rows)
         else []
     )

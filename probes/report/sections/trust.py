@@ -207,14 +207,11 @@ def _calibration(
             number=True,
         ),
     ]
+    of = "; ".join(f"{s.condition.dataset}: {s.condition}, fraction {s.fraction:g}" for s in scores)
     caption = (
         f"Test predictions in {N_BINS} bins of equal width: the share that is positive "
         "against the mean score; beyond two labels of the likeliest label, and the share "
-        "that is right. On the diagonal a probability means what it says. "
-        + "; ".join(
-            f"{s.condition.dataset}: {s.condition}, fraction {s.fraction:g}" for s in scores
-        )
-        + "."
+        f"that is right. On the diagonal a probability means what it says. {of}."
     )
     table = Table("calibration", "Calibration, bin by bin", columns, rows)
     return [

@@ -12,7 +12,8 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from probes.methods.linear import LogRegProbe, Task, UniProbe, fit_many
+from probes.methods.linear import LogRegProbe, UniProbe
+from probes.methods.together import Task, fit_many
 from probes.solver.softmax import cross_entropy
 from tests.making.linear import data
 

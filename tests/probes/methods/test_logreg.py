@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from probes.methods.linear import C_GRID, LogRegProbe, Task, UniProbe, fit_many
+from probes.methods.linear import C_GRID, LogRegProbe, UniProbe
+from probes.methods.together import Task, fit_many
 from tests.making.linear import data
 
 

@@ -158,7 +158,7 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path: Path) -> N
         assert r["high"] - r["low"] > 0
     report(made, [], tmp_path / "r")
     page = (tmp_path / "r" / "index.html").read_text()
-    assert "Taken for another label, most surely first" in page
+    assert "Taken for another label, most confident first" in page
     assert "share that is right" in page
 
 
