@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE := demo-store
 REPORT := demo-report
+WORKERS ?= 2
 BENCHMARKS := ingest probes slices e2e report
 
 .PHONY: demo install browser test lint bench docs clean
@@ -48,8 +49,9 @@ demo: install
 	@echo "The page to open: $(REPORT)/index.html. The store to query next: $(STORE)"
 	@echo "  $(BIN)/embedstore sql \"select domain, label, count(*) as n from annotations group by all order by all\" --store $(STORE)"
 
+# Two workers, or WORKERS of them; a worker that is done takes over what another has left.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .
