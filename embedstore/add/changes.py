@@ -82,7 +82,7 @@ def follow_changes(
             store.delete(model_table(model), "annotation_id", moved)
         if renamed:
             store.update_columns(model_table(model), pa.Table.from_pylist(update, schema=schema))
-    if moved and store.has(PATCHES):
+    if moved:
         store.delete(PATCHES, "annotation_id", moved)
     view_key = views_schema(1).field("view_id")
     schema = pa.schema([view_key, *(f for f in schema if f.name != "annotation_id")])

@@ -23,6 +23,8 @@ TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us"
 FLAG = pa.bool_()
 TEXTS = pa.list_(TEXT)
 
+PATCHES, COMPARISONS = "patches", "comparisons"
+
 TABLES: dict[str, pa.Schema] = {
     "store": _schema("format", created_at=TIME),
     "datasets": _schema(
@@ -171,14 +173,6 @@ TABLES: dict[str, pa.Schema] = {
         annotation_id=TEXTS,
         score=pa.list_(pa.float32()),
     ),
-}
-
-LISTS = ("splits", "predictions", "probes")
-"""Tables whose rows hold long lists, to be scanned a few rows at a time."""
-
-PATCHES, COMPARISONS = "patches", "comparisons"
-
-LATER: dict[str, pa.Schema] = {
     # One row an annotation and scale: a crop of size_px pixels, wider than the patch it was read
     # for, without loss (see `patch_cache.encode`).
     PATCHES: _schema(
@@ -221,7 +215,9 @@ LATER: dict[str, pa.Schema] = {
         created_at=TIME,
     ),
 }
-"""Tables that a store has from the first command on that fills them."""
+
+LISTS = ("splits", "predictions", "probes")
+"""Tables whose rows hold long lists, to be scanned a few rows at a time."""
 
 MODEL_PREFIX, VIEWS_PREFIX = "embeddings.", "views."
 """How the names of the tables of embeddings and of views begin."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.slides.patches import PatchGeometry, centre
-from embedstore.store.layout import LATER, PATCHES
+from embedstore.store.layout import PATCHES, TABLES
 from embedstore.store.store import Store, now
 
 FLUSH_BYTES = 96 * 2**20
@@ -56,14 +56,13 @@ class PatchCache:
     """
 
     def __init__(self, store: Store, dataset: str, geometry: PatchGeometry) -> None:
-        """Look up what is kept; the table is made if it is not there."""
+        """Look up what is kept."""
         self._store, self._dataset, self._size = store, dataset, geometry.wide().size_px
         self._mpp_out = geometry.mpp_out
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._waiting: list[dict[str, Any]] = []
         self._n_waiting = 0
         self.n_kept = 0
-        store.make(PATCHES)
         self.reload()
 
     def reload(self) -> None:
@@ -120,5 +119,5 @@ class PatchCache:
             with self._lock:
                 rows, self._waiting, self._n_waiting = self._waiting, [], 0
             if rows:
-                self._store.merge(PATCHES, pa.Table.from_pylist(rows, schema=LATER[PATCHES]))
+                self._store.merge(PATCHES, pa.Table.from_pylist(rows, schema=TABLES[PATCHES]))
                 self.n_kept += len(rows)

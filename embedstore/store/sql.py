@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store.layout import (
-    LATER,
     TABLES,
     model_schema,
     model_table,
@@ -89,8 +88,6 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     unites them.
     """
     con = connect_to(store, *TABLES)
-    for name, schema in LATER.items():
-        con.register(f"_{name}", store.lance(name) if store.has(name) else schema.empty_table())
     for view, sql in VIEWS.items():
         con.execute(f"create view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"
@@ -106,13 +103,19 @@ def connect_to(store: Store, *tables: str) -> duckdb.DuckDBPyConnection:
     # Without this SQL could name Python variables of ours as if they were tables.
     con = duckdb.connect(config={"python_enable_replacements": "false"})
     for table in tables:
+        # A store of an older format may be read before it is upgraded, maybe without the right to.
+        if not store.is_current and not store.has(table):
+            con.register(f"_{table}", TABLES[table].empty_table())
+            continue
         lance = store.lance(table)
         missing = [f for f in TABLES[table] if f.name not in lance.schema.names]
-        # A store of an older format may be read before it is upgraded, maybe without the right to.
         con.register(f"_{table}" if not missing else f"_stored_{table}", lance)
         if missing:
-            nulls = ", ".join(f"null::varchar as {f.name}" for f in missing)
-            con.execute(f"create view _{table} as select *, {nulls} from _stored_{table}")
+            con.register(f"_lacking_{table}", pa.schema(missing).empty_table())
+            con.execute(
+                f"create view _{table} as select * from _stored_{table} union all by name "
+                f"select * from _lacking_{table}"
+            )
     return con
 
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 from embedstore.errors import EmbedstoreError
 from embedstore.store.layout import (
     FORMAT,
-    LATER,
     LISTS,
     MODEL_PREFIX,
     TABLES,
@@ -27,6 +26,9 @@ from embedstore.store.layout import (
     views_table,
 )
 from embedstore.store.migrations import STEPS
+
+_ATTEMPTS = 5
+"""How often a change of the layout is tried, while others may make the same one."""
 
 
 def now() -> datetime:
@@ -45,8 +47,9 @@ class Store:
     """A folder or s3:// prefix of Lance tables. Open with `Store.open`."""
 
     def __init__(self, uri: str, db: Any) -> None:
-        """Hold an open connection; use `Store.open`."""
+        """Hold an open connection; use `Store.open`. is_current: its format is the newest."""
         self.uri, self._db = uri, db
+        self.is_current = True
         self._made: set[str] = set()
 
     @staticmethod
@@ -62,8 +65,9 @@ class Store:
         """Return the store at uri (a local path or s3://...), made if `create` and not there.
 
         With `create`, one that was killed while being made, or is just being made, is completed.
-        With `write` or `create`, one of an older format is upgraded. Raises EmbedstoreError where
-        there is none, it is newer than this version, or something else lies there.
+        With `write` or `create`, one of an older format is upgraded; without, it can be read only.
+        Raises EmbedstoreError where there is none, it is newer than this version, or something else
+        lies there.
         """
         local = None if "://" in uri else Path(uri)
         if local is not None and local.is_file():
@@ -106,27 +110,51 @@ class Store:
                 f"{self.uri} has store format {stored}, this version reads up to {FORMAT}; "
                 "upgrade embedstore"
             )
-        if not is_written or stored == FORMAT:
+        self.is_current = is_written or stored == FORMAT
+        if stored == FORMAT or not is_written:
             return
         for name, schema in TABLES.items():
             if not self.has(name):
                 self._create(name, schema)
             self._add_columns(name, schema)
+        for model in self.models():
+            self._add_columns(model_table(model), model_schema(1))
+        for model in self.viewed_models():
+            self._add_columns(views_table(model), views_schema(1))
         for n in range(stored, FORMAT):
             if n in STEPS:
                 STEPS[n](self)
-        self._open("store").update(where=f"format = '{stored}'", values={"format": str(FORMAT)})
+        self._set_format(stored)
 
     def _add_columns(self, name: str, schema: pa.Schema) -> None:
-        table = self._open(name)
-        missing = [f for f in schema if f.name not in table.schema.names]
-        if missing:
+        """Add the columns that a table lacks, as NULL; no matter if another process adds them."""
+        for attempt in range(_ATTEMPTS):
+            table = self._open(name)
+            missing = [f for f in schema if f.name not in table.schema.names]
+            if not missing:
+                return
             try:
                 table.add_columns(pa.schema(missing))
             except (OSError, RuntimeError, ValueError):
-                # Another process may have added them in between.
-                if any(f.name not in self._open(name).schema.names for f in missing):
+                if attempt == _ATTEMPTS - 1:
                     raise
+
+    def _set_format(self, stored: int) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                where = f"format = '{stored}'"
+                self._open("store").update(where=where, values={"format": str(FORMAT)})
+                return
+            except (OSError, RuntimeError, ValueError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _check_format(self) -> None:
+        if not self.is_current:
+            raise EmbedstoreError(
+                f"{self.uri} has an older store format and is open for reading; open it with "
+                "Store.open(uri, write=True), which upgrades it"
+            )
 
     def tables(self) -> list[str]:
         """Return the names of all tables."""
@@ -188,11 +216,6 @@ class Store:
         if model not in self.viewed_models():
             self._create(views_table(model), views_schema(dim))
 
-    def make(self, name: str) -> None:
-        """Make one of the tables in `LATER` if it is not there."""
-        if not self.has(name):
-            self._create(name, LATER[name])
-
     def has(self, name: str) -> bool:
         """Return whether a table is there."""
         return name in self.tables() and self._is_made(name)
@@ -204,6 +227,7 @@ class Store:
 
         Rows whose key is there already are replaced, or left alone if not `replace`.
         """
+        self._check_format()
         table = self._open(name)
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=table.schema)

@@ -59,5 +59,4 @@ def record_comparisons(
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         columns = {k: v for k, v in r.items() if k not in ("fold", "p_holm")}
         made.append({"comparison_id": name, **same, **columns})
-    store.make(COMPARISONS)
     store.merge(COMPARISONS, made)
