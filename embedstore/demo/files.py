@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from embedstore.demo.domains import StainDomain
+from embedstore.errors import EmbedstoreError
+
+try:
+    import tifffile
+except ModuleNotFoundError as e:
+    raise EmbedstoreError(
+        "`embedstore demo` needs the package tifffile: pip install 'mitosis-embedstore[demo]'"
+    ) from e
 
 FIGURE, LOOK_ALIKE = 1, 2  # category ids, as in MIDOG
 _TILE_PX = 256
