@@ -12,7 +12,7 @@ from embedstore.store import Store, now
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
 from probes.scores.comparisons import CompareOptions, record_comparisons
 from probes.scores.evaluate import ALL, resampled_by, seed_of
-from probes.scores.metrics import LOWER, METRICS
+from probes.scores.metrics import METRICS
 from probes.scores.results import IN, OUT, known
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import Fold, delong, holm, paired_bootstrap
@@ -104,7 +104,7 @@ def _best(con: Any, runs: Sequence[Mapping[str, Any]], spec: ManifestSpec, metri
         "and list_contains($run_ids, run_id)",
         {"metric": metric, "run_ids": [r["run_id"] for r in runs]},
     ):
-        value = -r["value"] if metric in LOWER else r["value"]
+        value = -r["value"] if METRICS[metric].is_lower_better else r["value"]
         cells[Side.named(r)][r["fraction"], r["run_id"], r["eval_domain"]] = value
     if not cells:
         raise EmbedstoreError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from probes.scores.metrics import METRICS
 from tests.making.commands import BIN, call_command, run_command
 
 MODEL = "dinov2-vits14"
@@ -225,7 +226,7 @@ def test_probes_interrupted_keep_what_is_recorded(real: str) -> None:
     again = run_command(*words, env={"EMBEDSTORE_URI": real})
     assert f"{80 - len(rows)} fits done, {len(rows)} recorded before" in again.err
     sql = "select run_id, metric, count(*) as n from results where seed = 9 group by all"
-    assert [r["n"] for r in fetch_rows(connect(store), sql)] == [1] * 80 * 7
+    assert [r["n"] for r in fetch_rows(connect(store), sql)] == [1] * 80 * len(METRICS)
 
 
 def test_bfloat16_keeps_to_float32_on_all_real_frames(real: str, vits14_file: Path) -> None:

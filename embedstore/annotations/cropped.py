@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from embedstore.annotations.format import Format, Glance
 from embedstore.annotations.points import OF_THE_ROW, attributes_of, row_place
 from embedstore.annotations.source import (
     SPLITS,
@@ -114,3 +115,15 @@ def _relative(where: str, text: str) -> str:
             "the table's own), since it names the patch on every machine"
         )
     return str(posix)
+
+
+def _is_table_of_patches(file: Glance) -> list[str] | None:
+    return [] if {"path", "label"} <= file.columns and not file.columns & {"x", "y"} else None
+
+
+FORMATS = {
+    "patches": Format(read_patches, _is_table_of_patches),
+    "imagefolder": Format(
+        read_imagefolder, lambda file: [] if file.path.is_dir() else None, is_last=True
+    ),
+}

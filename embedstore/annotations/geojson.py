@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from embedstore.annotations.format import Format, Glance
 from embedstore.annotations.source import (
     AnnotationFile,
     Distinct,
@@ -160,3 +161,12 @@ def _annotations(
         source_id = content_id(slide, x, y) if known is None else known + f"-{n}" * several
         annotations.append(SourceAnnotation(slide, source_id, x, y, category, attributes))
     return annotations
+
+
+def _claim(file: Glance) -> list[str] | None:
+    if file.path.is_dir():
+        return [] if any(p.suffix.lower() in SUFFIXES for p in file.path.iterdir()) else None
+    return [] if file.is_json and is_geojson(file.json) else None
+
+
+FORMATS = {"geojson": Format(read_geojson, _claim)}

@@ -5,12 +5,12 @@ are [x, y, width, height]. Taking one for the other puts every centre in a wrong
 reader refuses boxes that contradict it.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedstore.annotations.format import Format, Glance, load_json
 from embedstore.annotations.source import (
     AnnotationFile,
     SourceAnnotation,
@@ -35,11 +35,6 @@ class _Content:
     classes: dict[Any, str]
     rows: list[Row]
     notes: list[str]
-
-
-def load_json(path: Path) -> Any:
-    """Return what a JSON file in UTF-8, with or without a byte order mark, holds."""
-    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def read_midog(path: Path) -> AnnotationFile:
@@ -97,8 +92,8 @@ def read_coco(path: Path) -> AnnotationFile:
     return _annotation_file(path, "coco", content, annotations)
 
 
-def told_boxes(data: Any) -> tuple[str, list[str]]:
-    """Return which of midog and coco the boxes of a file are, and a note where none tells.
+def detect_box_form(data: Any) -> tuple[str, list[str]]:
+    """Return which of midog and coco the boxes of a file are, and a note where nothing decides.
 
     Boxes that end before they start cannot be [x1, y1, x2, y2], boxes that run far past their
     image cannot be [x, y, width, height]; the majority decides, and the reader refuses the rest.
@@ -186,3 +181,19 @@ def _annotation_file(
     domain_key = first_key(slides, "tumor_type", "domain")
     case_key = first_key(slides, "case", "slide")
     return AnnotationFile(path, format, kept, annotations, domain_key, case_key, content.notes)
+
+
+def _claimed_as(format: str) -> Callable[[Glance], list[str] | None]:
+    def claim(file: Glance) -> list[str] | None:
+        if not file.is_json:
+            return None
+        detected, notes = detect_box_form(file.json)
+        return notes if detected == format else None
+
+    return claim
+
+
+FORMATS = {
+    "midog": Format(read_midog, _claimed_as("midog"), is_last=True),
+    "coco": Format(read_coco, _claimed_as("coco"), is_last=True),
+}

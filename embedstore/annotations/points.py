@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from embedstore.annotations.format import Format
 from embedstore.annotations.source import (
     AnnotationFile,
     Distinct,
@@ -94,3 +95,6 @@ def _annotation(where: str, row: Mapping[str, Any], slide_key: str) -> SourceAnn
         attributes,
         split=split_of(attributes.get("split")),
     )
+
+
+FORMATS = {"csv": Format(read_csv, lambda file: [] if file.is_table else None, is_last=True)}

@@ -1,74 +1,65 @@
-"""The formats of annotations: one row of `READERS` each, and how a file's format is told."""
+"""The formats of annotations, found in the files of this folder, and how a file's is detected."""
 
-from collections.abc import Callable
+import pkgutil
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-from embedstore.annotations.cropped import read_imagefolder, read_patches
-from embedstore.annotations.geojson import is_geojson, read_geojson
-from embedstore.annotations.midog_coco import load_json, read_coco, read_midog, told_boxes
-from embedstore.annotations.points import read_csv
-from embedstore.annotations.sliderunner import read_sliderunner
+import embedstore.annotations
+from embedstore.annotations.format import Format, Glance
 from embedstore.annotations.source import AnnotationFile
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.files.tables import MALFORMED, is_parquet, table_columns
+from embedstore.files.tables import MALFORMED
 
-READERS: dict[str, Callable[[Path], AnnotationFile]] = {
-    "midog": read_midog,
-    "coco": read_coco,
-    "sliderunner": read_sliderunner,
-    "csv": read_csv,
-    "geojson": read_geojson,
-    "patches": read_patches,
-    "imagefolder": read_imagefolder,
-}
+
+def _declared() -> dict[str, Format]:
+    """Return the formats that files of this folder declare as FORMATS."""
+    names = [m.name for m in pkgutil.iter_modules(embedstore.annotations.__path__)]
+    modules = [import_module(f"embedstore.annotations.{n}") for n in names if n != "readers"]
+    formats = {k: v for m in modules for k, v in getattr(m, "FORMATS", {}).items()}
+    return dict(sorted(formats.items()))
+
+
+FORMATS: dict[str, Format] = _declared()
+"""Format by name."""
 
 
 def read_annotations(path: Path, format: str = "auto") -> AnnotationFile:
-    """Return what an annotation file or folder holds; `format` is a key of READERS or "auto"."""
-    if format != "auto" and format not in READERS:
-        raise UsageError(f"unknown format '{format}'; allowed: auto, {', '.join(READERS)}")
+    """Return what an annotation file or folder holds; `format` is a key of FORMATS or "auto"."""
+    if format != "auto" and format not in FORMATS:
+        raise UsageError(f"unknown format '{format}'; allowed: auto, {', '.join(FORMATS)}")
     if not path.exists():
         raise EmbedstoreError(f"no annotation file at {path}; give an existing file or folder")
-    told: list[str] = []
+    notes: list[str] = []
     try:
         if format == "auto":
-            format, told = _detect(path)
-        content = READERS[format](path)
+            format, notes = _detect(path)
+        content = FORMATS[format].read(path)
     except MALFORMED as e:
         what = "in any known format" if format == "auto" else f"as {format}"
         raise EmbedstoreError(
             f"{path} does not read {what} ({type(e).__name__}: {e}); "
-            f"name the right one with --format {'|'.join(READERS)}"
+            f"name the right one with --format {'|'.join(FORMATS)}"
         ) from e
     if not content.annotations:
         why = f" ({'; '.join(content.notes)})" if content.notes else ""
         raise EmbedstoreError(f"{path} holds no annotations{why}; nothing to register")
-    return replace(content, notes=[*told, *content.notes])
+    return replace(content, notes=[*notes, *content.notes])
 
 
 def _detect(path: Path) -> tuple[str, list[str]]:
     """Return the format of a file or folder, and notes on what was taken for granted."""
-    if path.is_dir():
-        found = any(p.suffix.lower() in (".geojson", ".json") for p in path.iterdir())
-        return "geojson" if found else "imagefolder", []
-    with path.open("rb") as f:
-        head = f.read(4096)
-    if head.startswith(b"SQLite format 3"):
-        return "sliderunner", []
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith((b"{", b"[")):
-        return _detect_json(path)
-    is_delimited = path.suffix.lower() in (".csv", ".tsv", ".txt") and b"\x00" not in head
-    if is_delimited or is_parquet(path):
-        columns = set(table_columns(path))
-        is_patches = "path" in columns and "label" in columns and not columns & {"x", "y"}
-        return "patches" if is_patches else "csv", []
+    glance = Glance(path)
+    for is_last in (False, True):
+        formats = {n: f for n, f in FORMATS.items() if f.is_last == is_last}
+        claims = {name: f.claim(glance) for name, f in formats.items()}
+        claimed = {name: notes for name, notes in claims.items() if notes is not None}
+        if len(claimed) > 1:
+            raise EmbedstoreError(
+                f"{path} may be {' or '.join(claimed)}; name it with --format {'|'.join(claimed)}"
+            )
+        for name, notes in claimed.items():
+            return name, notes
     raise EmbedstoreError(
-        f"cannot tell the format of {path}; name it with --format {'|'.join(READERS)}"
+        f"cannot tell the format of {path}; name it with --format {'|'.join(FORMATS)}"
     )
-
-
-def _detect_json(path: Path) -> tuple[str, list[str]]:
-    data = load_json(path)
-    return ("geojson", []) if is_geojson(data) else told_boxes(data)

@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from embedstore.annotations.format import Format
 from embedstore.annotations.source import (
     AnnotationFile,
     SourceAnnotation,
@@ -70,3 +71,10 @@ def _slides(db: sqlite3.Connection) -> dict[int, SourceSlide]:
         attributes = {k: str(v) for k, v in known.items()}
         slides[row["uid"]] = SourceSlide(file_name(row["filename"]), width, height, attributes)
     return slides
+
+
+FORMATS = {
+    "sliderunner": Format(
+        read_sliderunner, lambda file: [] if file.head.startswith(b"SQLite format 3") else None
+    )
+}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedstore.annotations.readers import READERS
+from embedstore.annotations.readers import FORMATS
 from embedstore.errors import EmbedstoreError
 from embedstore.terminal.options import JsonOption, StoreOption, pairs
 from embedstore.terminal.printing import print_json, print_table, say, say_notes, say_problems
@@ -37,14 +37,14 @@ def add_command(
     annotations: Annotated[
         Path,
         typer.Option(
-            help=f"Annotation file, or a folder of GeoJSON or of patches: {', '.join(READERS)}."
+            help=f"Annotation file, or a folder of GeoJSON or of patches: {', '.join(FORMATS)}."
         ),
     ],
     columns: ColumnOptions,
     slides: Annotated[
         Path | None, typer.Option(help="Folder of the slides or patches; may come later.")
     ] = None,
-    format: Annotated[str, typer.Option(help=f"auto, {', '.join(READERS)}.")] = "auto",
+    format: Annotated[str, typer.Option(help=f"auto, {', '.join(FORMATS)}.")] = "auto",
     mpp: Annotated[
         float | None, typer.Option(help="um per level-0 pixel, for slides that do not say.")
     ] = None,

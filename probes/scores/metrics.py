@@ -9,6 +9,7 @@ mean over the other labels.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 Codes = NDArray[np.intp]
 Floats = NDArray[np.float64]
 Weights = NDArray[Any]
-Metric = Callable[[Codes, Floats, Weights, float], Floats]
+Function = Callable[[Codes, Floats, Weights, float], Floats]
 
 N_BINS = 15
 """Bins of the calibration error, of equal width."""
@@ -79,18 +80,23 @@ def calibration_error(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
     return _ratio(np.abs(w @ gaps).sum(axis=1), _total(w))
 
 
-METRICS: dict[str, Metric] = {
-    "auroc": auroc,
-    "average_precision": average_precision,
-    "balanced_accuracy": balanced_accuracy,
-    "f1": f1,
-    "sensitivity": sensitivity,
-    "brier": brier,
-    "calibration_error": calibration_error,
-}
+@dataclass(frozen=True)
+class Metric:
+    """A metric as the module says, and whether less of it is better."""
 
-LOWER = frozenset({"brier", "calibration_error"})
-"""Metrics of which less is better."""
+    function: Function
+    is_lower_better: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "auroc": Metric(auroc),
+    "average_precision": Metric(average_precision),
+    "balanced_accuracy": Metric(balanced_accuracy),
+    "f1": Metric(f1),
+    "sensitivity": Metric(sensitivity),
+    "brier": Metric(brier, is_lower_better=True),
+    "calibration_error": Metric(calibration_error, is_lower_better=True),
+}
 
 
 def evaluate(
@@ -114,7 +120,7 @@ def evaluate(
     weight_of = w @ (y[:, None] == np.arange(p.shape[1]))
     n_there = (weight_of > 0).sum(axis=1)
     whole = n_there >= (2 if partial else p.shape[1])
-    return {name: np.where(whole, METRICS[name](y, p, w, cut), np.nan) for name in names}
+    return {name: np.where(whole, METRICS[name].function(y, p, w, cut), np.nan) for name in names}
 
 
 def decide(p: Floats, cut: float) -> Codes:

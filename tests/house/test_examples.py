@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedstore.annotations.readers import READERS
+from embedstore.annotations.readers import FORMATS
 from embedstore.models.registry import REGISTRY
 from embedstore.store import Store
 from embedstore.store.sql import run_sql
@@ -41,7 +41,7 @@ def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def tables() -> Iterator[None]:
     """What an example adds to a table is taken out again."""
-    changed: tuple[MutableMapping[str, Any], ...] = (REGISTRY, READERS, METHODS, METRICS, SCHEMES)
+    changed: tuple[MutableMapping[str, Any], ...] = (REGISTRY, FORMATS, METHODS, METRICS, SCHEMES)
     saved = [(t, dict(t)) for t in changed]
     yield
     for table, before in saved:
@@ -68,7 +68,7 @@ def test_a_model_of_the_page_embeds(store: Store) -> None:
 
 @pytest.mark.usefixtures("tables")
 def test_an_annotation_format_of_the_page_reads(tmp_path: Path) -> None:
-    example('READERS["asap"]')
+    example('FORMATS["asap"]')
     corners = ((0, 0), (10, 0), (10, 20), (0, 20))
     square = "".join(f'<Coordinate X="{x}" Y="{y}"/>' for x, y in corners)
     (tmp_path / "one.xml").write_text(

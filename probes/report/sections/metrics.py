@@ -5,7 +5,7 @@ from typing import Any
 from probes.report.blocks import Block, TableBlock
 from probes.report.data import Facts, summaries
 from probes.report.tables import Column, Table, best_of, number, percent
-from probes.scores.metrics import LOWER, METRICS
+from probes.scores.metrics import METRICS
 from probes.scores.sides import Side
 from probes.splits.spec import ManifestSpec
 
@@ -40,7 +40,7 @@ def metrics(facts: Facts) -> list[Block]:
     columns += [Column(m, m.replace("_", " "), _shower(m), number=True) for m in METRICS]
     best = set()
     for m in METRICS:
-        sign = -1 if m in LOWER else 1
+        sign = -1 if METRICS[m].is_lower_better else 1
         signed = [{**r, m: None if r[m] is None else sign * r[m]} for r in rows]
         best |= best_of(signed, m, ("dataset", "condition"))
     notes = [
