@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from probes.methods.table import METHODS
 from probes.report.data import Facts
 from probes.report.tables import Table
 from probes.scores.sides import Side
@@ -22,7 +23,7 @@ class Style:
 
 
 N_COLOURS, N_DASHES = 6, 4
-_MARKER_OF = {"uni": 0, "logreg": 1, "knn": 2, "prototype": 3}
+_E2E_MARKER = 4
 
 
 def styles(facts: Facts) -> dict[Side, Style]:
@@ -32,11 +33,17 @@ def styles(facts: Facts) -> dict[Side, Style]:
     found = {}
     for e in facts.sides:
         if e.is_e2e:
-            found[e] = Style(None, trained.index(e) % N_DASHES, 4)
+            found[e] = Style(None, trained.index(e) % N_DASHES, _E2E_MARKER)
         else:
             n = probes.index(e.model)
-            found[e] = Style(n % N_COLOURS, n // N_COLOURS % N_DASHES, _MARKER_OF.get(e.method, 5))
+            found[e] = Style(n % N_COLOURS, n // N_COLOURS % N_DASHES, _marker(e.method))
     return found
+
+
+def _marker(method: str) -> int:
+    """Return a probe's marker: by the method's place, leaving out that of end to end."""
+    place = list(METHODS).index(method) if method in METHODS else len(METHODS)
+    return place + (place >= _E2E_MARKER)
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,10 @@ from embedstore.files.output import write_whole
 from embedstore.store import Store
 from probes.report.blocks import Figure, Page, Section, TableBlock, styles
 from probes.report.data import Facts, gather
+from probes.report.makers import Material, makers
 from probes.report.page import render
 from probes.report.plots import files_of
 from probes.report.predictions import scores_of
-from probes.report.sections.curves import curves
-from probes.report.sections.domains import domains
-from probes.report.sections.map import embedding_map
-from probes.report.sections.metrics import metrics
-from probes.report.sections.mistakes import mistakes
-from probes.report.sections.models import models
-from probes.report.sections.paper import paper
-from probes.report.sections.sources import sources
-from probes.report.sections.trust import trust
 from probes.report.tables import to_csv, to_latex, to_markdown
 
 INDEX = "index.html"
@@ -44,7 +36,8 @@ def report(
     """
     if output.exists() and not output.is_dir():
         raise EmbedstoreError(f"{output} is a file; --output names a folder")
-    page = build(gather(store, datasets), lambda done: on_progress(done, N_STEPS))
+    n_steps = len(makers()) + 1  # and the writing
+    page = build(gather(store, datasets), lambda done: on_progress(done, n_steps))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -69,31 +62,17 @@ def report(
                 )
     # The page comes last: what it links to is there.
     put(INDEX, render(page).encode(), "page", page.title)
-    on_progress(N_STEPS, N_STEPS)
+    on_progress(n_steps, n_steps)
     return [written[-1], *written[:-1]]
-
-
-N_STEPS = 9
-"""Sections, and the writing."""
 
 
 def build(facts: Facts, on_step: Callable[[int], None] = lambda done: None) -> Page:
     """Return the page of these facts."""
-    look = styles(facts)
-    scores = scores_of(facts)
-    makers: list[Callable[[], Section]] = [
-        lambda: _with_metrics(facts, curves(facts, look)),
-        lambda: domains(facts),
-        lambda: paper(facts),
-        lambda: trust(facts, scores, look),
-        lambda: mistakes(facts, scores),
-        lambda: embedding_map(facts),
-        lambda: models(facts),
-        lambda: sources(facts),
-    ]
+    material = Material(facts, scores_of(facts), styles(facts))
     sections = []
-    for n, make in enumerate(makers):
-        sections.append(make() if len(facts.datasets) > 1 else _of_one(make()))
+    for n, maker in enumerate(makers()):
+        section = maker.make(material)
+        sections.append(section if len(facts.datasets) > 1 else _of_one(section))
         on_step(n + 1)
     return Page(
         _title(facts),
@@ -119,10 +98,6 @@ def _of_one(section: Section) -> Section:
         for b in section.blocks
     ]
     return replace(section, blocks=blocks)
-
-
-def _with_metrics(facts: Facts, section: Section) -> Section:
-    return Section(section.key, section.title, [*section.blocks, *metrics(facts)], section.lead)
 
 
 def _title(facts: Facts) -> str:

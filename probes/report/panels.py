@@ -13,7 +13,7 @@ from probes.report.blocks import MAX_BANDS, Line, MatrixPanel, Panel, Points, St
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, MUTED, RULE = "#1b1b1a", "#6a6963", "#dddbd3"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.4, 1.2, 1.4)))
-MARKERS = ("o", "s", "^", "v", "D", "P")
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*")
 CLASS_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "p")
 SEQUENTIAL = LinearSegmentedColormap.from_list("blues", ("#f4f3ee", "#8fb8d6", "#0b4f86"))
 DIVERGING = LinearSegmentedColormap.from_list("both", ("#b4540a", "#f4f3ee", "#0b5c94"))
@@ -96,7 +96,7 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
             line.y,
             color=colour(line.style),
             linestyle=DASHES[line.style.dash],
-            marker=MARKERS[line.style.marker],
+            marker=MARKERS[line.style.marker % len(MARKERS)],
             markersize=5 if line.bold else 3.6,
             linewidth=2.4 if line.bold else 1.3,
             gid=f"line-{k}",
@@ -138,7 +138,7 @@ def _reliability(axes: Axes, panel: Panel) -> None:
             line.y,
             color=colour(line.style),
             linestyle=DASHES[line.style.dash],
-            marker=MARKERS[line.style.marker],
+            marker=MARKERS[line.style.marker % len(MARKERS)],
             markersize=3,
             linewidth=1.4,
             gid=f"line-{k}",

@@ -151,7 +151,7 @@ def _handle(style: Style) -> Line2D:
         [],
         color=colour(style),
         linestyle=DASHES[style.dash],
-        marker=MARKERS[style.marker],
+        marker=MARKERS[style.marker % len(MARKERS)],
         markersize=4,
         linewidth=2.2 if style.colour is None else 1.4,
     )

@@ -68,7 +68,7 @@ def test_a_model_of_the_page_embeds(store: Store) -> None:
 
 @pytest.mark.usefixtures("tables")
 def test_an_annotation_format_of_the_page_reads(tmp_path: Path) -> None:
-    example('FORMATS["asap"]')
+    FORMATS.update(example('FORMATS = {"asap"')["FORMATS"])  # type: ignore[call-overload]
     corners = ((0, 0), (10, 0), (10, 20), (0, 20))
     square = "".join(f'<Coordinate X="{x}" Y="{y}"/>' for x, y in corners)
     (tmp_path / "one.xml").write_text(

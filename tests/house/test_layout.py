@@ -63,7 +63,7 @@ ARROWS = {
         "slices": "splits",
         "scores": "splits",
         "methods": "slices solver",
-        "report": "scores splits",
+        "report": "methods scores splits",
         "predict": "methods scores slices",
         "compare": "scores slices splits",
         "outcomes": "methods scores slices",

@@ -90,6 +90,5 @@ def test_the_models_of_the_readme_are_known() -> None:
     for name in re.findall(r"--model ([a-z0-9-]+)", README):
         assert name in REGISTRY
     listed = README[README.index("(gigapath") :]
-    named = re.findall(r"[a-z][a-z0-9-]+", listed[: listed.index("and 24 more")])
+    named = re.findall(r"[a-z][a-z0-9-]+", listed[: listed.index("and more")])
     assert set(named) <= set(REGISTRY)
-    assert len(REGISTRY) == len(named) + 24

@@ -7,7 +7,9 @@ import numpy as np
 
 from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
 from probes.report.data import Facts, summaries
+from probes.report.makers import Maker, Material
 from probes.report.repeat import run_command
+from probes.report.sections.metrics import metrics
 from probes.report.tables import Column, Table, best_of, between, spread
 from probes.scores.results import Summary
 from probes.scores.sides import Side
@@ -17,8 +19,9 @@ MAX_LINES = 10
 """Lines in one pair of axes; with more, each method has its own."""
 
 
-def curves(facts: Facts, styles: Mapping[Side, Style]) -> Section:
+def curves(material: Material) -> Section:
     """Return the section of Figure 1: a panel per dataset and condition that is not by domain."""
+    facts, styles = material.facts, material.styles
     panels: list[Panel] = []
     rows: list[dict[str, Any]] = []
     missing: list[Block] = []
@@ -55,7 +58,7 @@ def curves(facts: Facts, styles: Mapping[Side, Style]) -> Section:
             )
         )
         blocks.append(TableBlock(_figure_table(rows), is_open=False))
-    return Section("sizes", "How much data does it take?", [*blocks, *missing])
+    return Section("sizes", "How much data does it take?", [*blocks, *missing, *metrics(facts)])
 
 
 def _usual(dataset: str) -> ManifestSpec:
@@ -157,3 +160,6 @@ def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         notes if any(r["n_failed"] for r in rows) else [],
         frozenset(best),
     )
+
+
+SECTION = Maker(10, curves)

@@ -7,6 +7,7 @@ import numpy as np
 
 from probes.report.blocks import Block, Figure, MatrixPanel, Missing, Section, TableBlock, Widget
 from probes.report.data import Facts, by_side
+from probes.report.makers import Maker, Material
 from probes.report.repeat import command
 from probes.report.tables import Column, Table, best_of, between, real, spread
 from probes.scores.results import IN, OUT, summarise
@@ -17,8 +18,9 @@ from probes.splits.spec import ManifestSpec
 Rows = Sequence[dict[str, Any]]
 
 
-def domains(facts: Facts) -> Section:
+def domains(material: Material) -> Section:
     """Return the section of Table 2 and Figure 2, over every by-domain condition."""
+    facts = material.facts
     rows: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
     blocks: list[Block] = []
@@ -290,3 +292,6 @@ def _first_pair(
     probes = [n for n in order if n not in trained] or order
     second = (trained or probes[1:] or probes)[0]
     return probes[0], second
+
+
+SECTION = Maker(20, domains)

@@ -12,14 +12,16 @@ from embedstore.store.sql import fetch_rows, literal
 from probes.report.blocks import Block, Figure, Missing, Points, Section, Widget
 from probes.report.data import Facts
 from probes.report.images import SHEET, THUMB_PX, Patches, sheet
+from probes.report.makers import Maker, Material
 from probes.report.repeat import command
 
 N_POINTS = 1200
 """Annotations of a dataset on its maps, the same for all models."""
 
 
-def embedding_map(facts: Facts) -> Section:
+def embedding_map(material: Material) -> Section:
     """Return the section with a map per dataset, choosable by model and colour."""
+    facts = material.facts
     blocks: list[Block] = []
     for n, d in enumerate(facts.datasets, start=1):
         blocks += _of_dataset(facts, d["dataset"], n)
@@ -126,3 +128,6 @@ def components(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]
 def _packed(at: NDArray[np.float64]) -> list[int | None]:
     """Return x and y in turn, in thousandths; None where there is none."""
     return [None if np.isnan(v) else round(v * 1000) for v in at.ravel().tolist()]
+
+
+SECTION = Maker(60, embedding_map)

@@ -43,9 +43,10 @@ def metrics(facts: Facts) -> list[Block]:
         sign = -1 if METRICS[m].is_lower_better else 1
         signed = [{**r, m: None if r[m] is None else sign * r[m]} for r in rows]
         best |= best_of(signed, m, ("dataset", "condition"))
+    lower = " and ".join(m.replace("_", " ") for m, row in METRICS.items() if row.is_lower_better)
     notes = [
-        "Means over folds at the largest fraction; SDs are in the CSV file. Of Brier score "
-        "and calibration error the lowest is best; read average precision beside the share of "
+        f"Means over folds at the largest fraction; SDs are in the CSV file. Of {lower} the lowest "
+        "is best; read average precision beside the share of "
         "positives, which is what chance has."
     ]
     return [

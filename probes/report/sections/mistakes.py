@@ -6,6 +6,7 @@ from typing import Any
 from probes.report.blocks import Block, Gallery, Missing, Prose, Section, Shot
 from probes.report.data import Facts
 from probes.report.images import SHOT_PX, Patches, data_address
+from probes.report.makers import Maker, Material
 from probes.report.predictions import Scores
 from probes.report.repeat import command
 from probes.scores.sides import Side
@@ -13,8 +14,9 @@ from probes.scores.sides import Side
 N_SHOWN, N_MODELS = 6, 20
 
 
-def mistakes(facts: Facts, scores: Sequence[Scores]) -> Section:
+def mistakes(material: Material) -> Section:
     """Return the section of the most confident mistakes and of what sides disagree on."""
+    facts, scores = material.facts, material.scores
     scored = {s.condition.dataset for s in scores}
     blocks: list[Block] = [
         Missing(f"{d['dataset']} has no predictions yet.", command("probes", "run", d["dataset"]))
@@ -110,3 +112,6 @@ def _shot(r: dict[str, Any], images: dict[str, str], lines: Sequence[str]) -> Sh
     return Shot(
         images.get(r["annotation_id"], ""), [*lines, r["label"], r["domain"], r["annotation_id"]]
     )
+
+
+SECTION = Maker(50, mistakes)

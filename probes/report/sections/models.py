@@ -3,7 +3,7 @@
 from typing import Any
 
 from probes.report.blocks import Missing, Section, TableBlock
-from probes.report.data import Facts
+from probes.report.makers import Maker, Material
 from probes.report.repeat import ingest_command
 from probes.report.tables import Column, Table
 
@@ -22,8 +22,9 @@ _FACTS = (
 )
 
 
-def models(facts: Facts) -> Section:
+def models(material: Material) -> Section:
     """Return the section of Table 1: every model that has embeddings or results here."""
+    facts = material.facts
     rows = [{k: m[k] for k in _FACTS} | {"used": "embedded"} for m in facts.models.values()]
     rows += [
         dict.fromkeys(_FACTS)
@@ -67,3 +68,6 @@ def models(facts: Facts) -> Section:
 
 def _millions(n: Any) -> str:
     return "" if n is None else f"{n / 1e6:,.1f} M"
+
+
+SECTION = Maker(70, models)

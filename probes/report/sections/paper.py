@@ -5,6 +5,7 @@ from typing import Any
 
 from probes.report.blocks import Block, Missing, Section, TableBlock
 from probes.report.data import Facts, by_side
+from probes.report.makers import Maker, Material
 from probes.report.published import PAPER, PUBLISHED, SAME_DATA, Published, paper_dataset
 from probes.report.repeat import command
 from probes.report.tables import Column, Row, Table, real, signed, spread
@@ -17,8 +18,9 @@ NOTE = (
 )
 
 
-def paper(facts: Facts) -> Section:
+def paper(material: Material) -> Section:
     """Return the section: a table per dataset, and what of the paper's data is not here."""
+    facts = material.facts
     blocks: list[Block] = []
     for d in facts.datasets:
         name = d["dataset"]
@@ -147,3 +149,6 @@ def _origin(facts: Facts, e: Side) -> str:
     if e.is_e2e:
         return e.model
     return str(facts.models.get(e.model, {}).get("registry_name") or e.model)
+
+
+SECTION = Maker(30, paper)

@@ -7,14 +7,16 @@ from typing import Any
 
 from probes.report.blocks import Block, Missing, Prose, Section, TableBlock
 from probes.report.data import Facts
+from probes.report.makers import Maker, Material
 from probes.report.repeat import command, flat, ingest_command, repeat_command
 from probes.report.tables import Column, Table
 from probes.scores.sides import Side
 from probes.splits.spec import ManifestSpec
 
 
-def sources(facts: Facts) -> Section:
+def sources(material: Material) -> Section:
     """Return the section of what is needed to repeat every number."""
+    facts = material.facts
     return Section(
         "sources",
         "Where the numbers come from",
@@ -167,3 +169,6 @@ def _commands(facts: Facts) -> list[Block]:
         "file are named by the file; the table of weights has its SHA-256."
     ]
     return [TableBlock(Table("commands", "Commands", columns, rows, notes))]
+
+
+SECTION = Maker(80, sources)

@@ -8,6 +8,7 @@ import numpy as np
 
 from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
 from probes.report.data import Facts, by_side
+from probes.report.makers import Maker, Material
 from probes.report.predictions import Scores
 from probes.report.repeat import command, run_command
 from probes.report.sections.pairs import pairs
@@ -25,8 +26,9 @@ AUDIT = {
 }
 
 
-def trust(facts: Facts, scores: Sequence[Scores], styles: Mapping[Side, Style]) -> Section:
+def trust(material: Material) -> Section:
     """Return the section of everything that says how far the numbers carry."""
+    facts, scores, styles = material.facts, material.scores, material.styles
     return Section(
         "trust",
         "Can I believe it?",
@@ -270,3 +272,6 @@ def _domain(facts: Facts) -> list[Block]:
     best = frozenset(best_of(less, "auroc", ("dataset", "condition")))
     table = Table("domain", "How much domain an embedding carries", columns, rows, notes, best)
     return [TableBlock(table), *blocks]
+
+
+SECTION = Maker(40, trust)

@@ -246,6 +246,8 @@ def test_a_case_or_two_a_fold_give_no_interval_instead_of_a_sure_one() -> None:
 def test_a_metric_added_later_is_recorded_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     from probes.scores import metrics
 
-    monkeypatch.setitem(metrics.METRICS, "half", metrics.Metric(lambda y, p, w, cut: np.full(len(w), 0.5)))
+    monkeypatch.setitem(
+        metrics.METRICS, "half", metrics.Metric(lambda y, p, w, cut: np.full(len(w), 0.5))
+    )
     y, p = np.arange(10) % 2, np.full((10, 2), 0.5)
     assert bootstrap(y, p, [str(k) for k in range(10)], 0.5, n_resamples=20)["half"].value == 0.5
