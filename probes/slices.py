@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
-from embedstore.store.lance_files import read_plain
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.sql import connect_to, fetch, fetch_rows, literal
 from probes.splits.draw import ROLES
@@ -53,20 +51,16 @@ class Matrix:
         lance = store.lance((views_table if views else model_table)(model))
         self.version = int(lance.version)
         columns = ["annotation_id", "view"] if views else ["annotation_id"]
-        keys = lance.to_table(columns=[*columns, "dataset"])
-        mine = np.flatnonzero(pc.equal(keys["dataset"], dataset).to_numpy())
-        if not len(mine):
+        n = lance.count_rows(filter=f"dataset = {literal(dataset)}")
+        if not n:
             raise EmbedstoreError(
                 f"dataset '{dataset}' has no {what} of model '{model}'; make them with "
                 f"`{self._how()}`"
             )
         dim = lance.schema.field("vector").type.list_size
-        self.X = np.empty((len(mine), dim), dtype=np.float32)
-        keys = keys.select(columns).take(mine) if len(mine) < len(keys) else keys.select(columns)
-        if not read_plain(lance, "vector", mine, self.X, self._check_finite):
-            keys = self._scan(lance, columns)
+        self.X = np.empty((n, dim), dtype=np.float32)
         self._con = connect_to(store, "annotations")
-        self._index(keys)
+        self._index(self._scan(lance, columns))
 
     def _scan(self, lance: Any, columns: Sequence[str]) -> pa.Table:
         """Fill X by a scan; return the keys in the order of its rows."""

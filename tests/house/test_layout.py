@@ -22,7 +22,7 @@ BOUNDARIES = {
     "openslide": {"embedstore/slides/slide.py"},
     "timm": {"embedstore/models/loading.py"},
     "lancedb": {"embedstore/store/store.py"},
-    "lance": {"embedstore/store/lance_files.py"},
+    "lance": set(),
     "duckdb": {"embedstore/store/sql.py"},
     "huggingface_hub": {"embedstore/models/checkpoints.py"},
     "typer": {"embedstore/terminal", "embedstore/commands", "probes/commands", "e2e/commands"},
