@@ -4,6 +4,7 @@ Lance tables are scanned in place (projection and simple filters are pushed down
 copied and no database file is kept.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -89,7 +90,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     """
     con = connect_to(store, *TABLES)
     for view, sql in VIEWS.items():
-        con.execute(f"create view {view} as {sql}")
+        con.execute(f"create temp view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"
     plain = {m: (m, store.lance(model_table(m))) for m in store.models()}
     _unite(con, "embeddings", keys, plain, model_schema(1))
@@ -98,10 +99,16 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     return con
 
 
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Return the one database of this process, empty: what a connection sees is its own alone."""
+    # Without this SQL could name Python variables of ours as if they were tables.
+    return duckdb.connect(config={"python_enable_replacements": "false"})
+
+
 def connect_to(store: Store, *tables: str) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection that sees some tables, each as _NAME, and no view."""
-    # Without this SQL could name Python variables of ours as if they were tables.
-    con = duckdb.connect(config={"python_enable_replacements": "false"})
+    con = _database().cursor()
     for table in tables:
         # A store of an older format may be read before it is upgraded, maybe without the right to.
         if not store.is_current and not store.has(table):
@@ -113,7 +120,7 @@ def connect_to(store: Store, *tables: str) -> duckdb.DuckDBPyConnection:
         if missing:
             con.register(f"_lacking_{table}", pa.schema(missing).empty_table())
             con.execute(
-                f"create view _{table} as select * from _stored_{table} union all by name "
+                f"create temp view _{table} as select * from _stored_{table} union all by name "
                 f"select * from _lacking_{table}"
             )
     return con
@@ -135,12 +142,12 @@ def _unite(
     parts = []
     for n, (own_name, table) in enumerate(tables.values()):
         con.register(f"_{name}_{n}", table)
-        con.execute(f"create view {identifier(own_name)} as select * from _{name}_{n}")
+        con.execute(f"create temp view {identifier(own_name)} as select * from _{name}_{n}")
         parts.append(f"select {columns}, vector::float[] as vector from _{name}_{n}")
     if not parts:
         con.register(f"_no_{name}", schema.empty_table())
         parts.append(f"select {columns}, vector::float[] as vector from _no_{name}")
-    con.execute(f"create view {name} as {' union all '.join(parts)}")
+    con.execute(f"create temp view {name} as {' union all '.join(parts)}")
 
 
 def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) -> None:
