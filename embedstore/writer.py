@@ -46,9 +46,12 @@ class Writer:
         self._last = time.monotonic()
 
     def add(self, model: str, batch: Batch) -> None:
-        """Take a batch of one model, and write what waits if it is enough or has waited long."""
+        """Take a batch of one model: it waits to be written."""
         self._waiting[model].append(batch)
-        n_rows = sum(len(i) for i, _, _ in self._waiting[model])
+
+    def flush_if_due(self) -> None:
+        """Write what waits if it is enough or has waited long."""
+        n_rows = max(sum(len(i) for i, _, _ in batches) for batches in self._waiting.values())
         if n_rows >= FLUSH_ROWS or time.monotonic() - self._last > FLUSH_SECONDS:
             self.flush()
 

@@ -1,17 +1,23 @@
 """The commands: the issue's path on real slides as real processes, and every kind of bad input."""
 
+import contextlib
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
+from embedstore.store.layout import model_table
 from probes.scores.metrics import METRICS
-from tests.making.commands import BIN, call_command, run_command
+from tests.making.commands import call_command, outside, run_command
+from tests.making.held import FLUSH, MERGE, Hold, start_held
+from tests.making.ingests import RESNET
+from tests.making.slides import TinyDataset
+from tests.making.stores import query_of
 
 MODEL = "dinov2-vits14"
 
@@ -143,58 +149,35 @@ def test_status_and_models(real: str) -> None:
     assert {"dinov2-vits14", "efficientnet-lite0"} <= {m["model"] for m in models}
 
 
-def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(data: Path, tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(
+    tiny: TinyDataset, tmp_path: Path
+) -> None:
     """Under a real terminal: a bar with rate and time left, and Ctrl-C keeps what is done."""
     uri = str(tmp_path / "s")
-    added = run_command(
-        "embedstore",
-        "add",
-        "atypia",
-        "--annotations",
-        data / "atypia/atypia.json",
-        "--slides",
-        data / "atypia/images",
-        "--store",
-        uri,
-    )
-    assert added.code == 0
+    add = ["embedstore", "add", "tiny", "--annotations", tiny.csv, "--slides", tiny.slides]
+    assert call_command(*add, "--store", uri).code == 0
     main, side = pty.openpty()
-    process = subprocess.Popen(
-        [
-            BIN / "embedstore",
-            "ingest",
-            "atypia",
-            "--model",
-            "timm:test_resnet",
-            "--weights",
-            "timm:test_resnet=random",
-            "--batch-size",
-            "1",
-            "--store",
-            uri,
-        ],
-        stdout=side,
-        stderr=side,
-        env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
+    words = ["embedstore", "ingest", "tiny", "--model", RESNET, "--weights", f"{RESNET}=random"]
+    words += ["--batch-size", "1", "--store", uri]
+    hold = Hold(MERGE, n=2, where=model_table(RESNET), settings=FLUSH)
+    environment = {**outside(), "COLUMNS": "120", "TERM": "xterm"}
+    process = start_held(
+        [*words], hold, tmp_path / "mark", stdout=side, stderr=side, env=environment
     )
     os.close(side)
     seen = b""
-    deadline = time.monotonic() + 120
 
     def shown() -> bytes:
         return re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", seen)  # without colours
 
-    # so many of how many, the rate, the time left
-    bar = rb"\d+/1214 embeddings \d+\.\d/s \d+:\d\d:\d\d"
-    while time.monotonic() < deadline and not re.search(bar, shown()):
+    # So many of how many, the rate, the time left: held, the bar is drawn on, ten times a second.
+    bar = rb"\d+/48 embeddings \d+\.\d/s \d+:\d\d:\d\d"
+    while not re.search(bar, shown()):
         seen += os.read(main, 65536)
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
-    try:
+    with contextlib.suppress(OSError):  # the terminal closes with the process
         while chunk := os.read(main, 65536):
             seen += chunk
-    except OSError:
-        pass  # the terminal closes with the process
     assert process.wait(60) == 130
     assert re.search(
         rb"interrupted; [\d,]+ embeddings stored, the same command does the rest", shown()
@@ -202,31 +185,26 @@ def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(data: Path, tmp_pat
     os.close(main)
 
 
-def test_probes_interrupted_keep_what_is_recorded(real: str) -> None:
+def test_probes_interrupted_keep_what_is_recorded(embedded: str, tmp_path: Path) -> None:
     """Ctrl-C while fits are under way: what is recorded is whole, the same command does the rest."""
-    from embedstore.store import Store
-    from embedstore.store.sql import connect, fetch_rows
-
-    words = [str(BIN / "probes"), "run", "atypia", "--seed", "9", "--store", real]
+    uri = str(shutil.copytree(embedded, tmp_path / "s"))
+    words = ["probes", "run", "tiny", "--seed", "9", "--store", uri, "--model", RESNET]
     words += [w for f in ("1", "0.9", "0.8", "0.7") for w in ("--fraction", f)]
     words += [w for m in ("logreg", "uni", "knn", "prototype") for w in ("--method", m)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    store, n = Store.open(real), 0
-    while process.poll() is None and n == 0:  # the splits are there before the first fit
-        sql = "select count(*) as n from splits where seed = 9"
-        n = fetch_rows(connect(store), sql)[0]["n"]
+    hold = Hold(MERGE, n=3, where="results", settings={"probes.run:RECORD_SECONDS": 0})
+    process = start_held([*words], hold, tmp_path / "mark", stderr=subprocess.PIPE, text=True)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "interrupted; what is stored is kept" in said
     sql = "select run_id, count(distinct metric) as n from results where seed = 9 group by 1"
-    rows = fetch_rows(connect(store), sql)
-    assert len(rows) < 80
-    assert all(r["n"] == 7 for r in rows)
-    again = run_command(*words, env={"EMBEDSTORE_URI": real})
+    rows = query_of(uri, sql)
+    assert 0 < len(rows) < 80
+    assert all(r["n"] == len(METRICS) for r in rows)
+    again = run_command(*words)
     assert f"{80 - len(rows)} fits done, {len(rows)} recorded before" in again.err
     sql = "select run_id, metric, count(*) as n from results where seed = 9 group by all"
-    assert [r["n"] for r in fetch_rows(connect(store), sql)] == [1] * 80 * len(METRICS)
+    assert [r["n"] for r in query_of(uri, sql)] == [1] * 80 * len(METRICS)
 
 
 def test_bfloat16_keeps_to_float32_on_all_real_frames(real: str, vits14_file: Path) -> None:

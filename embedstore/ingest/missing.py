@@ -133,6 +133,7 @@ def _embed_missing(
                 continue
             writer.add(event.model, (event.annotation_ids, event.views, event.vectors))
             _count(by_name[event.model], event, rows)
+            writer.flush_if_due()
             done += len(event.annotation_ids)
             on_progress(done, total)
     except KeyboardInterrupt:

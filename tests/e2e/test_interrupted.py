@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,16 @@ import pytest
 from e2e.run import Listener, run
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
+from probes.scores.metrics import METRICS
 from probes.splits.spec import ManifestSpec
-from tests.making.commands import BIN, outside, run_command
+from tests.making.commands import run_command
+from tests.making.held import Hold, start_held
 from tests.making.slides import TinyDataset
 from tests.making.stores import query
 from tests.making.training import OPTIONS
+
+SAVED = "e2e.folder:RunFolder.write_last"
+"""What is called at the end of each epoch, when all that it takes to go on is written."""
 
 
 def test_force_goes_on_after_an_interruption(store: Store) -> None:
@@ -60,52 +64,29 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(
     for what in ("whole", "killed"):
         uri = str(tmp_path / what)
         add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
-        command = [str(BIN / "e2e"), "run", "tiny", *words, "--store", uri]
-        for after in (1, 3) if what == "killed" else ():
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=outside()
-            )  # as many threads as the others: sums depend on them
-            assert process.stderr is not None
-            for line in process.stderr:
-                if f"epoch {after}/6" in line:
-                    break
-            time.sleep(0.05)
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
+        command: list[object] = ["e2e", "run", "tiny", *words, "--store", uri]
+        for after in (1, 2) if what == "killed" else ():
+            hold = Hold(SAVED, n=after)
+            process = start_held(command, hold, tmp_path / "mark", stderr=subprocess.DEVNULL)
+            process.kill()
+            process.wait(timeout=60)
             assert query(Store.open(uri), "from results") == []
         done = run_command("e2e", "run", "tiny", *words, "--store", uri)
         found[what] = [r["value"] for r in done.json()]
         assert ("epoch 1/6" in done.err) == (what == "whole")  # the other went on
         assert "epoch 6/6" in done.err
     assert found["whole"] == found["killed"]
-    assert len(found["whole"]) == 7
+    assert len(found["whole"]) == len(METRICS)
 
 
 def test_ctrl_c_says_how_to_go_on(place: tuple[TinyDataset, Store], tmp_path: Path) -> None:
     _, store = place
-    command = [
-        str(BIN / "e2e"),
-        "run",
-        "tiny",
-        "--backbone",
-        "test_resnet",
-        "--weights",
-        "random",
-        "--epochs",
-        "50",
-        "--min-steps",
-        "500",
-        "--patch-px",
-        "64",
-        "--store",
-        store.uri,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "epoch 1/50" in line:
-            process.send_signal(signal.SIGINT)
-            break
+    words = ["--backbone", "test_resnet", "--weights", "random", "--epochs", "50"]
+    words += ["--min-steps", "500", "--patch-px", "64", "--store", store.uri]
+    command: list[object] = ["e2e", "run", "tiny", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = start_held(command, Hold(SAVED), tmp_path / "mark", **pipes)
+    process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command does the rest" in said

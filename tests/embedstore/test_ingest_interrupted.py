@@ -1,74 +1,44 @@
 """`ingest` goes on after a kill, and one bad slide stops nothing."""
 
-import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 from embedstore.add import AddOptions, add
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.status import problems, status
 from embedstore.store import Store
-from tests.making.commands import BIN
+from embedstore.store.layout import model_table
+from tests.making.held import FLUSH, MERGE, Hold, start_held
 from tests.making.ingests import RANDOM, RESNET
-from tests.making.slides import make_tiny
+from tests.making.slides import TinyDataset, make_tiny
 from tests.making.stores import query
 
 
-def _start(uri: str) -> subprocess.Popen[str]:
-    words = [
-        "ingest",
-        "atypia",
-        "--model",
-        RESNET,
-        "--weights",
-        f"{RESNET}=random",
-        "--batch-size",
-        "1",
-        "--workers",
-        "1",
-        "--store",
-        uri,
-    ]
-    return subprocess.Popen([BIN / "embedstore", *words], stderr=subprocess.PIPE, text=True)
-
-
-def _wait_for_rows(store: Store, n: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if RESNET in store.models() and store.stats("embeddings.timm.3atest_resnet")["n_rows"] >= n:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the ingest stored nothing")
-
-
-def test_killed_at_any_moment_it_goes_on(data: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_goes_on(tiny: TinyDataset, tmp_path: Path) -> None:
     """Killed, begun again and interrupted, begun again: it ends as if nothing had been."""
     uri = str(tmp_path / "s")
-    add(uri, "atypia", data / "atypia/atypia.json", AddOptions(slides=data / "atypia/images"))
+    add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     store, before = Store.open(uri), 0
+    words = ["embedstore", "ingest", "tiny", "--model", RESNET, "--weights", f"{RESNET}=random"]
+    words += ["--batch-size", "1", "--workers", "1", "--store", uri]
+    hold = Hold(MERGE, where=model_table(RESNET), settings=FLUSH)
+    counts = "select count(*) as n, count(distinct annotation_id) as d from embeddings"
     for how in (signal.SIGKILL, signal.SIGINT):
-        process = _start(uri)
-        _wait_for_rows(store, before + 1)
-        os.kill(process.pid, how)
+        process = start_held(words, hold, tmp_path / "mark", stderr=subprocess.PIPE, text=True)
+        process.send_signal(how)
         _, said = process.communicate(timeout=60)
-        (row,) = query(
-            store, "select count(*) as n, count(distinct annotation_id) as d from embeddings"
-        )
-        assert before < row["n"] < 1214
+        (row,) = query(store, counts)
+        assert before < row["n"] < 48
         assert row["n"] == row["d"]
         if how == signal.SIGINT:
             assert process.returncode == 130
             assert f"interrupted; {row['n'] - before:,} embeddings stored" in said
         before = row["n"]
-    (report,) = ingest(store, "atypia", [RESNET], IngestOptions()).models
-    assert (report.n_before, report.n_embedded, report.n_left) == (row["n"], 1214 - row["n"], 0)
-    (row,) = query(
-        store, "select count(*) as n, count(distinct annotation_id) as d from embeddings"
-    )
-    assert row == {"n": 1214, "d": 1214}
+    (report,) = ingest(store, "tiny", [RESNET], IngestOptions()).models
+    assert (report.n_before, report.n_embedded, report.n_left) == (row["n"], 48 - row["n"], 0)
+    assert query(store, counts) == [{"n": 48, "d": 48}]
 
 
 def test_a_bad_slide_is_set_aside_and_tried_again(data: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ However busy or fast the machine is, a held command cannot end before its test h
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 module, name, where, n, mark, sys.argv = {module!r}, {name!r}, {where!r}, {n!r}, {mark!r}, {words!r}
 sys.path.insert(0, {root!r})
+for place, value in {settings!r}.items():
+    setattr(importlib.import_module(place.split(":")[0]), place.split(":")[1], value)
 *owners, last = name.split(".")
 owner = importlib.import_module(module)
 for part in owners:
@@ -50,20 +53,25 @@ getattr(cli, sys.argv[0])()
 class Hold:
     """Where a command stops: once `function` ("module:Class.name") returns from its nth call.
 
-    Only calls with `where` among their positional arguments count, if it is given.
+    Only calls with `where` among their positional arguments count, if it is given. settings are
+    constants ("module:NAME") to begin with, so that little data is written in several parts.
     """
 
     function: str
     n: int = 1
     where: str | None = None
+    settings: Mapping[str, int] = field(default_factory=dict)
 
+
+FLUSH = {"embedstore.writer:FLUSH_ROWS": 8}
+"""An ingest writes after so few embeddings."""
 
 MERGE = "embedstore.store.store:Store.merge"
 """The function by which every command writes: held there, what it wrote is committed."""
 
 
 def start_held(
-    words: list[object], hold: Hold, mark: Path, **options: Any
+    words: Sequence[object], hold: Hold, mark: Path, **options: Any
 ) -> subprocess.Popen[Any]:
     """Start a console script that holds, and return it once it does; mark is a file to be made.
 
@@ -78,6 +86,7 @@ def start_held(
         mark=str(mark),
         words=[str(w) for w in words],
         root=str(ROOT),
+        settings=dict(hold.settings),
     )
     process = subprocess.Popen([sys.executable, "-c", program], **({"env": outside()} | options))
     while not mark.exists():

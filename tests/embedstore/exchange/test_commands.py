@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import h5py
@@ -15,7 +13,8 @@ from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, fetch_rows
-from tests.making.commands import BIN, call_command
+from tests.making.commands import call_command
+from tests.making.held import MERGE, Hold, start_held
 from tests.making.slides import TinyDataset
 from tests.making.stores import bare_store
 
@@ -165,16 +164,10 @@ def test_a_killed_import_is_completed(tmp_path: Path) -> None:
     ids = [f"d/{c['slide']}/{c['source_id']}" for c in cells]
     np.savez(tmp_path / "x.npz", annotation_id=ids, vector=vectors)
     words = ["embedstore", "import", "d", str(tmp_path / "x.npz"), "--model", "m", "--store", uri]
-    process = subprocess.Popen(
-        [BIN / words[0], *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if "m" in store.models() and store.stats(model_table("m"))["n_rows"] > 3000:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    hold = Hold(MERGE, n=2, where=model_table("m"))
+    process = start_held([*words], hold, tmp_path / "mark")
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     there = store.stats(model_table("m"))["n_rows"]
     assert 0 < there < n
     assert [r["model"] for r in fetch_rows(connect(store), "from models")] == ["m"]
