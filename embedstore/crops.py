@@ -7,8 +7,18 @@ from embedstore.errors import EmbedstoreError
 from embedstore.slides.patches import PatchGeometry
 from embedstore.slides.reading import Point, SlideJob, read_ahead
 from embedstore.store.patch_cache import PatchCache
-from embedstore.store.sql import connect, fetch_rows, literal
+from embedstore.store.sql import connect, fetch_rows
 from embedstore.store.store import Store
+
+PLACES = (
+    "select a.annotation_id, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, a.status, "
+    "s.kind, s.path, s.mpp, s.width, s.height, s.status as slide_status "
+    "from annotations a join slides s using (dataset, slide) where dataset = $dataset"
+)
+"""Where the annotations of a dataset lie."""
+
+DOWN_THE_SLIDES = "order by slide, y_l0, x_l0, annotation_id"
+"""The order in which patches are read: slide by slide, row by row."""
 
 
 def slide_jobs(rows: Sequence[Mapping[str, Any]]) -> list[SlideJob]:
@@ -32,14 +42,8 @@ def slide_jobs(rows: Sequence[Mapping[str, Any]]) -> list[SlideJob]:
 
 def located(store: Store, dataset: str) -> dict[str, dict[str, Any]]:
     """Return where each usable annotation of a dataset lies, by id: rows for `slide_jobs`."""
-    rows = fetch_rows(
-        connect(store),
-        "select a.annotation_id, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, s.kind, "
-        "s.path, s.mpp, s.status as slide_status from annotations a join slides s "
-        f"using (dataset, slide) where dataset = {literal(dataset)} and a.status = 'ok' "
-        "order by a.slide, a.y_l0, a.x_l0, a.annotation_id",
-    )
-    return {r["annotation_id"]: r for r in rows}
+    rows = fetch_rows(connect(store), f"{PLACES} {DOWN_THE_SLIDES}", {"dataset": dataset})
+    return {r["annotation_id"]: r for r in rows if r["status"] == "ok"}
 
 
 def fill(

@@ -113,10 +113,10 @@ def check_model_name(
 
     other is what the message says to choose.
     """
-    if twin := [r for r in recorded if r != name and r.casefold() == name.casefold()]:
+    if same_name := [r for r in recorded if r != name and r.casefold() == name.casefold()]:
         raise EmbedstoreError(
-            f"there is a model '{twin[0]}' already, and SQL does not tell it from '{name}'; choose "
-            f"{other}"
+            f"there is a model '{same_name[0]}' already, and SQL cannot distinguish it from "
+            f"'{name}'; choose {other}"
         )
     folded = name.casefold()
     taken = folded in VIEWS or folded in UNIONS or folded.endswith(views_name(""))

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.identity import IDENTITY, check_same, recorded_models
-from embedstore.slides.patches import D4, PLAIN
+from embedstore.slides.patches import PLAIN, is_own_row
 from embedstore.store import Store, now
 from embedstore.store.layout import model_schema, model_table, view_id, views_schema, views_table
 
@@ -18,11 +18,10 @@ FLUSH_ROWS = 512
 FLUSH_SECONDS = 10.0
 """Embeddings are written when either is reached: a kill costs at most that much work."""
 
-SAME = next(iter(D4))
-"""The view that is the patch itself."""
-
 Batch = tuple[Sequence[str], Sequence[str], NDArray[np.float32]]
 """Annotation ids, their views, and vectors float32 (n, dim)."""
+
+_KEYS = ("annotation_id", "dataset", "domain", "label", "slide")
 
 
 class Writer:
@@ -70,51 +69,70 @@ class Writer:
     def _merge(
         self, model: str, ids: list[str], views: list[str], vectors: NDArray[np.float32]
     ) -> None:
-        # A patch that both tables want is embedded once, as the view that is the patch itself.
         plain = [
             k
             for k, (i, view) in enumerate(zip(ids, views, strict=True))
-            if view == PLAIN or (view == SAME and PLAIN in self._rows[i]["wants"][model])
+            if is_own_row(view, self._rows[i]["wants"][model])
         ]
         turned = [k for k, view in enumerate(views) if view != PLAIN]
         dim = vectors.shape[1]
         if turned:  # first, so that a patch whose own row is there has all views or wants them
             self._store.make_views_table(model, dim)
-            keys = {
+            table = self._table(model, [ids[k] for k in turned], vectors[turned])
+            columns = {
                 "view_id": [view_id(ids[k], views[k]) for k in turned],
                 "view": [views[k] for k in turned],
+                **dict(zip(table.column_names, table.columns, strict=True)),
             }
-            columns = keys | self._columns(model, [ids[k] for k in turned], vectors[turned])
             self._store.merge(views_table(model), pa.table(columns, schema=views_schema(dim)))
         if plain:
-            columns = self._columns(model, [ids[k] for k in plain], vectors[plain])
-            self._store.merge(model_table(model), pa.table(columns, schema=model_schema(dim)))
+            table = self._table(model, [ids[k] for k in plain], vectors[plain])
+            self._store.merge(model_table(model), table)
 
     def _record(self, model: str) -> None:
         """Record a model with its first vectors, so that a name is bound by nothing less."""
         if model not in self._unrecorded:
             return
         self._unrecorded.remove(model)
-        identity = self._identities[model]
-        self._store.make_model_table(model, identity["dim"])
-        self._store.merge("models", [identity | {"created_at": now()}], replace=False)
-        # Another process may have been first, with something else under this name.
-        recorded = recorded_models(self._store)[model]
-        check_same(model, recorded, {k: identity[k] for k in IDENTITY})
+        bind_name(self._store, {**self._identities[model], "created_at": now()})
 
-    def _columns(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> dict[str, Any]:
-        rows = [self._rows[i] for i in ids]
+    def _table(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
+        rows = [{**self._rows[i], "dataset": self._dataset} for i in ids]
         patch_px = self._identities[model]["patch_px"]
-        return {
-            "annotation_id": ids,
-            **{k: [v] * len(ids) for k, v in (("model", model), ("dataset", self._dataset))},
-            **{k: [r[k] for r in rows] for k in ("domain", "label", "slide")},
-            "embedded_at": [now()] * len(ids),
-            "resized": [_resized(r, patch_px) for r in rows],
-            "vector": pa.FixedSizeListArray.from_arrays(
-                pa.array(vectors.ravel()), vectors.shape[1]
-            ),
-        }
+        resized = [_resized(r, patch_px) for r in rows]
+        return embeddings_table(model, rows, vectors, resized)
+
+
+def bind_name(store: Store, identity: Mapping[str, Any], other: str = "--as NAME") -> None:
+    """Make a model's table and record, and hold what is recorded against its identity.
+
+    EmbedstoreError where the name is another model's; `other` says how to take another name.
+    """
+    model = identity["model"]
+    store.make_model_table(model, identity["dim"])
+    store.merge("models", [identity], replace=False)
+    # Another process may have been first, with something else under this name.
+    known = {k: identity[k] for k in IDENTITY}
+    check_same(model, recorded_models(store)[model], known, other=other)
+
+
+def embeddings_table(
+    model: str,
+    rows: Sequence[Mapping[str, Any]],
+    vectors: NDArray[np.float32],
+    resized: Sequence[bool | None],
+) -> pa.Table:
+    """Return rows of a model's table, embedded now: annotations beside their vectors (n, dim)."""
+    n, dim = vectors.shape
+    columns = {
+        **{k: [r[k] for r in rows] for k in _KEYS},
+        "model": [model] * n,
+        "embedded_at": [now()] * n,
+        "resized": list(resized),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
+    }
+    schema = model_schema(dim)
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def _resized(row: Mapping[str, Any], patch_px: int) -> bool | None:

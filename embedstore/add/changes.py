@@ -68,7 +68,7 @@ def follow_changes(
     """Bring the models' tables in line: keys are rewritten, embeddings of other pixels dropped."""
     old = before.annotations
     pairs = [(r, old[r["annotation_id"]]) for r in rows if r["annotation_id"] in old]
-    changed = {s["slide"] for s in slides if _shows_else(s, before.slides.get(s["slide"], {}))}
+    changed = {s["slide"] for s in slides if _pixels_changed(s, before.slides.get(s["slide"], {}))}
     moved = [i for i, b in old.items() if b["slide"] in changed]
     moved += [
         r["annotation_id"] for r, b in pairs if _at(r) != _at(b) and r["slide"] not in changed
@@ -101,7 +101,7 @@ def follow_changes(
         notes.append(f"{len(renamed)} annotations changed label or domain")
 
 
-def _shows_else(slide: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+def _pixels_changed(slide: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Return whether patches of a slide would now differ from those cut before."""
     known = [k for k in ("fingerprint", "mpp") if slide[k] is not None and old.get(k) is not None]
     return any(slide[k] != old[k] for k in known)

@@ -21,10 +21,11 @@ from embedstore.exchange.checks import (
 from embedstore.exchange.h5 import SUFFIXES
 from embedstore.exchange.tiles import TileOptions, read_tiles
 from embedstore.exchange.vector_files import FORMATS, ID, VectorFile
-from embedstore.identity import IDENTITY, check_model_name, check_same, recorded_models
-from embedstore.store import Store, now
-from embedstore.store.layout import model_schema, model_table
+from embedstore.identity import check_model_name, recorded_models
+from embedstore.store import Store
+from embedstore.store.layout import model_table
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
+from embedstore.writer import bind_name, embeddings_table
 
 READ_ROWS, WRITE_ROWS = 4096, 1024
 """Rows read together, and written in one atomic step."""
@@ -140,25 +141,13 @@ def _write(
     on_progress: Callable[[int, int], None],
 ) -> None:
     """Store rows, whose vectors lie at these places, batch by batch, each whole or not at all."""
-    model, dim = identity["model"], vectors.shape[1]
-    store.make_model_table(model, dim)
-    store.merge("models", [identity], replace=False)
-    # Another process may have been first, with something else under this name.
-    mine = {k: identity[k] for k in IDENTITY}
-    check_same(model, recorded_models(store)[model], mine, other=ANOTHER)
+    model = identity["model"]
+    bind_name(store, identity, ANOTHER)
     for start in range(0, len(rows), WRITE_ROWS):
         on_progress(start, len(rows))
         part = rows[start : start + WRITE_ROWS]
-        flat = pa.array(vectors[places[start : start + WRITE_ROWS]].ravel())
-        columns = {
-            **{k: [r[k] for r in part] for k in (ID, "dataset", "domain", "label", "slide")},
-            "model": [model] * len(part),
-            "embedded_at": [now()] * len(part),
-            "resized": [None] * len(part),
-            "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
-        }
-        schema = model_schema(dim)
-        batch = pa.table({n: columns[n] for n in schema.names}, schema=schema)
-        store.merge(model_table(model), batch, replace=False)
+        of_part = vectors[places[start : start + WRITE_ROWS]]
+        table = embeddings_table(model, part, of_part, [None] * len(part))
+        store.merge(model_table(model), table, replace=False)
     on_progress(len(rows), len(rows))
     store.compact(model_table(model))

@@ -36,7 +36,7 @@ class TileOptions:
             if value is None:
                 continue
             if not is_h5:
-                raise EmbedstoreError(f"{option} goes with h5 files only; leave it away")
+                raise EmbedstoreError(f"{option} goes with h5 files only; leave it out")
             if not (math.isfinite(value) and value >= least):
                 raise EmbedstoreError(f"{option} {value:g}: give at least {least:g} level-0 pixels")
 
@@ -68,7 +68,7 @@ def read_tiles(
     by_slide: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in annotations:
         by_slide[row["slide"]].append(row)
-    files, strangers = slide_files(path, list(by_slide))
+    files, unmatched = slide_files(path, list(by_slide))
     within = WITHIN_PX if options.within_px is None else options.within_px
     found, faults = _Matched([], [], [], []), dict[str, list[str]]()
     for n, (slide, file) in enumerate(sorted(files.items())):
@@ -82,7 +82,7 @@ def read_tiles(
         if not faults.get(_WIDTHS)
         else np.zeros((len(found.ids), 0), np.float32)
     )
-    notes = _notes(found, within, strangers, len(by_slide) - len(files))
+    notes = _notes(found, within, unmatched, len(by_slide) - len(files))
     return VectorFile(found.ids, vectors, found.dtype, faults=faults, notes=notes)
 
 
@@ -104,11 +104,11 @@ def slide_files(path: Path, slides: Sequence[str]) -> tuple[dict[str, Path], lis
     for slide in slides:
         by_stem[Path(slide).stem].append(slide)
     files: dict[str, Path] = {}
-    strangers, problems = [], []
+    unmatched, problems = [], []
     for p in paths:
         matches = [p.stem] if p.stem in slides else by_stem.get(p.stem, [])
         if not matches:
-            strangers.append(p.name)
+            unmatched.append(p.name)
         elif len(matches) > 1:
             problems.append(f"{p.name} may be of slide {' or '.join(matches)}")
         elif files.setdefault(matches[0], p) != p:
@@ -119,10 +119,10 @@ def slide_files(path: Path, slides: Sequence[str]) -> tuple[dict[str, Path], lis
         )
     if not files:
         raise EmbedstoreError(
-            f"{path}: no file matches a slide (files: {', '.join(strangers[:3])}; slides: "
+            f"{path}: no file matches a slide (files: {', '.join(unmatched[:3])}; slides: "
             f"{', '.join(sorted(slides)[:3]) or 'none'}); a file is named as its slide"
         )
-    return files, strangers
+    return files, unmatched
 
 
 def _match_slide(
@@ -137,7 +137,7 @@ def _match_slide(
 
     centres = read_centres(file, tile_px_l0)
     if not len(centres):
-        return  # a slide without tissue has an empty file; its annotations are told as missing
+        return  # a slide without tissue has an empty file; its annotations are reported as missing
     points = np.array([(r["x_l0"], r["y_l0"]) for r in rows])
     offsets, nearest = cKDTree(centres).query(points)
     near = offsets <= within
@@ -169,7 +169,7 @@ def _none_matched(path: Path, found: _Matched, within: float) -> None:
     )
 
 
-def _notes(found: _Matched, within: float, strangers: list[str], n_without: int) -> list[str]:
+def _notes(found: _Matched, within: float, unmatched: list[str], n_without: int) -> list[str]:
     notes = [
         f"{len(found.ids):,} annotations took the tile nearest to them: its centre is "
         f"{np.median(found.offsets):.2f} level-0 px away in the median, at most "
@@ -182,9 +182,9 @@ def _notes(found: _Matched, within: float, strangers: list[str], n_without: int)
         )
     if found.n_shared:
         notes.append(f"{found.n_shared:,} annotations share their tile with another one")
-    if strangers:
+    if unmatched:
         notes.append(
-            f"{len(strangers)} files match no slide of the dataset: {', '.join(strangers)}"
+            f"{len(unmatched)} files match no slide of the dataset: {', '.join(unmatched)}"
         )
     if n_without:
         notes.append(f"{n_without} slides have no file")

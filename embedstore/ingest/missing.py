@@ -27,12 +27,18 @@ from embedstore.ingest.options import (
 from embedstore.ingest.plan import plan, retry_slides
 from embedstore.models.checkpoints import Weights
 from embedstore.models.registry import Variation
-from embedstore.slides.patches import PLAIN, VIEW_SETS, PatchGeometry
+from embedstore.slides.patches import (
+    PLAIN,
+    VIEW_SETS,
+    PatchGeometry,
+    embedded_views,
+    is_own_row,
+)
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows, literal
-from embedstore.writer import SAME, Writer
+from embedstore.writer import Writer
 
 N_SAMPLE = 16
 """Patches on which a dtype is held against float32."""
@@ -153,17 +159,13 @@ def _embed_missing(
 def _count(report: ModelReport, event: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
     for i, view in zip(event.annotation_ids, event.views, strict=True):
         wants = rows[i]["wants"][event.model]
-        report.n_embedded += view == PLAIN or (view == SAME and PLAIN in wants)
+        report.n_embedded += is_own_row(view, wants)
         report.n_views += view != PLAIN
 
 
 def _once(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose patch is read once, also if wanted both by itself and as a view."""
-    wants = {
-        m: [v for v in views if v != PLAIN or SAME not in views]
-        for m, views in row["wants"].items()
-    }
-    return row | {"wants": wants}
+    return row | {"wants": {m: embedded_views(views) for m, views in row["wants"].items()}}
 
 
 def _open_model(

@@ -93,7 +93,7 @@ def checked_names(
         check_model_name(options.name or model, recorded)
     if unknown := [w for w in options.weights if not _names(w, models)]:
         raise UsageError(
-            f"--weights names {', '.join(unknown)}, which no --model does; models: "
+            f"--weights names {', '.join(unknown)}, but no --model of that name is given; models: "
             f"{', '.join(models)}"
         )
     if options.variation != NO_VARIATION and len(models) != 1:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedstore.crops import DOWN_THE_SLIDES, PLACES
 from embedstore.errors import EmbedstoreError
 from embedstore.slides.patches import PLAIN
 from embedstore.slides.slide import probe, probe_patch
@@ -63,11 +64,7 @@ def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] 
             )
     columns = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(lacks.values()))
     rows = fetch_rows(
-        con,
-        "select a.annotation_id, a.slide, a.domain, a.label, a.x_l0, a.y_l0, s.kind, s.path, "
-        f"s.mpp, s.width, s.height, a.status, s.status as slide_status, {columns} "
-        "from annotations a join slides s using (dataset, slide) "
-        f"where dataset = {literal(dataset)} order by a.slide, a.y_l0, a.x_l0, a.annotation_id",
+        con, f"select *, {columns} from ({PLACES}) {DOWN_THE_SLIDES}", {"dataset": dataset}
     )
     for row in rows:
         wants: dict[str, tuple[str, ...]] = {}

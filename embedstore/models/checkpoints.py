@@ -1,4 +1,4 @@
-"""Where a model's weights come from: the hub, a file or folder, a Python package, or chance."""
+"""Where a model's weights come from: the hub, a file or folder, a Python package, or random."""
 
 import errno
 import hashlib

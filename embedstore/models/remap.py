@@ -10,11 +10,9 @@ def remap_keys(
     """Return `state` with the keys of `layout` renamed to timm's; `wanted` are the model's keys."""
     if layout is None:
         return dict(state)
-    return {
-        "efficientnet-pytorch": _remap_efficientnet,
-        "huggingface-vit": _remap_huggingface_vit,
-        "dinov2": _remap_dinov2,
-    }[layout](state, wanted)
+    if layout == "efficientnet-pytorch":
+        return _remap_efficientnet(state, wanted)
+    return {"huggingface-vit": _remap_huggingface_vit, "dinov2": _remap_dinov2}[layout](state)
 
 
 _HF_TOP = {
@@ -44,7 +42,7 @@ _HF_BLOCK = {
 _HF_UNUSED = ("pooler.", "embeddings.mask_token", "classifier.")
 
 
-def _remap_huggingface_vit(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+def _remap_huggingface_vit(state: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the keys of Hugging Face's ViT, Dinov2 and Dinov2WithRegisters files."""
     renamed: dict[str, Any] = {}
     for key, value in state.items():
@@ -68,7 +66,7 @@ def _remap_huggingface_vit(state: Mapping[str, Any], wanted: Iterable[str]) -> d
     return renamed
 
 
-def _remap_dinov2(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+def _remap_dinov2(state: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the keys of DINOv2's own files with registers, some of which prefix the backbone."""
     prefix = next((p for p in ("teacher.backbone.", "backbone.") if f"{p}cls_token" in state), "")
     renamed = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

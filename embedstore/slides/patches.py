@@ -4,6 +4,7 @@ Frames: (x_l0, y_l0) are continuous level-0 coordinates; pixel i spans [i, i + 1
 """
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,10 +19,6 @@ class PatchGeometry:
 
     size_px: int = 224
     mpp_out: float = 0.25
-
-    def width_l0(self, mpp: float) -> float:
-        """Return the patch's width in level-0 pixels of a slide with `mpp` um/px."""
-        return self.size_px * self.mpp_out / mpp
 
     def wide(self) -> "PatchGeometry":
         """Return the square around the patch that holds it turned by any angle.
@@ -57,8 +54,24 @@ D4: dict[str, tuple[bool, int]] = {
 """The eight symmetries of a square: whether mirrored left to right, then turned counter-clockwise
 by how many quarters. r0 is the patch itself."""
 
+SAME = next(iter(D4))
+"""The view that is the patch itself."""
+
 VIEW_SETS: dict[str, tuple[str, ...]] = {"d4": tuple(D4)}
 """What --views takes: the views of each set."""
+
+
+def is_own_row(view: str, wanted: Collection[str]) -> bool:
+    """Return whether what is embedded as this view stands for the patch itself.
+
+    A patch that is wanted both by itself and as a view is embedded once, as SAME.
+    """
+    return view == PLAIN or (view == SAME and PLAIN in wanted)
+
+
+def embedded_views(wanted: Sequence[str]) -> list[str]:
+    """Return the views to embed for what is wanted of a patch: PLAIN only where SAME is not."""
+    return [v for v in wanted if v != PLAIN or SAME not in wanted]
 
 
 def turn(patch: NDArray[np.uint8], view: str) -> NDArray[np.uint8]:

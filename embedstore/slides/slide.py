@@ -150,7 +150,7 @@ def probe(path: Path | None, fallback: tuple[float | None, str | None]) -> dict[
     try:
         with Slide(path, decode=False) as slide:
             size = {"width": slide.width, "height": slide.height}
-            stated, doubt = slide.mpp, slide.mpp_problem
+            stated, mpp_problem = slide.mpp, slide.mpp_problem
     except SlideError as e:
         # The fallback is kept for when the file is mended.
         return row | {"status": "unreadable", "problem": str(e)}
@@ -158,10 +158,10 @@ def probe(path: Path | None, fallback: tuple[float | None, str | None]) -> dict[
     if stated:
         row |= {"mpp": stated, "mpp_source": "slide"}
     if row["mpp"] is None:
-        why = doubt or "the file states no mpp"
+        why = mpp_problem or "the file states no mpp"
         problem = f"{why}: add again with --mpp X, or with a --slide-table that has a column mpp"
         return row | {"status": "no-mpp", "problem": problem}
-    return row | {"status": "ok", "problem": doubt}
+    return row | {"status": "ok", "problem": mpp_problem}
 
 
 def probe_patch(path: Path | None) -> dict[str, Any]:

@@ -7,22 +7,72 @@ format number is written last.
 
 import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from embedstore.store.layout import (
+    FORMAT,
+    TABLES,
+    model_schema,
+    model_table,
+    views_schema,
+    views_table,
+)
 
-class Migrated(Protocol):
-    """What a step needs of a store."""
+if TYPE_CHECKING:
+    from embedstore.store.store import Store
 
-    def lance(self, name: str) -> Any:
-        """Return a table as a Lance dataset."""
-
-    def update_columns(self, name: str, rows: pa.Table) -> int:
-        """Overwrite some columns of rows that are there."""
+_ATTEMPTS = 5
+"""How often a change is tried, while other processes may make the same one."""
 
 
-def _fill_pixels(store: Migrated) -> None:
+def upgrade(store: "Store", stored: int) -> None:
+    """Bring a store from a format to the newest."""
+    for name, schema in TABLES.items():
+        if not store.has(name):
+            store.create_table(name, schema)
+        add_columns(store, name, schema)
+    for model in store.models():
+        add_columns(store, model_table(model), model_schema(1))
+    for model in store.viewed_models():
+        add_columns(store, views_table(model), views_schema(1))
+    for n in range(stored, FORMAT):
+        if n in STEPS:
+            STEPS[n](store)
+    set_format(store, stored)
+
+
+def add_columns(store: "Store", name: str, schema: pa.Schema) -> None:
+    """Add the columns that a table lacks, as NULL."""
+
+    def add() -> None:
+        table = store.open_table(name)
+        if missing := [f for f in schema if f.name not in table.schema.names]:
+            table.add_columns(pa.schema(missing))
+
+    _tried(add)
+
+
+def set_format(store: "Store", stored: int) -> None:
+    """Write that the store has the newest format."""
+    where, values = f"format = '{stored}'", {"format": str(FORMAT)}
+    _tried(lambda: store.open_table("store").update(where=where, values=values))
+
+
+def _tried(change: Callable[[], Any]) -> None:
+    """Make a change again where it conflicts with the same one made by another process."""
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            change()
+        except (OSError, RuntimeError, ValueError):
+            if not attempts_left:
+                raise
+        else:
+            return
+
+
+def _fill_pixels(store: "Store") -> None:
     """Move the digest of an e2e run's pixels out of the JSON in `chosen` into its own column."""
     rows = store.lance("results").to_table(
         columns=["result_id", "chosen"], filter="method = 'e2e' and pixels is null"
@@ -34,5 +84,5 @@ def _fill_pixels(store: Migrated) -> None:
         store.update_columns("results", filled)
 
 
-STEPS: dict[int, Callable[[Migrated], None]] = {3: _fill_pixels}
+STEPS: dict[int, Callable[["Store"], None]] = {3: _fill_pixels}
 """What turns a store of a format into one of the next, once its columns are there."""

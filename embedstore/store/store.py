@@ -25,10 +25,7 @@ from embedstore.store.layout import (
     views_schema,
     views_table,
 )
-from embedstore.store.migrations import STEPS
-
-_ATTEMPTS = 5
-"""How often a change of the layout is tried, while others may make the same one."""
+from embedstore.store.migrations import upgrade
 
 
 def now() -> datetime:
@@ -87,7 +84,7 @@ class Store:
             raise EmbedstoreError(f"{uri} was not made by this tool; name another one with --store")
         if create:
             store._make()
-        elif not store.has("store") or not store._open("store").count_rows():
+        elif not store.has("store") or not store.open_table("store").count_rows():
             raise EmbedstoreError(
                 f"the store at {uri} is not finished: what made it was killed, or is still at "
                 "it; the next `embedstore add` finishes it"
@@ -99,13 +96,13 @@ class Store:
         # 'store' comes last: a store killed while being made is completed by the next add.
         for name in [*(t for t in TABLES if t != "store"), "store"]:
             if not self.has(name):
-                self._create(name, TABLES[name])
-        if not self._open("store").count_rows():
+                self.create_table(name, TABLES[name])
+        if not self.open_table("store").count_rows():
             self.merge("store", [{"format": str(FORMAT), "created_at": now()}])
 
     def _upgrade(self, *, is_written: bool) -> None:
         """Bring the layout up to date if the store is to be written; refuse a newer one."""
-        stored = max(map(int, self._open("store").to_arrow()["format"].to_pylist()))
+        stored = max(map(int, self.open_table("store").to_arrow()["format"].to_pylist()))
         if stored > FORMAT:
             raise EmbedstoreError(
                 f"{self.uri} has store format {stored}, this version reads up to {FORMAT}; "
@@ -114,41 +111,7 @@ class Store:
         self.is_current = is_written or stored == FORMAT
         if stored == FORMAT or not is_written:
             return
-        for name, schema in TABLES.items():
-            if not self.has(name):
-                self._create(name, schema)
-            self._add_columns(name, schema)
-        for model in self.models():
-            self._add_columns(model_table(model), model_schema(1))
-        for model in self.viewed_models():
-            self._add_columns(views_table(model), views_schema(1))
-        for n in range(stored, FORMAT):
-            if n in STEPS:
-                STEPS[n](self)
-        self._set_format(stored)
-
-    def _add_columns(self, name: str, schema: pa.Schema) -> None:
-        """Add the columns that a table lacks, as NULL; no matter if another process adds them."""
-        for attempt in range(_ATTEMPTS):
-            table = self._open(name)
-            missing = [f for f in schema if f.name not in table.schema.names]
-            if not missing:
-                return
-            try:
-                table.add_columns(pa.schema(missing))
-            except (OSError, RuntimeError, ValueError):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-
-    def _set_format(self, stored: int) -> None:
-        for attempt in range(_ATTEMPTS):
-            try:
-                where = f"format = '{stored}'"
-                self._open("store").update(where=where, values={"format": str(FORMAT)})
-                return
-            except (OSError, RuntimeError, ValueError):
-                if attempt == _ATTEMPTS - 1:
-                    raise
+        upgrade(self, stored)
 
     def _check_format(self) -> None:
         if not self.is_current:
@@ -182,7 +145,7 @@ class Store:
 
     def _is_made(self, name: str) -> bool:
         # Listed is also what a process is just making, or was killed while making: a folder without
-        # a version. Making it again completes it. Other faults are told by whoever reads the table.
+        # a version. Making it again completes it. Other faults show when the table is read.
         if name not in self._made:
             try:
                 self._db.open_table(name)
@@ -191,14 +154,16 @@ class Store:
             self._made.add(name)
         return True
 
-    def _create(self, name: str, schema: pa.Schema) -> Any:
+    def create_table(self, name: str, schema: pa.Schema) -> Any:
+        """Return an empty table, made here or by another process."""
         try:
             return self._db.create_table(name, schema=schema)
         except (ValueError, OSError, RuntimeError):
             # Another process may have made it in between; else this fails with the true cause.
-            return self._open(name)
+            return self.open_table(name)
 
-    def _open(self, name: str) -> Any:
+    def open_table(self, name: str) -> Any:
+        """Return a LanceDB table at its newest version."""
         try:
             return self._db.open_table(name)
         except (ValueError, OSError, RuntimeError) as e:
@@ -210,12 +175,12 @@ class Store:
     def make_model_table(self, model: str, dim: int) -> None:
         """Make the table of a model's embeddings if it is not there."""
         if model not in self.models():
-            self._create(model_table(model), model_schema(dim))
+            self.create_table(model_table(model), model_schema(dim))
 
     def make_views_table(self, model: str, dim: int) -> None:
         """Make the table of a model's views if it is not there."""
         if model not in self.viewed_models():
-            self._create(views_table(model), views_schema(dim))
+            self.create_table(views_table(model), views_schema(dim))
 
     def has(self, name: str) -> bool:
         """Return whether a table is there."""
@@ -229,7 +194,7 @@ class Store:
         Rows whose key is there already are replaced, or left alone if not `replace`.
         """
         self._check_format()
-        table = self._open(name)
+        table = self.open_table(name)
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=table.schema)
         if not rows.num_rows:
@@ -247,14 +212,14 @@ class Store:
 
     def update_columns(self, name: str, rows: pa.Table) -> int:
         """Overwrite some columns, given beside the key, of rows that are there; return how many."""
-        table = self._open(name)
+        table = self.open_table(name)
         schema = pa.schema([table.schema.field(c).remove_metadata() for c in rows.column_names])
         merge = table.merge_insert(table.schema.field(0).name).when_matched_update_all()
         return int(merge.execute(rows.cast(schema)).num_updated_rows)
 
     def delete(self, name: str, key: str, values: list[str]) -> None:
         """Delete the rows whose key is among values."""
-        table = self._open(name)
+        table = self.open_table(name)
         for i in range(0, len(values), 1000):
             quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in values[i : i + 1000])
             table.delete(f"{key} in ({quoted})")
@@ -265,7 +230,7 @@ class Store:
         # To ask for the newest version takes a hundredth of the time that opening a table takes.
         if held is None or held.latest_version != held.version:
             options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
-            held = self._datasets[name] = self._open(name).to_lance(**options)
+            held = self._datasets[name] = self.open_table(name).to_lance(**options)
         return held
 
     def nearest(
@@ -276,7 +241,7 @@ class Store:
         Exact: no index is used. metric is cosine or l2, whose _distance LanceDB gives squared;
         where is a LanceDB condition on the columns of the model's table, applied beforehand.
         """
-        found = self._open(model_table(model)).search(vector, vector_column_name="vector")
+        found = self.open_table(model_table(model)).search(vector, vector_column_name="vector")
         found = found.distance_type(metric).bypass_vector_index()
         if where is not None:
             found = found.where(where, prefilter=True)
@@ -284,7 +249,7 @@ class Store:
 
     def compact(self, name: str) -> None:
         """Merge the small fragments that many writes leave; left for later while others write."""
-        table = self._open(name)
+        table = self.open_table(name)
         if table.stats()["fragment_stats"]["num_fragments"] > 1:
             try:
                 table.optimize()
@@ -294,7 +259,7 @@ class Store:
 
     def stats(self, name: str) -> dict[str, int]:
         """Return n_rows, n_bytes, n_fragments and version of a table."""
-        table = self._open(name)
+        table = self.open_table(name)
         stats = table.stats()
         return {
             "n_rows": stats["num_rows"],

@@ -12,7 +12,7 @@ from probes.scores.sides import Side
 
 @dataclass(frozen=True)
 class Style:
-    """How a side is told from the others: colour and dash by model, marker by method.
+    """How a side differs from the others in figures: colour and dash by model, marker by method.
 
     colour indexes plots.COLOURS, None is ink, which end to end alone has.
     """

@@ -87,7 +87,7 @@ class Scores:
         """Return each side's n highest scores of negatives and n lowest of positives.
 
         Keys false_positive, false_negative; beyond two labels `wrong` alone: the annotations that
-        were most surely taken for another label (said). An annotation that several folds test
+        were most confidently taken for another label (said). An annotation that several folds test
         counts once, with its mean score.
         """
         if self.positive is None:

@@ -26,7 +26,7 @@ def audit(
 
     Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a
     train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
-    (slides without mpp are taken as 0.25 um/px). Of what was cropped before, slide and place are
+    (slides without mpp are taken as 0.25 um/px). For pre-cropped patches, slide and place are
     unknown, the case where none is recorded: shares are over the test annotations of which they
     are known, None where of none. All arguments are of the pool's annotations, centres_um (n, 2).
     """

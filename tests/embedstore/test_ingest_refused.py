@@ -53,7 +53,7 @@ def test_a_name_stands_for_one_thing(store: Store, tmp_path: Path, change: Any) 
     ("models", "options", "said"),
     [
         (["univ"], {}, "unknown model 'univ'"),
-        ([RESNET], {"weights": {VIT: "random"}}, "which no --model does"),
+        ([RESNET], {"weights": {VIT: "random"}}, "but no --model of that name is given"),
         ([RESNET, VIT], {"name": "x"}, "exactly one --model"),
         ([RESNET], {"name": "results"}, "--as NAME"),
         ([RESNET], {"patch_px": 1}, "between 16 and 2048"),

@@ -84,7 +84,7 @@ def _elsewhere(facts: Facts) -> list[Block]:
         Column("n_runs", "runs", number=True),
     ]
     best = best_of(rows, "mean", ("dataset", "eval_dataset", "condition", "fraction"))
-    title = "Scored on another dataset, all of it"
+    title = "Tested on another dataset"
     return [TableBlock(Table("elsewhere", title, columns, rows, best=frozenset(best)))]
 
 

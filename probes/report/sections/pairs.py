@@ -33,8 +33,8 @@ def pairs(facts: Facts) -> list[Block]:
         Column("dataset", "dataset"),
         Column("condition", "split"),
         Column("where", "test"),
-        Column("a", "best of the most runs"),
-        Column("b", "less the other"),
+        Column("a", "best"),
+        Column("b", "compared with"),
         Column(
             "difference",
             "difference, mean ± SD",
@@ -47,9 +47,7 @@ def pairs(facts: Facts) -> list[Block]:
         Column("ci_low", "95% interval", _interval, number=True),
         Column("p_value", "p", lambda r: number(r["p_value"]), number=True),
         Column("p_holm", "p, corrected", lambda r: number(r["p_holm"]), number=True),
-        Column(
-            "n_higher", "higher in", lambda r: f"{r['n_higher']} of {r['n_shared']}", number=True
-        ),
+        Column("n_higher", "wins", lambda r: f"{r['n_higher']} of {r['n_shared']}", number=True),
     ]
     notes = [
         "AUROC on the same test annotations at the largest fraction that both have; SD over "

@@ -1,4 +1,4 @@
-"""The paper beside us: every published number and the one measured here."""
+"""The paper's numbers beside ours: every published number and the one measured here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def paper(material: Material) -> Section:
                     f"embedstore add {data.lower()} --annotations FILE --slides DIR",
                 )
             )
-    return Section("paper", "The paper beside us", blocks, lead=f"{PAPER}.")
+    return Section("paper", "The paper\u2019s numbers beside ours", blocks, lead=f"{PAPER}.")
 
 
 def _table(facts: Facts, dataset: str, data: str, name: str) -> Table:

@@ -103,7 +103,8 @@ KILLED = """
 import os, signal, sys
 from embedstore.store import Store, migrations
 name, n = sys.argv[2], int(sys.argv[3])
-real, calls = getattr(Store, name), 0
+owner = Store if hasattr(Store, name) else migrations
+real, calls = getattr(owner, name), 0
 def kill(*args, **kwargs):
     global calls
     calls += 1
@@ -113,7 +114,7 @@ def kill(*args, **kwargs):
     if calls == n:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
-setattr(Store, name, kill)
+setattr(owner, name, kill)
 Store.open(sys.argv[1], write=True)
 """
 
@@ -121,7 +122,7 @@ Store.open(sys.argv[1], write=True)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
     ("name", "n"),
-    [("_create", 1), ("_add_columns", 11), ("update_columns", 1), ("_set_format", 1)],
+    [("create_table", 1), ("add_columns", 11), ("update_columns", 1), ("set_format", 1)],
 )
 def test_killed_at_any_moment_an_upgrade_is_completed(
     old: str, name: str, n: int, when: str

@@ -164,14 +164,14 @@ def test_a_store_killed_while_being_made_is_completed(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from embedstore.store import Store
-made = Store._create
+made = Store.create_table
 def create(self, name, schema):
     if name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
     return made(self, name, schema)
 def merge(self, name, rows):
     os.kill(os.getpid(), signal.SIGKILL)
-Store._create, Store.merge = create, merge
+Store.create_table, Store.merge = create, merge
 Store.open(sys.argv[1], create=True)
 """
 
