@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from e2e.data import StoredPatches
@@ -19,6 +18,7 @@ from embedstore.models.loading import load_embedder
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import check_dataset, connect, fetch_rows
+from probes.scores.predictions import Scored
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,7 @@ def predict(
     setup = Setup(StoredPatches(rows, recipe.geometry, cache), recipe, machine)
     ids = list(rows)
     p = probabilities(score(model, setup, ids, on_progress)).numpy()
-    order = np.argsort(np.array(ids), kind="stable")
-    shown = [1] if len(labels) == 2 else range(len(labels))
-    return pa.table(
-        {
-            "annotation_id": [ids[k] for _ in shown for k in order],
-            "label": [labels[k] for k in shown for _ in order],
-            "score": np.concatenate([p[order, k] for k in shown]),
-        }
-    )
+    return Scored(ids, p, labels).table()
 
 
 def _config(store: Store, run_id: str) -> Config:

@@ -32,11 +32,11 @@ def slide_jobs(rows: Sequence[Mapping[str, Any]]) -> list[SlideJob]:
     return [
         SlideJob(
             slide,
-            mine[0]["path"],
-            None if mine[0]["kind"] == "patch" else mine[0]["mpp"],
-            [Point(r["annotation_id"], r["x_l0"], r["y_l0"], r.get("wants", {})) for r in mine],
+            on_slide[0]["path"],
+            None if on_slide[0]["kind"] == "patch" else on_slide[0]["mpp"],
+            [Point(r["annotation_id"], r["x_l0"], r["y_l0"], r.get("wants", {})) for r in on_slide],
         )
-        for slide, mine in by_slide.items()
+        for slide, on_slide in by_slide.items()
     ]
 
 

@@ -65,15 +65,15 @@ def weights_for(
         return None
     # Only timm and the hub know where the weights of their models lie.
     entry = entry_of(model, NO_VARIATION, spec) if spec in (None, "hub") else REGISTRY.get(model)
-    found = find_weights(
+    weights = find_weights(
         model,
         spec or (entry.default_weights if entry else "hub"),
         entry.hub if entry else "",
         entry.hub_file if entry else None,
     )
-    if record is not None and not (found.path is None and record["weights"] == "random"):
-        check_same(name, record, {"weights_sha256": found.sha256})
-    return found
+    if record is not None and not (weights.path is None and record["weights"] == "random"):
+        check_same(name, record, {"weights_sha256": weights.sha256})
+    return weights
 
 
 def check_same(

@@ -59,8 +59,8 @@ def neighbors(
             else f"'{annotation_id}' has the only embedding of model '{model}'"
         )
     # One more, since the annotation itself is found, too: a filter by id would double the time.
-    found = store.nearest(model, vector, k + includes_it, metric=metric, where=condition)
-    ids, distances = found["annotation_id"].to_pylist(), found["_distance"].to_pylist()
+    nearest = store.nearest(model, vector, k + includes_it, metric=metric, where=condition)
+    ids, distances = nearest["annotation_id"].to_pylist(), nearest["_distance"].to_pylist()
     pairs = [(d, i) for i, d in zip(ids, distances, strict=True) if i != annotation_id]
     return Neighbors(_rows(con, sorted(pairs)[:k], metric), n_searched)
 
@@ -72,20 +72,20 @@ def _vector(store: Store, con: Any, annotation_id: str, model: str) -> Sequence[
             f"{', '.join(store.models()) or 'none'}"
         )
     key = f"annotation_id = {literal(annotation_id)}"
-    known = fetch_rows(con, f"select dataset from annotations where {key}")
-    if not known:
+    annotations = fetch_rows(con, f"select dataset from annotations where {key}")
+    if not annotations:
         like = fetch_rows(con, "select min(annotation_id) as id from annotations")[0]["id"]
         raise EmbedstoreError(
             f"no annotation '{annotation_id}' in {store.uri}; an id looks like {like or '(none)'} "
             '(`embedstore sql "select annotation_id from annotations"` lists them)'
         )
-    found = store.lance(model_table(model)).to_table(columns=["vector"], filter=key)
-    if not len(found):
+    stored = store.lance(model_table(model)).to_table(columns=["vector"], filter=key)
+    if not len(stored):
         raise EmbedstoreError(
             f"'{annotation_id}' has no embedding of model '{model}'; `embedstore ingest "
-            f"{known[0]['dataset']} --model {model}` or `embedstore import` makes one"
+            f"{annotations[0]['dataset']} --model {model}` or `embedstore import` makes one"
         )
-    vector: Sequence[float] = found["vector"][0].as_py()
+    vector: Sequence[float] = stored["vector"][0].as_py()
     return vector
 
 

@@ -34,9 +34,9 @@ def status(store: Store, dataset: str | None = None) -> list[dict[str, Any]]:
     models = fetch_rows(con, "select * from models order by model")
     rows = []
     for d in (d for d in datasets if dataset in (None, d["dataset"])):
-        mine = [_row(store, con, d, m) for m in models]
-        mine = [r for r in mine if r["done"]]
-        rows += mine or [{**d, "model": None, "done": 0, "missing": _usable(d)}]
+        by_model = [_row(store, con, d, m) for m in models]
+        by_model = [r for r in by_model if r["done"]]
+        rows += by_model or [{**d, "model": None, "done": 0, "missing": _usable(d)}]
     return rows
 
 

@@ -112,8 +112,8 @@ def bind_name(store: Store, identity: Mapping[str, Any], other: str = "--as NAME
     store.make_model_table(model, identity["dim"])
     store.merge("models", [identity], replace=False)
     # Another process may have been first, with something else under this name.
-    known = {k: identity[k] for k in IDENTITY}
-    check_same(model, recorded_models(store)[model], known, other=other)
+    asked = {k: identity[k] for k in IDENTITY}
+    check_same(model, recorded_models(store)[model], asked, other=other)
 
 
 def embeddings_table(

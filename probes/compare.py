@@ -13,7 +13,7 @@ from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
 from probes.scores.comparisons import CompareOptions, record_comparisons
 from probes.scores.evaluate import ALL, resampled_by, seed_of
 from probes.scores.metrics import METRICS
-from probes.scores.results import IN, OUT, known
+from probes.scores.results import IN, OUT, from_null, to_null
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import Fold, delong, holm, paired_bootstrap
 from probes.slices import codes_of
@@ -70,9 +70,9 @@ def compare(
         raise EmbedstoreError(f"nothing to compare on '{spec.dataset}': {why}")
     whole = [r for r in rows if r["fold"] is None]
     for kind in (True, False):
-        mine = [r for r in whole if (r["eval_domain"] in (IN, OUT)) == kind]
-        for row, p in zip(mine, holm([_number(r["p_value"]) for r in mine]), strict=True):
-            row["p_holm"] = known(p)
+        of_kind = [r for r in whole if (r["eval_domain"] in (IN, OUT)) == kind]
+        for row, p in zip(of_kind, holm([from_null(r["p_value"]) for r in of_kind]), strict=True):
+            row["p_holm"] = to_null(p)
     record_comparisons(store, spec, options, whole, started)
     return [{k: v for k, v in r.items() if k != "run_ids"} for r in rows], notes
 
@@ -118,39 +118,39 @@ def _shared(
     runs: Sequence[Mapping[str, Any]], a: Side, b: Side, spec: ManifestSpec
 ) -> tuple[dict[tuple[Any, ...], Pair], int]:
     """Return the runs of both sides by split, and how many runs have no partner."""
-    mine, theirs = (_of(runs, side, spec) for side in (a, b))
-    shared = [k for k in mine if k in theirs]
+    ours, theirs = (_of(runs, side, spec) for side in (a, b))
+    shared = [k for k in ours if k in theirs]
     if not shared:
         raise EmbedstoreError(
             f"{a} and {b} have no run on the same split of '{spec.dataset}'; run both with the "
             "same --scheme, --group-by, --where and --fraction"
         )
-    lone = len(mine) + len(theirs) - 2 * len(shared)
-    return {k: (mine[k], theirs[k]) for k in shared}, lone
+    lone = len(ours) + len(theirs) - 2 * len(shared)
+    return {k: (ours[k], theirs[k]) for k in shared}, lone
 
 
 def _of(
     runs: Sequence[Mapping[str, Any]], side: Side, spec: ManifestSpec
 ) -> dict[tuple[Any, ...], Mapping[str, Any]]:
     """Return a side's runs by split; EmbedstoreError where there are none or several kinds."""
-    mine = [r for r in runs if Side.named(r) == side]
-    if not mine:
-        there = sorted({str(Side.named(r)) for r in runs})
+    of_side = [r for r in runs if Side.named(r) == side]
+    if not of_side:
+        recorded = sorted({str(Side.named(r)) for r in runs})
         raise EmbedstoreError(
             f"no run of {side} on '{spec.dataset}' with --scheme {spec.scheme} --group-by "
-            f"{spec.group_by}; there: {', '.join(there) or 'none'}"
+            f"{spec.group_by}; there: {', '.join(recorded) or 'none'}"
         )
-    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    for r in mine:
+    by_split: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for r in of_side:
         key = (r["manifest_id"], r["fraction"], r["train_domain"] or "", r["fold"])
-        if key in found and found[key]["run_id"] != r["run_id"]:
-            kinds = sorted({x["params"] for x in mine})
+        if key in by_split and by_split[key]["run_id"] != r["run_id"]:
+            kinds = sorted({x["params"] for x in of_side})
             raise EmbedstoreError(
                 f"{side} has runs of several kinds on one split ({'; '.join(kinds)}); compare them "
                 "in SQL, or keep one"
             )
-        found[key] = r
-    return dict(sorted(found.items()))
+        by_split[key] = r
+    return dict(sorted(by_split.items()))
 
 
 def _pairs(
@@ -222,8 +222,8 @@ def _folds(con: Any, runs: Pair, by_domain: bool, group_by: str) -> dict[str, Fo
     cuts = [float(r["threshold"]) if r["threshold"] is not None else 0.5 for r in runs]
     folds = {}
     for name in sorted(set(names.tolist())):
-        mine = np.flatnonzero(names == name)
-        folds[name] = Fold(y[mine], a[mine], b[mine], [groups[i] for i in mine], *cuts)
+        members = np.flatnonzero(names == name)
+        folds[name] = Fold(y[members], a[members], b[members], [groups[i] for i in members], *cuts)
     return folds
 
 
@@ -233,22 +233,18 @@ def _probabilities(column: Any) -> NDArray[np.float64]:
 
 
 def _row(folds: Sequence[Fold], seed: int, options: CompareOptions) -> dict[str, Any]:
-    found = paired_bootstrap(folds, options.metric, n_resamples=options.n_resamples, seed=seed)
+    paired = paired_bootstrap(folds, options.metric, n_resamples=options.n_resamples, seed=seed)
     row = {
         "n_test": round(float(np.mean([len(f.y) for f in folds]))),
         "n_groups": len({g for f in folds for g in f.groups}),
-        "difference": known(found.difference),
-        "ci_low": known(found.low),
-        "ci_high": known(found.high),
-        "p_value": known(found.p_value),
+        "difference": to_null(paired.difference),
+        "ci_low": to_null(paired.low),
+        "ci_high": to_null(paired.high),
+        "p_value": to_null(paired.p_value),
         "p_delong": None,
         "p_holm": None,
     }
     if len(folds) == 1 and options.metric == "auroc" and folds[0].a.shape[1] == 2:
         (fold,) = folds
-        row["p_delong"] = known(delong(fold.y, fold.a[:, 1], fold.b[:, 1]).p_value)
+        row["p_delong"] = to_null(delong(fold.y, fold.a[:, 1], fold.b[:, 1]).p_value)
     return row
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

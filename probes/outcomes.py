@@ -21,10 +21,10 @@ from probes.slices import Matrix, codes_of
 
 def codes_in(matrix: Matrix, target: str, order: Sequence[str]) -> NDArray[np.intp]:
     """Return the code of every annotation of the matrix, -1 for what `order` does not name."""
-    facts, known = matrix.facts[target], set(order)
+    facts, named = matrix.facts[target], set(order)
     codes = np.full(len(facts), -1, dtype=np.intp)
-    mine = np.array([f in known for f in facts], dtype=bool)
-    codes[mine] = codes_of(facts[mine], order)
+    is_named = np.array([f in named for f in facts], dtype=bool)
+    codes[is_named] = codes_of(facts[is_named], order)
     return codes
 
 
@@ -65,18 +65,18 @@ class Scorer:
     def elsewhere(self, run: Run, fit: Fit, cut: float, other: Matrix) -> Outcome:
         """Score all of another dataset, whole and by domain; cut is the threshold to use."""
         codes = codes_in(other, self.target, self.order)
-        known = np.flatnonzero(codes >= 0)
-        if not len(known):
+        labelled = np.flatnonzero(codes >= 0)
+        if not len(labelled):
             raise EmbedstoreError(
                 f"--eval-dataset {other.dataset} has none of: {', '.join(self.order)}"
             )
-        p = fit.probabilities(other, known, own=False)
-        groups, ci_by = _groups(run, other, known)
+        p = fit.probabilities(other, labelled, own=False)
+        groups, ci_by = _groups(run, other, labelled)
         seed, n = seed_of(other.dataset), self.n_resamples
-        everything = np.full(len(known), ALL)
+        everything = np.full(len(labelled), ALL)
         evaluated = evaluate_by(
             everything,
-            codes[known],
+            codes[labelled],
             p,
             groups,
             cut=cut,
@@ -84,11 +84,11 @@ class Scorer:
             n_resamples=n,
             partial=self._partial,
         )
-        domains = other.facts["domain"][known]
+        domains = other.facts["domain"][labelled]
         if len(set(domains.tolist())) > 1:
             evaluated |= evaluate_by(
                 domains,
-                codes[known],
+                codes[labelled],
                 p,
                 groups,
                 cut=cut,
@@ -96,7 +96,7 @@ class Scorer:
                 n_resamples=n,
                 partial=self._partial,
             )
-        scores = {f"test:{other.dataset}": Scored(other.ids[known], p, self.order)}
+        scores = {f"test:{other.dataset}": Scored(other.ids[labelled], p, self.order)}
         return Outcome(run, evaluated, scores, self._facts(fit, cut, ci_by, other.dataset))
 
     @property

@@ -15,6 +15,7 @@ from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from probes.methods.fits import linear_methods
 from probes.methods.table import METHODS
 from probes.methods.together import logits
+from probes.scores.predictions import Scored
 from probes.slices import Matrix
 
 
@@ -33,22 +34,13 @@ def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
     coef = np.asarray(probe["coef"]).reshape(-1, matrix.X.shape[1])
     z = logits(matrix.X, None, coef, np.asarray(probe["intercept"]))
     each = softmax(z, axis=1)[matrix.places]
-    p = each.mean(axis=1)
-    shown = [1] if len(labels) == 2 else range(len(labels))
-    order = np.argsort(matrix.ids.astype(str), kind="stable")
-    return pa.table(
-        {
-            "annotation_id": np.concatenate([matrix.ids[order] for _ in shown]),
-            "label": [labels[k] for k in shown for _ in order],
-            "score": np.concatenate([p[order, k] for k in shown]),
-        }
-    )
+    return Scored(matrix.ids, each.mean(axis=1), labels).table()
 
 
 def _probe(con: Any, run_id: str, dataset: str) -> dict[str, Any]:
-    found = fetch_rows(con, f"select * from _probes where run_id = {literal(run_id)}")
-    if found:
-        return found[0]
+    probes = fetch_rows(con, f"select * from _probes where run_id = {literal(run_id)}")
+    if probes:
+        return probes[0]
     sql = f"select * from results where run_id = {literal(run_id)} limit 1"
     if runs := fetch_rows(con, sql):
         raise EmbedstoreError(

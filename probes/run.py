@@ -57,7 +57,7 @@ def run(
     """
     _check(store, options)
     models = _models(store, spec.dataset, options.models)
-    found, splits, notes = splits_for(store, spec, options.splits)
+    manifest, splits, notes = splits_for(store, spec, options.splits)
     runs = [
         Run(
             s,
@@ -73,26 +73,28 @@ def run(
         for name in options.methods
     ]
     ids = [r.run_id for r in runs]
-    known = {} if options.force else recorded_runs(store, ids, options.eval_dataset)
+    recorded = {} if options.force else recorded_runs(store, ids, options.eval_dataset)
     # A recorded run stands as long as the embeddings it was made of do.
-    age = _ages(store, found, [m["model"] for m in models], options)
-    todo = [r for r in runs if r.run_id not in known or known[r.run_id] != age[r.model].of_scores]
-    if found.n_left_out:
-        notes = [*notes, f"{found.n_left_out} annotations with a problem are in no split"]
+    age = _ages(store, manifest, [m["model"] for m in models], options)
+    todo = [
+        r for r in runs if r.run_id not in recorded or recorded[r.run_id] != age[r.model].of_scores
+    ]
+    if manifest.n_left_out:
+        notes = [*notes, f"{manifest.n_left_out} annotations with a problem are in no split"]
     done = 0
     on_progress(0, len(todo))
     for model in dict.fromkeys(r.model for r in todo):
-        mine = [r for r in todo if r.model == model]
+        of_model = [r for r in todo if r.model == model]
 
         def tell(n: int, before: int = done) -> None:
             on_progress(before + n, len(todo))
 
-        _run_model(store, found, mine, options, age[model], tell)
-        done += len(mine)
+        _run_model(store, manifest, of_model, options, age[model], tell)
+        done += len(of_model)
     for table in ("splits", "results", "predictions", "probes") if todo else ():
         store.compact(table)
     rows = load_results(store, ids, options.eval_dataset)
-    return RunReport(found.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
+    return RunReport(manifest.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,15 @@ class _Age:
 
 
 def _ages(
-    store: Store, found: Candidates, models: Sequence[str], options: RunOptions
+    store: Store, manifest: Candidates, models: Sequence[str], options: RunOptions
 ) -> dict[str, _Age]:
-    dataset, ids, views = options.eval_dataset, found.pool.ids, options.views
+    dataset, ids, views = options.eval_dataset, manifest.pool.ids, options.views
     ages = {m: newest(store, m, ids, views) for m in models}
     if dataset is None:
-        return {m: _Age(at, at) for m, at in ages.items()}
+        return {m: _Age(newest_at, newest_at) for m, newest_at in ages.items()}
     sql = f"select annotation_id from _annotations where dataset = {literal(dataset)}"
     both = [*ids, *fetch(connect_to(store, "annotations"), sql)["annotation_id"].to_pylist()]
-    return {m: _Age(at, newest(store, m, both, views)) for m, at in ages.items()}
+    return {m: _Age(newest_at, newest(store, m, both, views)) for m, newest_at in ages.items()}
 
 
 def _check(store: Store, options: RunOptions) -> None:
@@ -157,7 +159,7 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
 
 def _run_model(
     store: Store,
-    found: Candidates,
+    manifest: Candidates,
     runs: Sequence[Run],
     options: RunOptions,
     age: _Age,
@@ -168,20 +170,20 @@ def _run_model(
     What is recorded and still stands is not fitted again to score another dataset with it.
     """
     model, views, other = runs[0].model, options.views, options.eval_dataset
-    order = label_order(store, found, options.target)
+    order = label_order(store, manifest, options.target)
     scorer = Scorer(order, options.target, views, options.n_resamples, age.of_scores)
     elsewhere = None if other is None else Matrix(store, model, other, views)
-    known: dict[str, tuple[Fit, float]] = {}
+    recorded: dict[str, tuple[Fit, float]] = {}
     if elsewhere is not None and not options.force:
-        known = recorded_fits(store, {r.run_id: r.method for r in runs}, order, age.of_fits)
-    todo = [r for r in runs if r.run_id not in known]
+        recorded = recorded_fits(store, {r.run_id: r.method for r in runs}, order, age.of_fits)
+    todo = [r for r in runs if r.run_id not in recorded]
 
     def outcomes() -> Iterator[Outcome]:
         if todo:
-            yield from _fitted(store, found, todo, scorer, elsewhere, on_progress)
+            yield from _fitted(store, manifest, todo, scorer, elsewhere, on_progress)
         for run in runs:
-            if elsewhere is not None and run.run_id in known:
-                yield scorer.elsewhere(run, *known[run.run_id], elsewhere)
+            if elsewhere is not None and run.run_id in recorded:
+                yield scorer.elsewhere(run, *recorded[run.run_id], elsewhere)
 
     _record(store, outcomes())
     on_progress(len(runs))
@@ -189,14 +191,14 @@ def _run_model(
 
 def _fitted(
     store: Store,
-    found: Candidates,
+    manifest: Candidates,
     runs: Sequence[Run],
     scorer: Scorer,
     elsewhere: Matrix | None,
     on_progress: Callable[[int], None],
 ) -> Iterator[Outcome]:
     """Yield what came of each run, all fitted on the model's one matrix."""
-    matrix = Matrix(store, runs[0].model, found.spec.dataset, scorer.views)
+    matrix = Matrix(store, runs[0].model, manifest.spec.dataset, scorer.views)
     rows = {s.split_id: matrix.rows(s) for s in {r.split.split_id: r.split for r in runs}.values()}
     codes = codes_in(matrix, scorer.target, scorer.order)
     tasks = [Task(r.method, rows[r.split.split_id], codes, len(scorer.order)) for r in runs]

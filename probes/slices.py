@@ -40,13 +40,13 @@ class Matrix:
     def __init__(self, store: Store, model: str, dataset: str, views: str | None = None) -> None:
         """Load the model's vectors; EmbedstoreError where there are none, or not all views."""
         self.model, self.dataset, self.views = model, dataset, views
-        there = store.viewed_models() if views else store.models()
+        embedded = store.viewed_models() if views else store.models()
         self._how = functools.partial(how_to_embed, store, dataset, model, views)
         what = f"views '{views}'" if views else "embeddings"
-        if model not in there:
+        if model not in embedded:
             raise EmbedstoreError(
-                f"no {what} of model '{model}' in {store.uri}; there: {', '.join(there) or 'none'};"
-                f" make them with `{self._how()}`"
+                f"no {what} of model '{model}' in {store.uri}; there: "
+                f"{', '.join(embedded) or 'none'}; make them with `{self._how()}`"
             )
         lance = store.lance((views_table if views else model_table)(model))
         self.version = int(lance.version)
@@ -100,25 +100,25 @@ class Matrix:
         self.places = places
         numbered = pa.table({"annotation_id": ids, "row": pa.array(np.arange(len(ids)))})
         self._con.register("_keys", numbered)
-        known = fetch(
+        annotations = fetch(
             self._con,
             f"select k.annotation_id, {', '.join(f'a.{f}' for f in FACTS)} from _keys k "
             "left join _annotations a using (annotation_id) order by k.row",
         )
-        self.ids: NDArray[Any] = known["annotation_id"].to_numpy()
-        self.facts = {f: known[f].to_numpy() for f in FACTS}
+        self.ids: NDArray[Any] = annotations["annotation_id"].to_numpy()
+        self.facts = {f: annotations[f].to_numpy() for f in FACTS}
 
     def _whole_views(self, keys: pa.Table) -> tuple[pa.ChunkedArray, Rows]:
         """Return the annotations that have all views, and where each of them lies in X."""
         wanted = VIEW_SETS[str(self.views)]
         self._con.register("_views", keys.append_column("place", pa.array(np.arange(len(keys)))))
         each = ", ".join(f"max(place) filter (view = {literal(v)}) as {v}" for v in wanted)
-        found = fetch(
+        whole = fetch(
             self._con,
             f"select annotation_id, {each} from _views group by 1 "
             f"having count(*) = {len(wanted)} and count(distinct view) = {len(wanted)}",
         )
-        return found["annotation_id"], np.column_stack([found[v].to_numpy() for v in wanted])
+        return whole["annotation_id"], np.column_stack([whole[v].to_numpy() for v in wanted])
 
     def rows(self, split: StoredSplit) -> dict[str, Rows]:
         """Return, per role and in the manifest's order, the numbers of its annotations here.
@@ -128,14 +128,14 @@ class Matrix:
         ids = pa.concat_arrays([split.ids(r) for r in ROLES])
         place = pa.array(np.arange(len(ids)))
         self._con.register("_wanted", pa.table({"annotation_id": ids, "place": place}))
-        found = fetch(
+        numbered = fetch(
             self._con,
             "select w.annotation_id, k.row from _wanted w left join _keys k using (annotation_id) "
             "order by w.place",
         )
-        column = found["row"]
+        column = numbered["row"]
         if column.null_count:
-            lost = found.filter(column.is_null())["annotation_id"]
+            lost = numbered.filter(column.is_null())["annotation_id"]
             raise EmbedstoreError(
                 f"{column.null_count} of {len(ids)} annotations of the manifest have no embedding "
                 f"of '{self.model}' (first: {lost[0]}); make them with `{self._how()}`, or leave "
@@ -164,8 +164,8 @@ def newest(
     con.register("_ids", pa.table({"annotation_id": list(annotation_ids)}))
     con.register("_made", store.lance((views_table if views else model_table)(model)))
     sql = "select max(embedded_at) as at from _made join _ids using (annotation_id)"
-    found: datetime | None = fetch_rows(con, sql)[0]["at"]
-    return found
+    newest_at: datetime | None = fetch_rows(con, sql)[0]["at"]
+    return newest_at
 
 
 def codes_of(values: Sequence[Any] | NDArray[Any], order: Sequence[str]) -> NDArray[np.intp]:
@@ -174,10 +174,10 @@ def codes_of(values: Sequence[Any] | NDArray[Any], order: Sequence[str]) -> NDAr
     return np.array([place[v] for v in values], dtype=np.intp)
 
 
-def label_order(store: Store, found: Candidates, target: str = "label") -> list[str]:
+def label_order(store: Store, manifest: Candidates, target: str = "label") -> list[str]:
     """Return the labels (or domains) learnt, the positive label last where there are two."""
     if target == "domain":
-        return sorted(set(found.pool.domains))
-    sql = f"select positive_label from _datasets where dataset = {literal(found.spec.dataset)}"
+        return sorted(set(manifest.pool.domains))
+    sql = f"select positive_label from _datasets where dataset = {literal(manifest.spec.dataset)}"
     positive = fetch_rows(connect_to(store, "datasets"), sql)[0]["positive_label"]
-    return sorted(set(found.pool.labels), key=lambda label: (label == positive, label))
+    return sorted(set(manifest.pool.labels), key=lambda label: (label == positive, label))

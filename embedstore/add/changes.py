@@ -103,8 +103,10 @@ def follow_changes(
 
 def _pixels_changed(slide: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Return whether patches of a slide would now differ from those cut before."""
-    known = [k for k in ("fingerprint", "mpp") if slide[k] is not None and old.get(k) is not None]
-    return any(slide[k] != old[k] for k in known)
+    comparable = [
+        k for k in ("fingerprint", "mpp") if slide[k] is not None and old.get(k) is not None
+    ]
+    return any(slide[k] != old[k] for k in comparable)
 
 
 def _at(row: Mapping[str, Any]) -> tuple[float | None, float | None]:

@@ -61,7 +61,7 @@ def add(
     on_slide(done, total) is called as slides are opened. Nothing is written unless all is well.
     """
     _check_options(dataset, options)
-    there = Store.open(store_uri, create=True) if Store.is_taken(store_uri) else None
+    opened = Store.open(store_uri, create=True) if Store.is_taken(store_uri) else None
     content = read_annotations(annotations, options.format)
     if content.kind == "patch" and options.mpp is not None:
         raise EmbedstoreError("--mpp is for slides; patches are taken as they are: leave it out")
@@ -70,7 +70,7 @@ def add(
     note_left_out(classes, n_by_class, notes)
     attributes = _attributes(content, options.slide_table, notes)
     rows = _annotation_rows(dataset, kept, attributes, content, options, notes)
-    before = Before.load(there, dataset)
+    before = Before.load(opened, dataset)
     staying = before.staying(rows)
     labels = {r["label"] for r in (*rows, *staying)}
     positive = choose_positive(options.positive, before.entry.get("positive_label"), labels)
@@ -92,7 +92,7 @@ def add(
         "classes": json.dumps(classes, ensure_ascii=False),
         "created_at": before.entry.get("created_at") or now(),
     }
-    n_new = _write(there or Store.open(store_uri, create=True), entry, rows, slides, before)
+    n_new = _write(opened or Store.open(store_uri, create=True), entry, rows, slides, before)
     return AddReport(
         dataset,
         content.format,
@@ -124,15 +124,15 @@ def _attributes(
     content: AnnotationFile, slide_table: Path | None, notes: list[str]
 ) -> dict[str, Mapping[str, str]]:
     """Return what is known of each slide: what its file says, and its row of the slide table."""
-    known = {name: slide.attributes for name, slide in content.slides.items()}
+    attributes = {name: slide.attributes for name, slide in content.slides.items()}
     if slide_table is None:
-        return dict(known)
+        return dict(attributes)
     # A patch has no row of its own there: its glass slide has.
     is_patch = content.kind == "patch"
-    names = {s: a.get("slide", s) if is_patch else s for s, a in known.items()}
-    found, more = read_slide_table(slide_table).match(names.values())
+    names = {s: a.get("slide", s) if is_patch else s for s, a in attributes.items()}
+    of_slides, more = read_slide_table(slide_table).match(names.values())
     notes.extend(more)
-    return {s: {**a, **found.get(names[s], {})} for s, a in known.items()}
+    return {s: {**a, **of_slides.get(names[s], {})} for s, a in attributes.items()}
 
 
 def _slide_rows(
@@ -173,16 +173,18 @@ def _annotation_rows(
             f"{content.path}: {len(lost)} annotations have no finite centre, for example "
             f"{lost[0].source_id} on {lost[0].slide}"
         )
-    known = [{**slides[a.slide], **a.attributes} for a, _ in kept]  # what a row says comes first
+    attributes = [
+        {**slides[a.slide], **a.attributes} for a, _ in kept
+    ]  # what a row says comes first
     for key, option in ((domain_key, "--domain-from"), (case_key, "--case-from")):
-        lacking = [k for k, of in enumerate(known) if key is not None and not of.get(key)]
+        lacking = [k for k, of in enumerate(attributes) if key is not None and not of.get(key)]
         if lacking:
             first = lacking[0]
             n_slides = len({kept[k][0].slide for k in lacking})
             more = f", nor have {n_slides - 1} others" if n_slides > 1 else ""
             raise EmbedstoreError(
                 f"slide {kept[first][0].slide} has no '{key}' ({option}){more}; it has: "
-                f"{', '.join(sorted(known[first])) or 'nothing'}"
+                f"{', '.join(sorted(attributes[first])) or 'nothing'}"
             )
     rows = [
         {
@@ -199,7 +201,7 @@ def _annotation_rows(
             "votes": list(a.votes),
             "split": a.split,
         }
-        for (a, label), of in zip(kept, known, strict=True)
+        for (a, label), of in zip(kept, attributes, strict=True)
     ]
     if domain_key is None and options.domain is None:
         notes.append(

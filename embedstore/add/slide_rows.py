@@ -39,10 +39,10 @@ class SlideFinder:
             places = [self._folder / (stated or name), self._folder / name] if self._folder else []
             if stated:
                 places += [Path(stated), self._beside / stated]
-        found = next((p for p in places if p.is_file()), None)
-        if found is None and self._kind == "slide":
-            found = self._of_stem(name)
-        return found.resolve() if found else None
+        file = next((p for p in places if p.is_file()), None)
+        if file is None and self._kind == "slide":
+            file = self._of_stem(name)
+        return file.resolve() if file else None
 
     def _of_stem(self, name: str) -> Path | None:
         if self._folder is None:
@@ -52,13 +52,13 @@ class SlideFinder:
             for path in sorted(self._folder.iterdir()):
                 if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
                     self._by_stem.setdefault(path.stem, []).append(path)
-        found = self._by_stem.get(name, [])
-        if len(found) > 1:
+        candidates = self._by_stem.get(name, [])
+        if len(candidates) > 1:
             raise EmbedstoreError(
-                f"slide {name} could be {', '.join(p.name for p in found)} in {self._folder}; "
+                f"slide {name} could be {', '.join(p.name for p in candidates)} in {self._folder}; "
                 "name it with its ending, or keep one of them there"
             )
-        return found[0] if found else None
+        return candidates[0] if candidates else None
 
 
 def slide_row(
@@ -100,8 +100,8 @@ def slide_row(
     else:
         stated = old.get("mpp_source") in (None, "slide")
         of_dataset = before.entry.get("mpp")
-        known = (of_dataset, "option") if of_dataset else (None, None)
-        given = known if stated else (old["mpp"], old["mpp_source"])
+        of_all = (of_dataset, "option") if of_dataset else (None, None)
+        given = of_all if stated else (old["mpp"], old["mpp_source"])
     return row | probe(path, given)
 
 

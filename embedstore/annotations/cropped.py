@@ -95,8 +95,8 @@ def _files(folder: Path) -> Iterable[PurePosixPath]:
     def refuse(error: OSError) -> None:
         raise error
 
-    found = os.walk(folder, onerror=refuse, followlinks=True)
-    files = (Path(root) / name for root, _, names in found for name in names)
+    walked = os.walk(folder, onerror=refuse, followlinks=True)
+    files = (Path(root) / name for root, _, names in walked for name in names)
     return sorted(PurePosixPath(f.relative_to(folder).as_posix()) for f in files)
 
 

@@ -110,12 +110,12 @@ def _features(data: Any) -> list[Feature]:
 
 def _category(feature: Feature) -> str | None:
     """Return the name of an object's class, in any of the forms QuPath has written."""
-    found = feature["properties"].get("classification")
-    if isinstance(found, dict):
-        found = found.get("name") or found.get("names")
-    if isinstance(found, list):
-        found = ": ".join(map(str, found))
-    return found if isinstance(found, str) and found.strip() else None
+    classification = feature["properties"].get("classification")
+    if isinstance(classification, dict):
+        classification = classification.get("name") or classification.get("names")
+    if isinstance(classification, list):
+        classification = ": ".join(map(str, classification))
+    return classification if isinstance(classification, str) and classification.strip() else None
 
 
 def _places(feature: Feature, where: str) -> list[Place] | None:
@@ -151,14 +151,16 @@ def _annotations(
 ) -> list[SourceAnnotation]:
     # Until its version 0.3 QuPath wrote the kind of object ("PathDetectionObject") as the id.
     name = feature.get("id")
-    known = None if name is None or re.fullmatch(r"(Path|TMA)\w*Object", str(name)) else str(name)
+    own_name = (
+        None if name is None or re.fullmatch(r"(Path|TMA)\w*Object", str(name)) else str(name)
+    )
     attributes = {
         k: str(v) for k, v in feature["properties"].items() if isinstance(v, str | int | float)
     }
     several = feature["geometry"]["type"] == "MultiPoint"
     annotations = []
     for n, (x, y) in enumerate(places):
-        source_id = content_id(slide, x, y) if known is None else known + f"-{n}" * several
+        source_id = content_id(slide, x, y) if own_name is None else own_name + f"-{n}" * several
         annotations.append(SourceAnnotation(slide, source_id, x, y, category, attributes))
     return annotations
 

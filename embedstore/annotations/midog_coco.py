@@ -149,11 +149,11 @@ def _content(path: Path) -> _Content:
                 f"{path}: annotation {a['id']} is on image {a['image_id']}, which the file does "
                 "not list under images"
             )
-        mine = (a["image_id"], a["category_id"])
-        if first.setdefault(a["id"], mine) != mine:
+        ids = (a["image_id"], a["category_id"])
+        if first.setdefault(a["id"], ids) != ids:
             raise EmbedstoreError(
                 f"{path}: annotation id {a['id']} comes twice, with image and category "
-                f"{first[a['id']]} and {mine}; give each annotation an id of its own"
+                f"{first[a['id']]} and {ids}; give each annotation an id of its own"
             )
         if a["category_id"] in classes:
             rows.append(a)

@@ -33,10 +33,10 @@ class SlideTable:
         `001.tiff`). EmbedstoreError where a rule pairs a slide or a row with several.
         """
         open_slides, open_rows = list(dict.fromkeys(slides)), list(self.rows)
-        n_slides, found, by_number = len(open_slides), Rows(), list[tuple[str, str]]()
+        n_slides, matched, by_number = len(open_slides), Rows(), list[tuple[str, str]]()
         for rule, (of_row, of_slide) in enumerate(_RULES):
             pairs = self._pairs(open_rows, open_slides, of_row, of_slide)
-            found |= {slide: self.rows[row] for row, slide in pairs}
+            matched |= {slide: self.rows[row] for row, slide in pairs}
             by_number += pairs if rule >= _FIRST_BY_NUMBER else []
             taken_rows, taken_slides = {row for row, _ in pairs}, {slide for _, slide in pairs}
             open_rows = [r for r in open_rows if r not in taken_rows]
@@ -57,7 +57,7 @@ class SlideTable:
                 f"{len(open_slides)} of {n_slides} slides have no row in {self.path.name} "
                 f"(first: {open_slides[0]})"
             )
-        return found, notes
+        return matched, notes
 
     def _pairs(
         self,
@@ -69,11 +69,11 @@ class SlideTable:
         rows_by, slides_by = _grouped(rows, of_row), _grouped(slides, of_slide)
         both = [(rows_by[key], slides_by[key]) for key in rows_by if key in slides_by]
         if several := [p for p in both if len(p[0]) > 1 or len(p[1]) > 1]:
-            named, there = several[0]
+            named, matching = several[0]
             raise EmbedstoreError(
                 f"{self.path}: {len(several)} rows or slides have no single partner: row "
-                f"{', '.join(named[:5])} would be slide {', '.join(there[:5])}; name each slide by "
-                "its file name in the table"
+                f"{', '.join(named[:5])} would be slide {', '.join(matching[:5])}; name each slide "
+                "by its file name in the table"
             )
         return [(row, slide) for (row,), (slide,) in both]
 
@@ -83,17 +83,17 @@ def read_slide_table(path: Path) -> SlideTable:
     if not path.is_file():
         raise EmbedstoreError(f"no slide table at {path}; give an existing CSV or Parquet file")
     try:
-        found = table_rows(path)
+        table = table_rows(path)
     except MALFORMED as e:
         raise EmbedstoreError(
             f"{path} does not read as a table, Parquet or CSV in UTF-8 ({e})"
         ) from e
-    header = list(found[0]) if found else []
+    header = list(table[0]) if table else []
     key = next((k for k in header if k and k.lower() in ("slide", "path")), None)
     if key is None:
         raise EmbedstoreError(f"{path} has no column slide; name each slide's file in one")
     rows, misspelt = Rows(), Counter[tuple[str, str, str]]()
-    for row in found:
+    for row in table:
         if not row[key]:
             continue
         # The table's own name of the slide is no attribute: files know theirs.
@@ -122,9 +122,9 @@ def _stem(name: str) -> str:
 
 def _unpadded(rule: Callable[[str], str]) -> Callable[[str], str]:
     def of(name: str) -> str:
-        found = Path(rule(name))
-        number = found.stem.isascii() and found.stem.isdecimal()
-        return f"{int(found.stem)}{found.suffix}" if number else str(found)
+        file = Path(rule(name))
+        number = file.stem.isascii() and file.stem.isdecimal()
+        return f"{int(file.stem)}{file.suffix}" if number else str(file)
 
     return of
 

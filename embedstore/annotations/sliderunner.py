@@ -66,9 +66,11 @@ def read_sliderunner(path: Path) -> AnnotationFile:
 def _slides(db: sqlite3.Connection) -> dict[int, SourceSlide]:
     slides = {}
     for row in db.execute("select * from Slides"):
-        known = {k: row[k] for k in row.keys() if row[k] is not None}  # noqa: SIM118
-        width, height = (int(known[k]) or None if k in known else None for k in ("width", "height"))
-        attributes = {k: str(v) for k, v in known.items()}
+        filled = {k: row[k] for k in row.keys() if row[k] is not None}  # noqa: SIM118
+        width, height = (
+            int(filled[k]) or None if k in filled else None for k in ("width", "height")
+        )
+        attributes = {k: str(v) for k, v in filled.items()}
         slides[row["uid"]] = SourceSlide(file_name(row["filename"]), width, height, attributes)
     return slides
 

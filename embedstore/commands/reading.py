@@ -96,8 +96,8 @@ def models_command(
         rows = []
         with progress_bar("asking", "models") as on_progress:
             for n, (name, e) in enumerate(REGISTRY.items(), start=1):
-                found = availability(e.default_weights, e.hub, e.hub_file)
-                rows.append({"model": name, "gated": e.gated, "weights": found, "hub": e.hub})
+                origin = availability(e.default_weights, e.hub, e.hub_file)
+                rows.append({"model": name, "gated": e.gated, "weights": origin, "hub": e.hub})
                 on_progress(n, len(REGISTRY))
         if as_json:
             print_json(rows)
@@ -205,12 +205,12 @@ def neighbors_command(
     from embedstore.neighbors import neighbors
     from embedstore.store import Store
 
-    found = neighbors(
+    nearest = neighbors(
         Store.open(store), annotation_id, model, k=k, where=where, metric=metric.value
     )
     if as_json:
-        print_json(found.rows)
+        print_json(nearest.rows)
     else:
-        print_table(f"nearest to {annotation_id}", found.rows)
-    n = f"{len(found.rows):,} of {found.n_searched:,}"
+        print_table(f"nearest to {annotation_id}", nearest.rows)
+    n = f"{len(nearest.rows):,} of {nearest.n_searched:,}"
     say(f"{n} embeddings of {model}, {metric.value} distance")

@@ -123,12 +123,13 @@ def _existing(directory: Path, info: dict[str, Any]) -> DemoDataset:
     way_out = "choose an empty or new folder, or remove this one"
     try:
         content = json.loads((directory / MIDOG_JSON).read_text(encoding="utf-8"))
-        found, images = content["info"], content["images"]
+        recorded, images = content["info"], content["images"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise EmbedstoreError(f"{directory} exists and is not a demo dataset; {way_out}") from e
-    if found != info:
+    if recorded != info:
         raise EmbedstoreError(
-            f"{directory} holds another dataset, {found}, not the one asked for, {info}; {way_out}"
+            f"{directory} holds another dataset, {recorded}, not the one asked for, {info}; "
+            f"{way_out}"
         )
     needed = [SLIDERUNNER_SQLITE, *(f"{SLIDES}/{image['file_name']}" for image in images)]
     missing = [name for name in needed if not (directory / name).is_file()]

@@ -112,8 +112,8 @@ def _pyknotic(rng: np.random.Generator, s: Stamp) -> Array:
 def _fragments(rng: np.random.Generator, s: Stamp) -> Array:
     out = np.zeros_like(s.u)
     for _ in range(rng.integers(2, 6)):
-        r, at = rng.uniform(0.6, 1.9), rng.normal(size=2) * 1.9
-        out = np.maximum(out, fill(s.blob(rng, (r, r), centre_um=(at[0], at[1])), 0.2))
+        r, centre = rng.uniform(0.6, 1.9), rng.normal(size=2) * 1.9
+        out = np.maximum(out, fill(s.blob(rng, (r, r), centre_um=(centre[0], centre[1])), 0.2))
     return out
 
 
@@ -158,6 +158,6 @@ def ordinary_nucleus(rng: np.random.Generator, s: Stamp, stroma: bool) -> Array:
     body = fill(d, 0.3) * (rng.uniform(0.16, 0.36) + 0.10 * s.noise(rng, 0.8)).clip(0.05, 0.8)
     out = body + 0.22 * np.exp(-(((d + 0.3) / 0.4) ** 2))
     for _ in range(rng.integers(0, 3)):
-        at, size = rng.normal(size=2) * 1.2, rng.uniform(0.4, 0.8)
-        out += 0.35 * fill(s.blob(rng, (size, size), centre_um=(at[0], at[1])), 0.2)
+        centre, size = rng.normal(size=2) * 1.2, rng.uniform(0.4, 0.8)
+        out += 0.35 * fill(s.blob(rng, (size, size), centre_um=(centre[0], centre[1])), 0.2)
     return np.asarray(out, np.float32)

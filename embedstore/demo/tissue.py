@@ -154,10 +154,10 @@ def draw_slide(
     bank = [[ordinary_nucleus(rng, small, kind) for _ in range(40)] for kind in (False, True)]
     for x_um, y_um in nuclei_um:
         x, y = x_um / mpp, y_um / mpp
-        at = min(max(int(y), 0), size_px[1] - 1), min(max(int(x), 0), size_px[0] - 1)
-        if gaps[at] > 0.4 or rng.uniform() < 0.12:
+        pixel = min(max(int(y), 0), size_px[1] - 1), min(max(int(x), 0), size_px[0] - 1)
+        if gaps[pixel] > 0.4 or rng.uniform() < 0.12:
             continue
-        nucleus = bank[int(stroma[at] > 0.5)][int(rng.integers(40))]
+        nucleus = bank[int(stroma[pixel] > 0.5)][int(rng.integers(40))]
         nucleus = np.rot90(nucleus if rng.uniform() < 0.5 else nucleus.T, int(rng.integers(4)))
         strength = np.float32(domain.nuclear_od * rng.normal(0.78, 0.12))
         _paste(blue, nucleus * strength, x, y)

@@ -28,7 +28,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def match_ids(
-    file: VectorFile, known: Mapping[str, Mapping[str, Any]], dataset: str
+    file: VectorFile, annotations: Mapping[str, Mapping[str, Any]], dataset: str
 ) -> tuple[list[str], list[str]]:
     """Return this dataset's id of each row of the file, and what is wrong with them.
 
@@ -38,19 +38,20 @@ def match_ids(
     if not file.ids:
         return [], ["it holds no embeddings"]
     ids = file.ids
-    if any(i not in known for i in ids):
+    if any(i not in annotations for i in ids):
         renamed = [f"{dataset}/{i.partition('/')[2]}" for i in ids]
-        ids = renamed if all(i in known for i in renamed) else ids
+        ids = renamed if all(i in annotations for i in renamed) else ids
     problems = []
-    if unknown := [i for i in ids if i not in known]:
+    if unknown := [i for i in ids if i not in annotations]:
         problems.append(
             f"{len(unknown):,} of {len(ids):,} ids are not of dataset '{dataset}': "
-            f"{some(unknown)}; here an id looks like {min(known, default='none, it is empty')}"
+            f"{some(unknown)}; here an id looks like "
+            f"{min(annotations, default='none, it is empty')}"
         )
     if repeated := [i for i, n in Counter(ids).items() if n > 1]:
         problems.append(f"{len(repeated):,} annotations come more than once: {some(repeated)}")
     if file.centres is not None and not unknown:
-        here = np.array([(known[i]["x_l0"], known[i]["y_l0"]) for i in ids])
+        here = np.array([(annotations[i]["x_l0"], annotations[i]["y_l0"]) for i in ids])
         # A centre that the file does not know (NaN) contradicts nothing.
         elsewhere = (np.abs(here - file.centres) > 1e-3).any(axis=1)
         if elsewhere.any():
@@ -67,10 +68,10 @@ def check_width(store: Store, model: str, file: VectorFile) -> list[str]:
     dim = file.vectors.shape[1]
     problems = []
     if model in store.models():
-        there = store.lance(model_table(model)).schema.field("vector").type.list_size
-        if there != dim:
+        width = store.lance(model_table(model)).schema.field("vector").type.list_size
+        if width != dim:
             problems.append(
-                f"vectors are {dim} wide, those of model '{model}' {there}: import them under "
+                f"vectors are {dim} wide, those of model '{model}' {width}: import them under "
                 f"{ANOTHER}"
             )
     if file.model is not None and file.model.get("dim") != dim:
@@ -103,8 +104,8 @@ def identity_of(
         row["weights"] = f"{IMPORTED}: {path.resolve().name}"
     row["model"] = model
     try:
-        at = row["created_at"]
-        row["created_at"] = datetime.fromisoformat(at) if at is not None else now()
+        created_at = row["created_at"]
+        row["created_at"] = datetime.fromisoformat(created_at) if created_at is not None else now()
         pa.Table.from_pylist([row], schema=TABLES["models"])
     except (pa.ArrowException, TypeError, ValueError) as e:
         raise EmbedstoreError(f"{path}: the record of its model cannot be stored: {e}") from e
@@ -124,7 +125,7 @@ def already_there(
     if model not in store.models():
         return set(), []
     place = {i: n for n, i in enumerate(ids)}
-    there, differ = set(), []
+    same, differ = set(), []
     scanner = store.lance(model_table(model)).scanner(
         columns=[ID, "vector"], filter=f"dataset = {literal(dataset)}", batch_size=_READ_ROWS
     )
@@ -133,12 +134,12 @@ def already_there(
         stored = column.flatten().to_numpy(zero_copy_only=True).reshape(len(batch), -1)
         for i, vector in zip(batch.column(ID).to_pylist(), stored, strict=True):
             if i in place:
-                there.add(i)
+                same.add(i)
                 if not np.array_equal(vector, file.vectors[place[i]]):
                     differ.append(i)
     if not differ:
-        return there, []
-    return there, [
+        return same, []
+    return same, [
         f"{len(differ):,} annotations have another embedding of '{model}' already: "
         f"{some(differ)}; nothing is overwritten, import under {ANOTHER}"
     ]

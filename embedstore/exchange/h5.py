@@ -56,10 +56,10 @@ def read_features(path: Path, rows: NDArray[np.intp], n_tiles: int) -> NDArray[A
             raise EmbedstoreError(f"{path} has {shape[0]} features for {n_tiles} coords")
         lead = (0,) * (features.ndim - 2)
         if len(rows) * 4 >= n_tiles:
-            found: NDArray[Any] = features[lead][rows] if lead else features[:][rows]
+            vectors: NDArray[Any] = features[lead][rows] if lead else features[:][rows]
         else:  # one by one, since a list of places is ten times slower in HDF5
-            found = np.stack([features[(*lead, int(r))] for r in rows])
-        return found
+            vectors = np.stack([features[(*lead, int(r))] for r in rows])
+        return vectors
 
 
 def _opened(path: Path) -> Any:
@@ -70,14 +70,12 @@ def _opened(path: Path) -> Any:
 
 
 def _dataset(path: Path, file: Any, name: str, ndim: int) -> Any:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
+    item = file.get(name)
+    if not isinstance(item, h5py.Dataset):
         raise EmbedstoreError(f"{path} has no '{name}'; it holds: {', '.join(file) or 'nothing'}")
-    if found.ndim != ndim and not (found.ndim == ndim + 1 and found.shape[0] == 1):
-        raise EmbedstoreError(
-            f"{path}: {name} have shape {found.shape}, not (N, D); one row a tile"
-        )
-    return found
+    if item.ndim != ndim and not (item.ndim == ndim + 1 and item.shape[0] == 1):
+        raise EmbedstoreError(f"{path}: {name} have shape {item.shape}, not (N, D); one row a tile")
+    return item
 
 
 def _stated_width(path: Path, attributes: dict[str, Any]) -> tuple[float, float] | None:

@@ -76,26 +76,28 @@ def import_embeddings(
     check_dataset(store, con, dataset)
     check_model_name(model, recorded, other=ANOTHER)
     sql = f"select * from annotations where dataset = {literal(dataset)}"
-    known = {r[ID]: r for r in fetch_rows(con, sql)}
-    file = _read(path, known, options or TileOptions(), on_progress)
-    ids, problems = match_ids(file, known, dataset)
-    problems = [f"{len(at):,} {what}: {some(at)}" for what, at in file.faults.items()] + problems
+    annotations = {r[ID]: r for r in fetch_rows(con, sql)}
+    file = _read(path, annotations, options or TileOptions(), on_progress)
+    ids, problems = match_ids(file, annotations, dataset)
+    problems = [
+        f"{len(places_of):,} {what}: {some(places_of)}" for what, places_of in file.faults.items()
+    ] + problems
     if file.ids and not file.faults:
         problems += check_width(store, model, file)
-    there: set[str] = set()
+    stored: set[str] = set()
     if not problems:
         identity = identity_of(path, file, model, recorded.get(model))
-        there, problems = already_there(store, model, dataset, ids, file)
-    usable = {i for i, r in known.items() if r["status"] == "ok"}
+        stored, problems = already_there(store, model, dataset, ids, file)
+    usable = {i for i, r in annotations.items() if r["status"] == "ok"}
     if not problems and not usable.intersection(ids):
         problems = [f"every annotation of it has a problem (`embedstore status {dataset}`)"]
     if problems:
         listed = "".join(f"\n- {p}" for p in problems)
         raise EmbedstoreError(f"{path} was not imported, nothing is written:{listed}")
     places = [n for n, i in enumerate(ids) if i in usable]
-    new = [n for n in places if ids[n] not in there]
+    new = [n for n in places if ids[n] not in stored]
     if new:
-        _write(store, identity, [known[ids[n]] for n in new], file.vectors, new, on_progress)
+        _write(store, identity, [annotations[ids[n]] for n in new], file.vectors, new, on_progress)
     if recorded.get(model, identity)["weights"] != identity["weights"]:
         columns = {k: [identity[k]] for k in ("model", "weights")}
         store.update_columns("models", pa.table(columns))
@@ -115,7 +117,7 @@ def import_embeddings(
 
 def _read(
     path: Path,
-    known: Mapping[str, Mapping[str, Any]],
+    annotations: Mapping[str, Mapping[str, Any]],
     options: TileOptions,
     on_progress: Callable[[int, int], None],
 ) -> VectorFile:
@@ -124,7 +126,7 @@ def _read(
     is_h5 = path.is_dir() or path.suffix.lower() in SUFFIXES
     options.check(is_h5=is_h5)
     if is_h5:
-        return read_tiles(path, known.values(), options, on_progress)
+        return read_tiles(path, annotations.values(), options, on_progress)
     if (form := FORMATS.get(path.suffix.lower())) is None:
         raise EmbedstoreError(
             f"{path}: give a {', '.join((*FORMATS, *SUFFIXES))} file or a folder of h5 files"

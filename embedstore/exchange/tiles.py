@@ -70,20 +70,20 @@ def read_tiles(
         by_slide[row["slide"]].append(row)
     files, unmatched = slide_files(path, list(by_slide))
     within = WITHIN_PX if options.within_px is None else options.within_px
-    found, faults = _Matched([], [], [], []), dict[str, list[str]]()
+    matched, faults = _Matched([], [], [], []), dict[str, list[str]]()
     for n, (slide, file) in enumerate(sorted(files.items())):
         on_progress(n, len(files))
-        _match_slide(file, by_slide[slide], within, options.tile_px_l0, found, faults)
+        _match_slide(file, by_slide[slide], within, options.tile_px_l0, matched, faults)
     on_progress(len(files), len(files))
-    if not found.ids:
-        _none_matched(path, found, within)
+    if not matched.ids:
+        _none_matched(path, matched, within)
     vectors = (
-        np.concatenate(found.blocks)
+        np.concatenate(matched.blocks)
         if not faults.get(_WIDTHS)
-        else np.zeros((len(found.ids), 0), np.float32)
+        else np.zeros((len(matched.ids), 0), np.float32)
     )
-    notes = _notes(found, within, unmatched, len(by_slide) - len(files))
-    return VectorFile(found.ids, vectors, found.dtype, faults=faults, notes=notes)
+    notes = _notes(matched, within, unmatched, len(by_slide) - len(files))
+    return VectorFile(matched.ids, vectors, matched.dtype, faults=faults, notes=notes)
 
 
 _WIDTHS = "files have features of another width than the first"
@@ -130,7 +130,7 @@ def _match_slide(
     rows: Sequence[Mapping[str, Any]],
     within: float,
     tile_px_l0: float | None,
-    found: _Matched,
+    matched: _Matched,
     faults: dict[str, list[str]],
 ) -> None:
     from scipy.spatial import cKDTree
@@ -141,47 +141,47 @@ def _match_slide(
     points = np.array([(r["x_l0"], r["y_l0"]) for r in rows])
     offsets, nearest = cKDTree(centres).query(points)
     near = offsets <= within
-    found.too_far += offsets[~near].tolist()
+    matched.too_far += offsets[~near].tolist()
     if not near.any():
         return
     tiles, place, count = np.unique(nearest[near], return_inverse=True, return_counts=True)
     features = read_features(file, tiles, len(centres))[place]
     ids = [r["annotation_id"] for r, is_near in zip(rows, near, strict=True) if is_near]
     block = narrow(ids, features, faults)
-    if found.blocks and found.blocks[0].shape[1] != block.shape[1]:
+    if matched.blocks and matched.blocks[0].shape[1] != block.shape[1]:
         faults.setdefault(_WIDTHS, []).append(
-            f"{file.name} ({block.shape[1]}, not {found.blocks[0].shape[1]})"
+            f"{file.name} ({block.shape[1]}, not {matched.blocks[0].shape[1]})"
         )
-    found.ids += ids
-    found.blocks.append(block)
-    found.offsets += offsets[near].tolist()
-    found.n_shared += int(count[count > 1].sum())
-    found.dtype = str(features.dtype)
+    matched.ids += ids
+    matched.blocks.append(block)
+    matched.offsets += offsets[near].tolist()
+    matched.n_shared += int(count[count > 1].sum())
+    matched.dtype = str(features.dtype)
 
 
-def _none_matched(path: Path, found: _Matched, within: float) -> None:
-    if not found.too_far:
+def _none_matched(path: Path, matched: _Matched, within: float) -> None:
+    if not matched.too_far:
         raise EmbedstoreError(f"{path} holds no tile on any slide of the dataset")
     raise EmbedstoreError(
         f"{path}: no annotation has a tile whose centre is within {within:g} level-0 px (the "
-        f"nearest is {min(found.too_far):.1f} px away, the median {np.median(found.too_far):.1f}); "
-        "a larger --within PX takes tiles that are not centred on the annotation"
+        f"nearest is {min(matched.too_far):.1f} px away, the median "
+        f"{np.median(matched.too_far):.1f}); a larger --within PX takes tiles that are not centred on the annotation"
     )
 
 
-def _notes(found: _Matched, within: float, unmatched: list[str], n_without: int) -> list[str]:
+def _notes(matched: _Matched, within: float, unmatched: list[str], n_without: int) -> list[str]:
     notes = [
-        f"{len(found.ids):,} annotations took the tile nearest to them: its centre is "
-        f"{np.median(found.offsets):.2f} level-0 px away in the median, at most "
-        f"{max(found.offsets):.2f}"
+        f"{len(matched.ids):,} annotations took the tile nearest to them: its centre is "
+        f"{np.median(matched.offsets):.2f} level-0 px away in the median, at most "
+        f"{max(matched.offsets):.2f}"
     ]
-    if found.too_far:
+    if matched.too_far:
         notes.append(
-            f"{len(found.too_far):,} annotations have no tile within {within:g} level-0 px (the "
-            f"nearest is {min(found.too_far):.1f} px away); --within PX sets the reach"
+            f"{len(matched.too_far):,} annotations have no tile within {within:g} level-0 px (the "
+            f"nearest is {min(matched.too_far):.1f} px away); --within PX sets the reach"
         )
-    if found.n_shared:
-        notes.append(f"{found.n_shared:,} annotations share their tile with another one")
+    if matched.n_shared:
+        notes.append(f"{matched.n_shared:,} annotations share their tile with another one")
     if unmatched:
         notes.append(
             f"{len(unmatched)} files match no slide of the dataset: {', '.join(unmatched)}"

@@ -69,11 +69,11 @@ def narrow(
     lost = ~np.isfinite(rows).all(axis=1)
     if lost.any():
         broken = ~np.isfinite(values).all(axis=1)
-        found = {
+        dtypes = {
             "vectors hold NaN or infinity": broken,
             "vectors hold numbers too large for float32": lost & ~broken,
         }
-        for what, mask in found.items():
+        for what, mask in dtypes.items():
             if mask.any():
                 faults.setdefault(what, []).extend(ids[i] for i in np.flatnonzero(mask))
     return rows
@@ -119,28 +119,28 @@ def _from_parquet(path: Path, file: Any) -> VectorFile:
     centres = np.full((n, 2), np.nan) if has_centres else None
     columns = [ID, name, *(CENTRE if has_centres else ())]
     for batch in file.iter_batches(batch_size=_CHUNK, columns=columns):
-        at = slice(len(ids), len(ids) + len(batch))
-        mine = _ids_of(batch.column(ID).cast(pa.string()).to_pylist(), at.start, faults)
-        ids += mine
+        part = slice(len(ids), len(ids) + len(batch))
+        batch_ids = _ids_of(batch.column(ID).cast(pa.string()).to_pylist(), part.start, faults)
+        ids += batch_ids
         if centres is not None:
             for i, c in enumerate(CENTRE):
                 numbers = batch.column(c).cast(pa.float64())
-                centres[at, i] = numbers.to_numpy(zero_copy_only=False)
+                centres[part, i] = numbers.to_numpy(zero_copy_only=False)
         column = batch.column(name)
         lengths = pc.list_value_length(column)
-        if not vectors.shape[1] and (known := [x for x in lengths.to_pylist() if x]):
-            vectors = np.zeros((n, known[0]), dtype=np.float32)
+        if not vectors.shape[1] and (widths := [x for x in lengths.to_pylist() if x]):
+            vectors = np.zeros((n, widths[0]), dtype=np.float32)
         dim = vectors.shape[1]
         good = pc.fill_null(pc.equal(lengths, dim or -1), False)  # no vector is 0 wide
         for row, length in zip(*_where_not(good, lengths), strict=True):
             what = (
                 "rows have no vector" if not length else f"vectors are not {dim} wide as the first"
             )
-            faults.setdefault(what, []).append(mine[row])
+            faults.setdefault(what, []).append(batch_ids[row])
         kept = np.flatnonzero(good.to_numpy(zero_copy_only=False))
         flat = column.filter(good).flatten().to_numpy(zero_copy_only=False)
-        rows = narrow([mine[i] for i in kept], flat.reshape(len(kept), dim), faults)
-        vectors[at.start + kept] = rows
+        rows = narrow([batch_ids[i] for i in kept], flat.reshape(len(kept), dim), faults)
+        vectors[part.start + kept] = rows
     text = (schema.metadata or {}).get(MODEL_KEY)
     model = _model_of(path, text.decode()) if text is not None else None
     return VectorFile(ids, vectors, _numpy_name(kind.value_type), centres, model, faults)
@@ -222,8 +222,8 @@ def _from_npz(path: Path, file: Any) -> VectorFile:
     ids = _ids_of(texts.tolist(), 0, faults)
     vectors = np.empty(values.shape, dtype=np.float32) if values.dtype != np.float32 else values
     for start in range(0, len(values), _CHUNK):
-        at = slice(start, start + _CHUNK)
-        vectors[at] = narrow(ids[at], values[at], faults)
+        part = slice(start, start + _CHUNK)
+        vectors[part] = narrow(ids[part], values[part], faults)
     centres = None
     if all(c in file.files for c in CENTRE):
         centres = np.stack([file[c].astype(np.float64) for c in CENTRE], axis=1)
@@ -239,14 +239,14 @@ def _from_npz(path: Path, file: Any) -> VectorFile:
 
 
 def _vector_name(path: Path, names: list[str]) -> str:
-    found = [n for n in VECTOR_NAMES if n in names]
-    if ID not in names or not found:
+    present = [n for n in VECTOR_NAMES if n in names]
+    if ID not in names or not present:
         raise EmbedstoreError(
             f"{path} must have '{ID}' and '{VECTOR_NAMES[0]}' (or "
             f"{' or '.join(repr(n) for n in VECTOR_NAMES[1:])}); it has: "
             f"{', '.join(names) or 'nothing'}"
         )
-    return found[0]
+    return present[0]
 
 
 def _ids_of(texts: list[str | None], start: int, faults: dict[str, list[str]]) -> list[str]:

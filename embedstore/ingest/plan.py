@@ -86,9 +86,9 @@ def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] 
     )
 
 
-def _source(con: Any, table: str, there: Iterable[str], schema: Any) -> str:
+def _source(con: Any, table: str, existing: Iterable[str], schema: Any) -> str:
     """Return what SQL calls a table, an empty one where it is not there yet."""
-    if table not in set(there):
+    if table not in set(existing):
         con.register(table, schema.empty_table())
     return identifier(table)
 

@@ -54,8 +54,8 @@ def _from_path(name: str, path: Path) -> Path:
     files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
     # Hub folders often hold the same weights twice; safetensors is the one without pickle.
     for suffix in SUFFIXES:
-        if len(found := [p for p in files if p.suffix == suffix]) == 1:
-            return found[0]
+        if len(of_suffix := [p for p in files if p.suffix == suffix]) == 1:
+            return of_suffix[0]
     raise EmbedstoreError(
         f"{path} holds {len(files)} checkpoint files ({', '.join(p.name for p in files) or 'none'})"
         f"; name one: --weights {name}=FILE"
@@ -178,20 +178,20 @@ def file_sha256(path: Path) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "embedstore"
     memory = cache / "sha256.json"
     try:
-        known: dict[str, str] = dict(json.loads(memory.read_text()))
+        remembered: dict[str, str] = dict(json.loads(memory.read_text()))
     except (OSError, ValueError, TypeError):
-        known = {}
-    if key not in known:
+        remembered = {}
+    if key not in remembered:
         with path.open("rb") as f:
-            known[key] = hashlib.file_digest(f, "sha256").hexdigest()
+            remembered[key] = hashlib.file_digest(f, "sha256").hexdigest()
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as fresh:
-                json.dump(known, fresh)
+                json.dump(remembered, fresh)
             Path(fresh.name).replace(memory)
         except OSError:
             pass  # a read-only home costs a re-hash next time, nothing else
-    return known[key]
+    return remembered[key]
 
 
 def state_sha256(state: Mapping[str, Any]) -> str:

@@ -188,10 +188,10 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
     extra = [k for k in state if k not in wanted]
     shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     if missing or extra or shapes:
-        found = {"missing": missing, "unknown": extra, "of another shape": shapes}
+        differences = {"missing": missing, "unknown": extra, "of another shape": shapes}
         said = [
             f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
-            for what, keys in found.items()
+            for what, keys in differences.items()
             if keys
         ]
         raise EmbedstoreError(f"{path} is not a {entry.arch} checkpoint: keys {'; '.join(said)}")

@@ -129,7 +129,7 @@ def read_patch(
     x, y = x_l0 / down, y_l0 / down
     if abs(zoom - 1) < 1e-3:
         # Half pixels always go the same way, unlike with Python's round.
-        x0, y0 = (math.floor(at - size * zoom / 2 + 0.5) for at in (x, y))
+        x0, y0 = (math.floor(centre - size * zoom / 2 + 0.5) for centre in (x, y))
         corner = (round(x0 * down), round(y0 * down))
         return np.asarray(slide.read_region(*corner, level, size, size), dtype=np.uint8)
     # Pillow keeps a box in float32. Steps of 1/4096 pixel are exact there, so that the middle of a

@@ -64,12 +64,12 @@ def sample_patches(jobs: Sequence[SlideJob], geometry: PatchGeometry, n: int) ->
     """
     points = [(job, p) for job in jobs for p in job.points]
     chosen = {round(k) for k in np.linspace(0, len(points) - 1, min(n, len(points)))}
-    found = []
+    sampled = []
     for job, point in (points[k] for k in sorted(chosen)):
         read = _read_chunk(_Handle(job.path, 1), job, [point], geometry, None)
-        found += [patch for _, patch in read.patches]
+        sampled += [patch for _, patch in read.patches]
     size = geometry.size_px
-    return np.stack(found) if found else np.empty((0, size, size, 3), dtype=np.uint8)
+    return np.stack(sampled) if sampled else np.empty((0, size, size, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)

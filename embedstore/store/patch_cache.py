@@ -81,15 +81,15 @@ class PatchCache:
 
     def read(self, annotation_ids: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
         """Return the crops that are kept, each uint8 (wide, wide, 3)."""
-        there = [i for i in annotation_ids if i in self._places]
-        if not there:
+        kept = [i for i in annotation_ids if i in self._places]
+        if not kept:
             return {}
-        places = [self._places[i] for i in there]
+        places = [self._places[i] for i in kept]
         table = self._lance.take(places, columns=["size_px", "pixels"])
         sizes, pixels = table["size_px"].to_pylist(), table["pixels"]
         return {
             i: centre(decode(pixels[k].as_buffer(), sizes[k]), self._size)
-            for k, i in enumerate(there)
+            for k, i in enumerate(kept)
         }
 
     def keep(self, slide: str, annotation_id: str, crop: NDArray[np.uint8]) -> None:

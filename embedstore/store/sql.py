@@ -152,11 +152,11 @@ def _unite(
 
 def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) -> None:
     """Raise EmbedstoreError unless the store has a dataset of that name."""
-    known = [r["dataset"] for r in fetch_rows(con, "select dataset from datasets")]
-    if dataset not in known:
+    datasets = [r["dataset"] for r in fetch_rows(con, "select dataset from datasets")]
+    if dataset not in datasets:
         raise EmbedstoreError(
-            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(sorted(known)) or 'none'} "
-            "(`embedstore add` registers one)"
+            f"no dataset '{dataset}' in {store.uri}; there: "
+            f"{', '.join(sorted(datasets)) or 'none'} (`embedstore add` registers one)"
         )
 
 
@@ -255,9 +255,9 @@ def where_clause(where: str | None) -> str:
         return "true"
     try:
         # Inside a case no bracket closed early can start a union or another clause.
-        found = duckdb.extract_statements(f"select case when (\n{where}\n) then 1 end")
+        statements = duckdb.extract_statements(f"select case when (\n{where}\n) then 1 end")
     except duckdb.Error as e:
         raise UsageError(f"--where '{where}' is no SQL condition: {e}") from e
-    if len(found) != 1:
+    if len(statements) != 1:
         raise UsageError(f"--where '{where}' must be one SQL condition, without a semicolon")
     return f"(\n{where}\n)"

@@ -140,8 +140,8 @@ class Store:
         return self._models(VIEWS_PREFIX)
 
     def _models(self, prefix: str) -> list[str]:
-        found = ((t, model_of_table(t, prefix)) for t in self.tables())
-        return sorted(m for t, m in found if m is not None and self._is_made(t))
+        named = ((t, model_of_table(t, prefix)) for t in self.tables())
+        return sorted(m for t, m in named if m is not None and self._is_made(t))
 
     def _is_made(self, name: str) -> bool:
         # Listed is also what a process is just making, or was killed while making: a folder without
@@ -241,11 +241,11 @@ class Store:
         Exact: no index is used. metric is cosine or l2, whose _distance LanceDB gives squared;
         where is a LanceDB condition on the columns of the model's table, applied beforehand.
         """
-        found = self.open_table(model_table(model)).search(vector, vector_column_name="vector")
-        found = found.distance_type(metric).bypass_vector_index()
+        search = self.open_table(model_table(model)).search(vector, vector_column_name="vector")
+        search = search.distance_type(metric).bypass_vector_index()
         if where is not None:
-            found = found.where(where, prefilter=True)
-        return found.limit(n).select(["annotation_id", "_distance"]).to_arrow()
+            search = search.where(where, prefilter=True)
+        return search.limit(n).select(["annotation_id", "_distance"]).to_arrow()
 
     def compact(self, name: str) -> None:
         """Merge the small fragments that many writes leave; left for later while others write."""

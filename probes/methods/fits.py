@@ -65,11 +65,11 @@ class Fit:
         if not len(rows):
             return np.empty((0, n_labels))
         if isinstance(self.probe, LinearProbe):
-            at = matrix.places[rows].ravel()
+            places = matrix.places[rows].ravel()
             if own and self.logits is not None:
-                z = self.logits[at]
+                z = self.logits[places]
             else:
-                z = together.logits(matrix.X, at, self.probe.coef_, self.probe.intercept_)
+                z = together.logits(matrix.X, places, self.probe.coef_, self.probe.intercept_)
             each = softmax(z, axis=1)
         else:
             each = np.asarray(self.probe.predict_proba(matrix.vectors(rows)), dtype=np.float64)
@@ -117,7 +117,7 @@ def recorded_fits(
     """
     con = connect_to(store, "probes", "results")
     con.register("_ids", pa.table({"run_id": pa.array(list(methods), pa.string())}))
-    found = fetch(
+    recorded = fetch(
         con,
         "select p.run_id, p.coef, p.intercept, p.threshold, r.* exclude (run_id) from _probes p "
         "join (select run_id, any_value(state) as state, any_value(seconds) as seconds, "
@@ -128,7 +128,7 @@ def recorded_fits(
         {"at": embedded_at, "labels": list(order)},
     )
     fits = {}
-    for row in found.to_pylist():
+    for row in recorded.to_pylist():
         probe = METHODS[methods[row["run_id"]]].make()
         probe.classes_ = np.arange(len(order))
         probe.coef_ = np.reshape(row["coef"], (len(order), -1))
@@ -170,12 +170,12 @@ def _linear(
     seconds = (time.perf_counter() - started) / len(tasks)
     fits = [Fit(p, _state(p), seconds, matrix.version, _chosen(p)) for p in probes]
     for start in range(0, len(fits), SCORED_TOGETHER):
-        mine = fits[start : start + SCORED_TOGETHER]
-        w = np.concatenate([f.probe.coef_ for f in mine])
-        b = np.concatenate([f.probe.intercept_ for f in mine])
+        scored = fits[start : start + SCORED_TOGETHER]
+        w = np.concatenate([f.probe.coef_ for f in scored])
+        b = np.concatenate([f.probe.intercept_ for f in scored])
         z = together.logits(matrix.X, None, w, b)
-        ends = np.cumsum([len(f.probe.coef_) for f in mine])
-        for fit, of in zip(mine, np.split(z, ends[:-1], axis=1), strict=True):
+        ends = np.cumsum([len(f.probe.coef_) for f in scored])
+        for fit, of in zip(scored, np.split(z, ends[:-1], axis=1), strict=True):
             fit.logits = of
     return fits
 

@@ -73,18 +73,18 @@ def fit_many(
     first = [(f, cost) for f in two for cost in f.costs]
     todo = [_problem(f, cost, coarse=len(f.costs) > 1) for f, cost in first]
     n_all = len(todo) + sum(len(f.costs) > 1 for f in two) + len(fits) - len(two)
-    found = solver.fit_many(
+    solutions = solver.fit_many(
         X, todo, n_threads=n_threads, on_progress=lambda done, total: on_progress(done, n_all)
     )
-    at, again = 0, []
+    start, again = 0, []
     for f in two:
-        mine = found[at : at + len(f.costs)]
-        at += len(f.costs)
-        if len(mine) == 1:
-            _store(f.task.probe, f.costs[0], _both(mine[0]))
+        of_fit = solutions[start : start + len(f.costs)]
+        start += len(f.costs)
+        if len(of_fit) == 1:
+            _store(f.task.probe, f.costs[0], _both(of_fit[0]))
             continue
-        best = _choose(X, f, [_both(s) for s in mine])
-        again.append((f, f.costs[best], _problem(f, f.costs[best], start=mine[best])))
+        best = _choose(X, f, [_both(s) for s in of_fit])
+        again.append((f, f.costs[best], _problem(f, f.costs[best], start=of_fit[best])))
     final = solver.fit_many(
         X,
         [p for _, _, p in again],
@@ -117,9 +117,9 @@ def _prepare(x: Matrix, task: Task) -> _Fit:
         if rows is not None and n and np.bincount(rows).max() > 1:
             raise ValueError(f"{name}: row {np.bincount(rows).argmax()} is named twice")
     val = np.asarray([] if task.y_val is None else task.y_val)
-    known = np.isin(val, probe.classes_)
-    if not known.all():
-        raise ValueError(f"{name}: validation has labels that y lacks: {np.unique(val[~known])}")
+    is_known = np.isin(val, probe.classes_)
+    if not is_known.all():
+        raise ValueError(f"{name}: validation has labels that y lacks: {np.unique(val[~is_known])}")
     val_codes = np.searchsorted(probe.classes_, val) if len(val) else np.zeros(0, dtype=np.intp)
     costs = probe.candidates(x.shape[1], len(probe.classes_), choose=len(np.unique(val_codes)) > 1)
     return _Fit(task, codes, val_codes, costs)
@@ -147,10 +147,10 @@ def _both(s: Solution) -> Softmax:
     return Softmax(w, b, s.value, s.n_iter, s.collapsed, s.converged)
 
 
-def _choose(x: Matrix, f: _Fit, found: Sequence[Softmax]) -> int:
+def _choose(x: Matrix, f: _Fit, solutions: Sequence[Softmax]) -> int:
     """Return which solution has the lowest validation log-loss."""
-    w, b = np.concatenate([s.w for s in found]), np.concatenate([s.b for s in found])
-    z = logits(x, f.task.val_rows, w, b).reshape(len(f.val_codes), len(found), -1)
+    w, b = np.concatenate([s.w for s in solutions]), np.concatenate([s.b for s in solutions])
+    z = logits(x, f.task.val_rows, w, b).reshape(len(f.val_codes), len(solutions), -1)
     right = log_softmax(z, axis=2)[np.arange(len(z)), :, f.val_codes]
     f.task.probe.val_losses_ = -right.mean(axis=0)
     return int(np.argmin(f.task.probe.val_losses_))
@@ -159,10 +159,10 @@ def _choose(x: Matrix, f: _Fit, found: Sequence[Softmax]) -> int:
 def _fit_softmax(x: Matrix, f: _Fit) -> None:
     """Fit a task of more than two labels along its values of C, each from the one before."""
     probe, data = f.task.probe, x if f.task.rows is None else x[f.task.rows]
-    found: list[Softmax] = []
+    solutions: list[Softmax] = []
     for cost in f.costs:
-        start = found[-1] if found else None
-        found.append(
+        start = solutions[-1] if solutions else None
+        solutions.append(
             fit_softmax(
                 data,
                 f.codes,
@@ -172,15 +172,15 @@ def _fit_softmax(x: Matrix, f: _Fit) -> None:
                 start=start,
             )
         )
-    best = _choose(x, f, found) if len(found) > 1 else 0
-    _store(probe, f.costs[best], found[best])
+    best = _choose(x, f, solutions) if len(solutions) > 1 else 0
+    _store(probe, f.costs[best], solutions[best])
 
 
-def _store(probe: "LinearProbe", cost: float, found: Softmax) -> None:
+def _store(probe: "LinearProbe", cost: float, solution: Softmax) -> None:
     probe.cost_ = float(cost)
-    probe.coef_, probe.intercept_ = found.w, found.b
-    probe.objective_, probe.n_iter_ = found.value, max(found.n_iter, 1)
-    probe.collapsed_, probe.converged_ = found.collapsed, found.converged
+    probe.coef_, probe.intercept_ = solution.w, solution.b
+    probe.objective_, probe.n_iter_ = solution.value, max(solution.n_iter, 1)
+    probe.collapsed_, probe.converged_ = solution.collapsed, solution.converged
 
 
 def logits(x: Matrix, rows: Indices | None, w: Floats, b: Floats) -> Floats:

@@ -30,14 +30,14 @@ def styles(facts: Facts) -> dict[Side, Style]:
     """Return each side's style: 24 models differ by colour and dash, methods by marker."""
     probes = list(dict.fromkeys(e.model for e in facts.sides if not e.is_e2e))
     trained = [e for e in facts.sides if e.is_e2e]
-    found = {}
+    styles = {}
     for e in facts.sides:
         if e.is_e2e:
-            found[e] = Style(None, trained.index(e) % N_DASHES, _E2E_MARKER)
+            styles[e] = Style(None, trained.index(e) % N_DASHES, _E2E_MARKER)
         else:
             n = probes.index(e.model)
-            found[e] = Style(n % N_COLOURS, n // N_COLOURS % N_DASHES, _marker(e.method))
-    return found
+            styles[e] = Style(n % N_COLOURS, n // N_COLOURS % N_DASHES, _marker(e.method))
+    return styles
 
 
 def _marker(method: str) -> int:

@@ -46,8 +46,8 @@ class Facts:
     @functools.cached_property
     def sides(self) -> list[Side]:
         """Every side with a result, probes by model first, end to end last."""
-        found = {Side.of(r) for r in self.results}
-        return sorted(found, key=lambda e: (e.is_e2e, e.model, e.method, e.params, e.weights))
+        seen = {Side.of(r) for r in self.results}
+        return sorted(seen, key=lambda e: (e.is_e2e, e.model, e.method, e.params, e.weights))
 
     @functools.cached_property
     def names(self) -> dict[Side, str]:
@@ -65,8 +65,8 @@ class Facts:
     def is_demo(self, dataset: str) -> bool:
         """Return whether a dataset is the generated one of `embedstore demo`."""
         made = {d.name for d in DOMAINS}
-        mine = {re.sub("[-_]", " ", d) for d in self.domains[dataset]}
-        return bool(mine) and mine <= made
+        domains = {re.sub("[-_]", " ", d) for d in self.domains[dataset]}
+        return bool(domains) and domains <= made
 
     def about(self, dataset: str) -> str:
         """Return what a heading must say of a dataset beside its name, "" if nothing."""
@@ -76,16 +76,16 @@ class Facts:
 
     @functools.cached_property
     def _by_condition(self) -> dict[tuple[ManifestSpec, str, str | None], list[dict[str, Any]]]:
-        found = defaultdict(list)
+        by_condition = defaultdict(list)
         for r in self.results:
-            found[ManifestSpec.of(r), r["target"], r["eval_dataset"]].append(r)
-        return dict(found)
+            by_condition[ManifestSpec.of(r), r["target"], r["eval_dataset"]].append(r)
+        return dict(by_condition)
 
     def conditions(
         self, dataset: str, *, by_domain: bool, target: str = "label"
     ) -> list[ManifestSpec]:
         """Return the conditions of a dataset that have results, those as in the paper first."""
-        found = [
+        conditions = [
             c
             for (c, of, elsewhere), rows in self._by_condition.items()
             if c.dataset == dataset
@@ -95,7 +95,7 @@ class Facts:
         ]
         usual = ManifestSpec(dataset)
         return sorted(
-            found,
+            conditions,
             key=lambda c: (
                 c.group_by != usual.group_by,
                 c.stratify != usual.stratify,
@@ -127,11 +127,11 @@ class Facts:
         ids = sorted({r["run_id"] for r in rows})
         ran = max(r["created_at"] for r in rows)
         for one, two, sign in ((a, b, 1), (b, a, -1)):
-            found = self._compared.get((one, two, where, *ids))
-            if found and found["created_at"] > ran:
-                if sign == 1 or found["ci_low"] is None:
-                    return dict(found)
-                return found | {"ci_low": -found["ci_high"], "ci_high": -found["ci_low"]}
+            compared = self._compared.get((one, two, where, *ids))
+            if compared and compared["created_at"] > ran:
+                if sign == 1 or compared["ci_low"] is None:
+                    return dict(compared)
+                return compared | {"ci_low": -compared["ci_high"], "ci_high": -compared["ci_low"]}
         return {}
 
     def rows(self, c: ManifestSpec, metric: str, target: str = "label") -> list[dict[str, Any]]:
@@ -141,10 +141,10 @@ class Facts:
 
 def by_side(rows: Sequence[dict[str, Any]]) -> dict[Side, list[dict[str, Any]]]:
     """Return rows of results by side."""
-    found = defaultdict(list)
+    of_side = defaultdict(list)
     for r in rows:
-        found[Side.of(r)].append(r)
-    return dict(found)
+        of_side[Side.of(r)].append(r)
+    return dict(of_side)
 
 
 def _values(counts: Sequence[Mapping[str, Any]], dataset: str, column: str) -> list[str]:
@@ -159,11 +159,11 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
     con = connect(store)
     for name in datasets:
         check_dataset(store, con, name)
-    known = fetch_rows(con, "select * from datasets order by dataset")
-    if not known:
+    registered = fetch_rows(con, "select * from datasets order by dataset")
+    if not registered:
         raise EmbedstoreError(f"{store.uri} holds no dataset; `embedstore add` registers one")
-    mine = [d for d in known if not datasets or d["dataset"] in datasets]
-    names = ", ".join(literal(d["dataset"]) for d in mine)
+    chosen = [d for d in registered if not datasets or d["dataset"] in datasets]
+    names = ", ".join(literal(d["dataset"]) for d in chosen)
     counts = fetch_rows(
         con,
         "select dataset, domain, label, count(*) as n from annotations where "
@@ -190,9 +190,9 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
     return Facts(
         store,
         con,
-        mine,
-        {d["dataset"]: _values(counts, d["dataset"], "domain") for d in mine},
-        {d["dataset"]: sorted(_values(counts, d["dataset"], "label")) for d in mine},
+        chosen,
+        {d["dataset"]: _values(counts, d["dataset"], "domain") for d in chosen},
+        {d["dataset"]: sorted(_values(counts, d["dataset"], "label")) for d in chosen},
         {m["model"]: m for m in models},
         results,
         [s for s in splits if s["manifest_id"] in newest],
@@ -219,8 +219,10 @@ def _newest(
     """
     made: dict[ManifestSpec, dict[str, Any]] = defaultdict(dict)
     for s in splits:
-        mine = made[ManifestSpec.of(s)]
-        mine[s["manifest_id"]] = max(s["created_at"], mine.get(s["manifest_id"], s["created_at"]))
+        of_spec = made[ManifestSpec.of(s)]
+        of_spec[s["manifest_id"]] = max(
+            s["created_at"], of_spec.get(s["manifest_id"], s["created_at"])
+        )
     newest = [max(ids, key=lambda i: (i in scored, ids[i], i)) for ids in made.values()]
     return newest, {c: len(ids) - 1 for c, ids in made.items() if len(ids) > 1}
 

@@ -67,17 +67,17 @@ class Patches:
 
     def read(self, ids: Iterable[str], size_px: int) -> dict[str, NDArray[np.uint8]]:
         """Return those patches that are there, each uint8 (size_px, size_px, 3)."""
-        found: dict[str, NDArray[np.uint8]] = {}
+        patches: dict[str, NDArray[np.uint8]] = {}
         wanted = list(dict.fromkeys(ids))
         for i in (i for i in wanted if i in self._files):
             with contextlib.suppress(SlideError):  # a file that is gone since is blank on the page
-                found[i] = fit_patch(read_image(self._files[i]), size_px)
+                patches[i] = fit_patch(read_image(self._files[i]), size_px)
         if self._cache is None:
-            return found
+            return patches
         for k in range(0, len(wanted), 128):
             for i, crop in self._cache.read(wanted[k : k + 128]).items():
                 image = Image.fromarray(np.ascontiguousarray(centre(crop, self._size)))
-                found[i] = np.asarray(
+                patches[i] = np.asarray(
                     image.resize(
                         (size_px, size_px),
                         Image.Resampling.BOX
@@ -85,7 +85,7 @@ class Patches:
                         else Image.Resampling.BICUBIC,
                     )
                 )
-        return found
+        return patches
 
 
 def data_address(pixels: NDArray[np.uint8], quality: int = 80) -> str:

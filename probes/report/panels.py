@@ -88,11 +88,11 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
     for k, line in sorted(enumerate(panel.lines), key=lambda kl: kl[1].bold):
         # Of one size alone, lines are points: they stand side by side around it.
         aside = 1 + 0.3 * ((k + 0.5) / len(panel.lines) - 0.5) if len(every) == 1 else 1.0
-        at = [v * aside for v in line.x]
+        shifted = [v * aside for v in line.x]
         if all_bands or line.bold or len(panel.lines) <= MAX_BANDS:
-            _band(axes, line, at, k)
+            _band(axes, line, shifted, k)
         axes.plot(
-            at,
+            shifted,
             line.y,
             color=colour(line.style),
             linestyle=DASHES[line.style.dash],
@@ -116,15 +116,15 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
     axes.set_ylabel(panel.y_label)
 
 
-def _band(axes: Axes, line: Line, at: Sequence[float], k: int) -> None:
-    known = [
+def _band(axes: Axes, line: Line, shifted: Sequence[float], k: int) -> None:
+    bounded = [
         i for i in range(len(line.low)) if np.isfinite(line.low[i]) and np.isfinite(line.high[i])
     ]
-    if not known:
+    if not bounded:
         return
     gid = f"keptband-{k}" if line.bold else f"band-{k}"
-    x, low, high = ([float(v[i]) for i in known] for v in (at, line.low, line.high))
-    if len(known) == 1:  # one size has no area; a bar says it
+    x, low, high = ([float(v[i]) for i in bounded] for v in (shifted, line.low, line.high))
+    if len(bounded) == 1:  # one size has no area; a bar says it
         axes.vlines(x, low, high, color=colour(line.style), alpha=0.35, linewidth=3, gid=gid)
     else:
         axes.fill_between(x, low, high, color=colour(line.style), alpha=0.13, linewidth=0, gid=gid)
@@ -189,11 +189,11 @@ def _matrix(axes: Axes, panel: MatrixPanel) -> None:
 def _points(axes: Axes, panel: Points) -> None:
     of, x, y = np.array(panel.of), np.array(panel.x), np.array(panel.y)
     for k, name in enumerate(panel.classes):
-        mine = of == k
+        is_class = of == k
         label = short(name, 28)
         axes.scatter(
-            x[mine],
-            y[mine],
+            x[is_class],
+            y[is_class],
             s=5,
             c=COLOURS[k % len(COLOURS)],
             alpha=0.65,

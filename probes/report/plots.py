@@ -89,9 +89,11 @@ def panels_for_page(figure: Figure) -> list[tuple[str, str]]:
     return made
 
 
-def _axes(canvas: Canvas, room: Room, at: tuple[float, float], size: tuple[float, float]) -> Axes:
+def _axes(
+    canvas: Canvas, room: Room, corner: tuple[float, float], size: tuple[float, float]
+) -> Axes:
     """Return axes for a panel whose lower left corner is `at` on a canvas of `size`, in inches."""
-    (x, y), (width, height) = at, size
+    (x, y), (width, height) = corner, size
     tall = min(room.height, height) - room.bottom - room.top
     tall -= room.title if height >= room.height else 0
     return canvas.add_axes(

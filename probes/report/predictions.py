@@ -101,7 +101,7 @@ class Scores:
             return {
                 e: {"wrong": [r for r in rows if r["side"] == k]} for k, e in enumerate(self.sides)
             }
-        found: dict[Side, dict[str, list[dict[str, Any]]]] = {e: {} for e in self.sides}
+        wrong: dict[Side, dict[str, list[dict[str, Any]]]] = {e: {} for e in self.sides}
         for kind, positive, order in (
             ("false_positive", "false", "desc"),
             ("false_negative", "true", "asc"),
@@ -115,12 +115,12 @@ class Scores:
                 f"where rank <= {n} order by side, rank",
             )
             for k, e in enumerate(self.sides):
-                found[e][kind] = [
+                wrong[e][kind] = [
                     r
                     for r in rows
                     if r["side"] == k and (r["score"] >= 0.5) == (kind == "false_positive")
                 ]
-        return found
+        return wrong
 
     def disagreements(self, sides: Sequence[Side], n: int) -> list[dict[str, Any]]:
         """Return the n annotations on which the mean scores of these sides lie furthest apart.
@@ -141,11 +141,11 @@ class Scores:
     def against(self, probes: Sequence[Side], trained: Side, n: int) -> list[dict[str, Any]]:
         """Return the n annotations on which the probes' mean lies furthest from a trained score."""
         numbers = ", ".join(str(self.sides.index(e)) for e in probes)
-        mine = self.sides.index(trained)
+        trained_number = self.sides.index(trained)
         return fetch_rows(
             self.facts.con,
             f"select m.*, {_ABOUT} from (select annotation_id, avg(score) filter (side in "
-            f"({numbers})) as probes, max(score) filter (side = {mine}) as trained from "
+            f"({numbers})) as probes, max(score) filter (side = {trained_number}) as trained from "
             f"{self._means} group by 1 having probes is not null and trained is not null "
             f"order by abs(probes - trained) desc, annotation_id limit {n}) m "
             "join annotations a using (annotation_id) "
@@ -158,12 +158,12 @@ _ABOUT = "a.label, a.domain, a.slide, a.kind"
 
 def scores_of(facts: Facts) -> list[Scores]:
     """Return the scores of each dataset that has any: of its main condition's largest fraction."""
-    found: list[Scores] = []
+    scores: list[Scores] = []
     for d in facts.datasets:
         main = _main(facts, d["dataset"])
         if main is not None:
-            found.append(_load(facts, *main, f"_scores_{len(found)}"))
-    return found
+            scores.append(_load(facts, *main, f"_scores_{len(scores)}"))
+    return scores
 
 
 def _main(facts: Facts, dataset: str) -> tuple[ManifestSpec, float] | None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from probes.scores.results import to_null
+
 Row = Mapping[str, Any]
 MINUS, DASH = "\u2212", "\u2013"
 
@@ -75,51 +77,46 @@ def best_of(
     """
     members: dict[tuple[Any, ...], list[int]] = {}
     for n, r in enumerate(rows):
-        if real(r[key]) is not None:
+        if to_null(r[key]) is not None:
             members.setdefault(tuple(r[g] for g in group), []).append(n)
     best = set()
-    for mine in members.values():
-        most = max(rows[n][runs] for n in mine) if runs else 0
-        able = [n for n in mine if runs is None or rows[n][runs] == most]
+    for together in members.values():
+        most = max(rows[n][runs] for n in together) if runs else 0
+        able = [n for n in together if runs is None or rows[n][runs] == most]
         values = {rows[n][key] for n in able}
         best |= {(n, key) for n in able if len(values) > 1 and rows[n][key] == max(values)}
     return best
 
 
-def real(value: Any) -> float | None:
-    """Return a number, None for NULL and NaN."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
 def number(value: Any, digits: int = 3) -> str:
     """Return a number as text with a true minus, nothing for NULL and NaN."""
-    known = real(value)
-    return "" if known is None else f"{known:.{digits}f}".replace("-", MINUS)
+    finite = to_null(value)
+    return "" if finite is None else f"{finite:.{digits}f}".replace("-", MINUS)
 
 
 def signed(value: Any, digits: int = 3) -> str:
     """Return a number as text with its sign."""
-    known = real(value)
-    return "" if known is None else f"{known:+.{digits}f}".replace("-", MINUS)
+    finite = to_null(value)
+    return "" if finite is None else f"{finite:+.{digits}f}".replace("-", MINUS)
 
 
 def spread(mean: Any, sd: Any, digits: int = 3) -> str:
     """Return mean and SD as text; the mean alone where one run has no SD."""
-    if real(mean) is None:
+    if to_null(mean) is None:
         return ""
-    return number(mean, digits) + ("" if real(sd) is None else f" ± {number(sd, digits)}")
+    return number(mean, digits) + ("" if to_null(sd) is None else f" ± {number(sd, digits)}")
 
 
 def between(low: Any, high: Any, digits: int = 3) -> str:
     """Return the bounds of an interval as text."""
-    if real(low) is None or real(high) is None:
+    if to_null(low) is None or to_null(high) is None:
         return ""
     return f"{number(low, digits)}{DASH}{number(high, digits)}"
 
 
 def percent(share: Any) -> str:
     """Return a share as a percentage."""
-    return "" if real(share) is None else f"{share:.1%}"
+    return "" if to_null(share) is None else f"{share:.1%}"
 
 
 def to_csv(table: Table) -> str:

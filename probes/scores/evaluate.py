@@ -47,21 +47,21 @@ def evaluate_by(
     codes (n,), p (n, K), groups (n,): what is resampled for the intervals.
     """
     of = np.asarray(names, dtype=object)
-    found = {}
+    evaluated = {}
     for name in sorted(set(of.tolist())):
-        mine = of == name
+        members = of == name
         metrics = bootstrap(
-            codes[mine],
-            p[mine],
-            groups[mine].tolist(),
+            codes[members],
+            p[members],
+            groups[members].tolist(),
             cut,
             seed=seed,
             n_resamples=n_resamples,
             partial=partial,
         )
-        n_pos = int((codes[mine] == 1).sum()) if p.shape[1] == 2 else None
-        found[name] = Evaluated(metrics, int(mine.sum()), n_pos)
-    return found
+        n_pos = int((codes[members] == 1).sum()) if p.shape[1] == 2 else None
+        evaluated[name] = Evaluated(metrics, int(members.sum()), n_pos)
+    return evaluated
 
 
 def evaluate_split(

@@ -178,8 +178,8 @@ def _of_labels(each: Floats) -> Floats:
 
 def _mean(each: Floats) -> Floats:
     """Return the mean (B,) over labels (B, K), those that are NaN left out; NaN where all are."""
-    known = ~np.isnan(each)
-    return _ratio(np.where(known, each, 0).sum(axis=1), known.sum(axis=1))
+    is_number = ~np.isnan(each)
+    return _ratio(np.where(is_number, each, 0).sum(axis=1), is_number.sum(axis=1))
 
 
 def _total(w: Weights) -> Floats:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -151,20 +152,25 @@ def _results(o: Outcome) -> list[dict[str, Any]]:
             "result_id": f"{run.run_id}/{metric}/{dataset}/{domain}",
             "eval_domain": domain,
             "metric": metric,
-            "value": known(e.value),
-            "ci_low": known(e.low),
-            "ci_high": known(e.high),
-            "n_test": found.n_test,
-            "n_pos": found.n_pos,
+            "value": to_null(e.value),
+            "ci_low": to_null(e.low),
+            "ci_high": to_null(e.high),
+            "n_test": intervals.n_test,
+            "n_pos": intervals.n_pos,
         }
-        for domain, found in o.evaluated.items()
-        for metric, e in found.metrics.items()
+        for domain, intervals in o.evaluated.items()
+        for metric, e in intervals.metrics.items()
     ]
 
 
-def known(value: float) -> float | None:
-    """Return a number for a column, None for NaN: NULL in SQL."""
-    return None if np.isnan(value) else value
+def to_null(value: float | None) -> float | None:
+    """Return a number for a column, None (NULL in SQL) for NaN and infinity."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def from_null(value: float | None) -> float:
+    """Return a column's number, NaN for NULL."""
+    return math.nan if value is None else value
 
 
 @functools.cache
@@ -180,10 +186,10 @@ def load_results(
     """Return the rows of the results view for these runs, in a stable order."""
     con = connect_to(store, "results")
     con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
-    mine = "is null" if eval_dataset is None else f"= {literal(eval_dataset)}"
+    of_dataset = "is null" if eval_dataset is None else f"= {literal(eval_dataset)}"
     sql = (
         "select r.* exclude (result_id) from _results r join _ids using (run_id) "
-        f"where r.eval_dataset {mine} "
+        f"where r.eval_dataset {of_dataset} "
         "order by model, method, params, train_domain, fraction, fold, metric, eval_domain"
     )
     return fetch_rows(con, sql)

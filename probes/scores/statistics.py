@@ -192,9 +192,9 @@ def paired_bootstrap(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number, step down (Holm 1979); NaN ones stay out."""
     p = np.asarray(p_values, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(p))
+    finite = np.flatnonzero(np.isfinite(p))
     corrected = np.full(len(p), np.nan)
-    order = known[np.argsort(p[known], kind="stable")]
+    order = finite[np.argsort(p[finite], kind="stable")]
     steps = p[order] * (len(order) - np.arange(len(order)))
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(v) for v in corrected]

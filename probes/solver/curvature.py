@@ -95,17 +95,17 @@ class Shape:
         The ridge used is up to RIDGE_STEP times off SHRINK times the one asked for: self.ridges.
         """
         asked = np.maximum(SHRINK * ridges, 1e-6 * self.scale + float(np.finfo(np.float32).tiny))
-        mine = self.ridges[who]
-        off = (asked > RIDGE_STEP * mine) | (asked < mine / RIDGE_STEP)
-        mine[off] = (RIDGE_STEP ** np.round(np.log(asked) / np.log(RIDGE_STEP)))[off]
-        self.ridges[who] = mine
+        own_ridges = self.ridges[who]
+        off = (asked > RIDGE_STEP * own_ridges) | (asked < own_ridges / RIDGE_STEP)
+        own_ridges[off] = (RIDGE_STEP ** np.round(np.log(asked) / np.log(RIDGE_STEP)))[off]
+        self.ridges[who] = own_ridges
         for ridge in set(self._factors) - set(self.ridges.tolist()):
             del self._factors[ridge]
         result = np.empty_like(right)
-        for ridge in sorted({float(r) for r in mine}):
+        for ridge in sorted({float(r) for r in own_ridges}):
             if ridge not in self._factors:
                 self._factors[ridge] = self._factor(ridge)
-            some = mine == ridge
+            some = own_ridges == ridge
             result[some] = packed.solve(self._factors[ridge], right[some].astype(np.float32))
         return result
 

@@ -78,28 +78,28 @@ class Lot:
             who = who[self.n_iter[who] < limit[who]]
         return [self._solution(k) for k in range(len(self.problems))]
 
-    def _evaluate(self, who: Indices, at: Floats) -> tuple[Floats, Floats, Floats]:
+    def _evaluate(self, who: Indices, where: Floats) -> tuple[Floats, Floats, Floats]:
         """Return values (k,), slopes (k, d + 1) and mean curvatures (k,) of `who` at `at`."""
         k, d = self.means.shape
         v, b = np.zeros((k, d)), np.zeros(k)
-        v[who] = at[:, :-1]
-        b[who] = at[:, -1] - _dot(self.centre[who], at[:, :-1])
+        v[who] = where[:, :-1]
+        b[who] = where[:, -1] - _dot(self.centre[who], where[:, :-1])
         columns = [np.flatnonzero(np.isin(g.members, who)) for g in self.groups]
         points = sweep(self.groups, columns, v, b, dtype=self.dtype, shift=self.shift, run=self.run)
         value, slope, bend = np.zeros(k), np.zeros((k, d + 1)), np.zeros(k)
         for group, column, point in zip(self.groups, columns, points, strict=True):
-            mine = group.members[column]
-            value[mine], bend[mine] = point.value, point.bend
-            slope[mine, :-1] = point.slope - self.centre[mine] * point.slope_b[:, None]
-            slope[mine, -1] = point.slope_b
-        norm, strength = np.linalg.norm(at[:, :-1], axis=1), self.strength[who]
+            members = group.members[column]
+            value[members], bend[members] = point.value, point.bend
+            slope[members, :-1] = point.slope - self.centre[members] * point.slope_b[:, None]
+            slope[members, -1] = point.slope_b
+        norm, strength = np.linalg.norm(where[:, :-1], axis=1), self.strength[who]
         value[who] += np.where(self.squared[who], 0.5 * strength * norm**2, strength * norm)
-        slope[who, :-1] += self._ridge(who, at)[:, None] * at[:, :-1]
+        slope[who, :-1] += self._ridge(who, where)[:, None] * where[:, :-1]
         return value[who], slope[who], bend[who]
 
-    def _ridge(self, who: Indices, at: Floats) -> Floats:
+    def _ridge(self, who: Indices, points: Floats) -> Floats:
         """Return r, the penalty's gradient being r v; it is the penalty's curvature across v."""
-        norm = np.linalg.norm(at[:, :-1], axis=1)
+        norm = np.linalg.norm(points[:, :-1], axis=1)
         r = np.where(self.squared[who], 1, 1 / np.maximum(norm, np.finfo(float).tiny))
         return np.where(norm > 0, self.strength[who] * r, 0)
 
@@ -140,10 +140,10 @@ class Lot:
 
     def _advance(self, who: Indices) -> Indices:
         """Try each problem's step, choose the next; return the problems that are not done."""
-        at = self.at[who] + self.length[who, None] * self.step[who]
+        points = self.at[who] + self.length[who, None] * self.step[who]
         if self.dtype == np.float32:  # the products see v in float32: let v be what they see
-            at[:, :-1] = at[:, :-1].astype(np.float32)
-        value, slope, bend = self._evaluate(who, at)
+            points[:, :-1] = points[:, :-1].astype(np.float32)
+        value, slope, bend = self._evaluate(who, points)
         self.n_iter[who] += 1
         fall = _dot(self.slope[who], self.step[who])
         lower = value <= self.value[who] + 1e-4 * self.length[who] * fall
@@ -152,7 +152,7 @@ class Lot:
         level &= value <= self.value[who] * (1 + 1e-12)
         good = np.isfinite(value) & (lower | level)
         self._shorten(who[~good], value[~good], fall[~good])
-        self._accept(who[good], at[good], value[good], slope[good], bend[good])
+        self._accept(who[good], points[good], value[good], slope[good], bend[good])
         stuck = who[self.length[who] < SHORTEST]
         if self.dtype == np.float32:
             # So near the optimum full steps are right: what looks too long is rounding.
@@ -164,8 +164,10 @@ class Lot:
         done[stuck] = True
         return who[~done[who]]
 
-    def _accept(self, who: Indices, at: Floats, value: Floats, slope: Floats, bend: Floats) -> None:
-        taken, turns = at - self.at[who], slope - self.slope[who]
+    def _accept(
+        self, who: Indices, points: Floats, value: Floats, slope: Floats, bend: Floats
+    ) -> None:
+        taken, turns = points - self.at[who], slope - self.slope[who]
         self.memory.push(who, taken, turns)
         # A step of the right length turns the slope along it to nothing: s'y = -s'g.
         bent, wanted = _dot(taken, turns), -_dot(taken, self.slope[who])
@@ -173,7 +175,7 @@ class Lot:
         self.scale[who] = np.clip(self.scale[who] * np.clip(ratio, 0.5, 1.1), 0.05, 1.5)
         self.values[who, :-1] = self.values[who, 1:]
         self.values[who, -1] = value
-        self.at[who], self.value[who], self.slope[who], self.bend[who] = at, value, slope, bend
+        self.at[who], self.value[who], self.slope[who], self.bend[who] = points, value, slope, bend
         self._turn(who)
 
     def _turn(self, who: Indices) -> None:
@@ -193,10 +195,10 @@ class Lot:
             slower = np.fmax(pace, self.pace[who])
             series = later * slower / (1 - slower)
         self.pace[who] = pace
-        known = np.isfinite(later) & np.isfinite(earlier)
+        finite = np.isfinite(later) & np.isfinite(earlier)
         # While no pace shows: early on a problem is fast; where float32 gave out it has been slow.
         late = self.n_iter[who] > 2 * LOOK_BACK + 1
-        series[~known] = np.where(late, 100 * left, 0)[~known]
+        series[~finite] = np.where(late, 100 * left, 0)[~finite]
         self.gap[who] = np.maximum(left, series) / np.maximum(self.value[who], self.floor[who])
 
     def _shorten(self, who: Indices, value: Floats, fall: Floats) -> None:

@@ -50,8 +50,8 @@ class Coordinates:
         if self.in_rows:
             inner = root * self.basis * root.T
             inner.flat[:: len(inner) + 1] += ridge
-            found = cho_solve(_factor(inner), root * (self.basis @ right))
-            result: Floats = (right - root * found) / ridge
+            inner_part = cho_solve(_factor(inner), root * (self.basis @ right))
+            result: Floats = (right - root * inner_part) / ridge
             return result
         scaled = root * self.basis
         normal = scaled.T @ scaled

@@ -84,18 +84,18 @@ def fit_softmax(
 
         w_size = w.size
         first = np.concatenate((np.linalg.solve(basis, w.T).T.ravel(), b))
-        found = minimize(
+        minimum = minimize(
             objective,
             first,
             jac=True,
             method="L-BFGS-B",
             options=_LIMITS | {"maxiter": max_iter, "maxfun": 10 * max_iter},
         )
-        w, b = found.x[:w_size].reshape(shape) @ basis.T, found.x[w_size:]
+        w, b = minimum.x[:w_size].reshape(shape) @ basis.T, minimum.x[w_size:]
     # The line search may find nothing lower in float64 a little above GRADIENT: that's the optimum.
-    converged = float(np.abs(found.jac).max()) <= 100 * GRADIENT
+    converged = float(np.abs(minimum.jac).max()) <= 100 * GRADIENT
     return Softmax(
-        w, b - w @ mean, float(found.fun), int(found.nit), collapsed=False, converged=converged
+        w, b - w @ mean, float(minimum.fun), int(minimum.nit), collapsed=False, converged=converged
     )
 
 

@@ -50,7 +50,7 @@ def fit_many(
     float32 (float64 where a tolerance is below 1e-8, or where float32 finds no step down).
     on_progress(done, total) counts problems. ValueError where x is not finite.
     """
-    found: dict[int, Solution] = {}
+    solutions: dict[int, Solution] = {}
     on_progress(0, len(problems))
     small = [k for k, p in enumerate(problems) if _is_small(p, x.shape[1])]
     large = sorted(set(range(len(problems))) - set(small))
@@ -74,9 +74,9 @@ def fit_many(
         with ThreadPoolExecutor(min(max(n_side, 1), max(len(lots), 1))) as side:
             waiting += [side.submit(lot) for lot in lots]
             for future in waiting:
-                found |= future.result()
-                on_progress(len(found), len(problems))
-    return [found[k] for k in range(len(problems))]
+                solutions |= future.result()
+                on_progress(len(solutions), len(problems))
+    return [solutions[k] for k in range(len(problems))]
 
 
 def _is_small(problem: Problem, d: int) -> bool:
@@ -106,10 +106,10 @@ def _lots(
     for lot in lots:
         free = np.ones(len(x), dtype=bool)
         for group in lot.groups:
-            mine = np.zeros(len(x), dtype=bool)
-            mine[group.rows] = True
-            classes.append((mine & free)[sample])
-            free &= ~mine
+            is_member = np.zeros(len(x), dtype=bool)
+            is_member[group.rows] = True
+            classes.append((is_member & free)[sample])
+            free &= ~is_member
         classes.append(free[sample])
         lot.classes = np.arange(len(classes) - len(lot.groups) - 1, len(classes))
     moments = Moments(x, sample, np.column_stack(classes), run)
@@ -121,44 +121,44 @@ def _fit_lot(
 ) -> dict[int, Solution]:
     """Return the solutions of a lot's problems."""
     names = [int(k) for group in lot.groups for k in group.members]
-    mine = [problems[k] for k in names]
+    of_lot = [problems[k] for k in names]
     sizes = [len(group.members) for group in lot.groups]
     x = lot.groups[0].x
     own = []
     for group, size, end in zip(lot.groups, sizes, np.cumsum(sizes), strict=True):
         own.append(replace(group, members=np.arange(end - size, end)))
     means = np.repeat(moments.origin + moments.means[lot.classes[:-1]], sizes, axis=0)
-    exact = x.dtype == np.float64 or any(p.tol < 1e-8 for p in mine)
+    exact = x.dtype == np.float64 or any(p.tol < 1e-8 for p in of_lot)
     dtype: Any = np.float64 if exact else np.float32
     far = float(moments.origin @ moments.origin) > FAR * moments.scale * x.shape[1]
-    found = Lot(
-        mine,
+    made = Lot(
+        of_lot,
         own,
         means,
-        Shape(moments, lot.classes, len(mine)),
+        Shape(moments, lot.classes, len(of_lot)),
         dtype=dtype,
         shift=moments.origin if far and not exact else None,
         run=run,
     ).fit()
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, made, strict=True))
 
 
 def _families(n: int, problems: Sequence[Problem], large: Sequence[int]) -> list[list[int]]:
     """Return the problems of each group: at least half of a problem's rows are the others' too."""
     families: list[tuple[list[int], NDArray[np.bool_]]] = []
     for k in sorted(large, key=lambda k: (-len(problems[k].positive), k)):
-        mine = np.zeros(n, dtype=bool)
+        is_member = np.zeros(n, dtype=bool)
         rows = problems[k].rows
-        mine[slice(None) if rows is None else rows] = True
+        is_member[slice(None) if rows is None else rows] = True
         size = len(problems[k].positive)
         for members, used in families:
-            both = int((mine & used).sum())
+            both = int((is_member & used).sum())
             if 2 * both >= size and size >= 0.4 * (int(used.sum()) + size - both):
                 members.append(k)
-                used |= mine
+                used |= is_member
                 break
         else:
-            families.append(([k], mine))
+            families.append(([k], is_member))
     return [members for members, _ in families]
 
 

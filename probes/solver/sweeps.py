@@ -105,27 +105,27 @@ def sweep(
     """
     tasks, owner = [], []
     for g, (group, column) in enumerate(zip(groups, columns, strict=True)):
-        mine = group.members[column]
-        w, c = np.ascontiguousarray(v[mine].T.astype(dtype)), b[mine].astype(dtype)
+        members = group.members[column]
+        w, c = np.ascontiguousarray(v[members].T.astype(dtype)), b[members].astype(dtype)
         sign = group.sign if len(column) == group.sign.shape[1] else group.sign[:, column]
         own = isinstance(group.rows, slice) and group.x.dtype == dtype and shift is None
         spans = _spans(group.n_rows if len(column) else 0, SPAN if own else GATHERED)
         tasks += [_Task(group.x, group.rows, sign, w, c, shift, *span) for span in spans]
         owner += [g] * len(spans)
     d = v.shape[1]
-    found = [
+    parts = [
         Point(np.zeros(len(c)), np.zeros((len(c), d)), np.zeros(len(c)), np.zeros(len(c)))
         for c in columns
     ]
     for g, part in zip(owner, run.map(_Task.__call__, tasks), strict=True):
         for name in ("value", "slope", "slope_b", "bend"):
-            total = getattr(found[g], name)
+            total = getattr(parts[g], name)
             total += getattr(part, name)
-    for group, column, point in zip(groups, columns, found, strict=True):
+    for group, column, point in zip(groups, columns, parts, strict=True):
         n = np.count_nonzero(group.sign[:, column], axis=0)
         for total in (point.value, point.slope.T, point.slope_b, point.bend):
             total /= n
-    return found
+    return parts
 
 
 def _spans(n: int, size: int) -> list[tuple[int, int]]:
@@ -167,9 +167,9 @@ class _Task:
         wrong = np.where(z > 0, e, 1)
         np.minimum(z, 0, out=z)
         value = -z.sum(axis=0, dtype=np.float64)
-        mine = np.square(sign)
-        mine *= np.log1p(e)
-        value += mine.sum(axis=0, dtype=np.float64)
+        squares = np.square(sign)
+        squares *= np.log1p(e)
+        value += squares.sum(axis=0, dtype=np.float64)
         e += 1
         wrong /= e
         wrong *= sign

@@ -12,16 +12,16 @@ def splits_for(
 ) -> tuple[Candidates, list[StoredSplit], list[str]]:
     """Return a manifest's annotations, the splits asked for, made where missing, and notes."""
     if asked.manifest is None:
-        found = candidates(store, spec)
+        manifest = candidates(store, spec)
         splits, notes = ensure_splits(
             store,
-            found,
+            manifest,
             folds=asked.folds if asked.folds is not None else range(5),
             fractions=asked.fractions or (1.0,),
             domains=asked.train_domains,
         )
-        return found, splits, notes
-    found, every = recorded_manifest(store, spec.dataset, asked.manifest)
+        return manifest, splits, notes
+    manifest, every = recorded_manifest(store, spec.dataset, asked.manifest)
     kept = {
         "fold": asked.folds,
         "fraction": asked.fractions,
@@ -33,4 +33,4 @@ def splits_for(
             f"manifest {asked.manifest} has no such split; it has: "
             + "; ".join(sorted(s.split_id.partition("/")[2] for s in every)[:20])
         )
-    return found, splits, []
+    return manifest, splits, []

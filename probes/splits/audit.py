@@ -55,8 +55,8 @@ def _nearest_um(slides: Sequence[str], centres_um: Floats, test: Indices, seen: 
     distance = np.full(len(test), np.inf)
     slide_of = np.array([slides[i] for i in test])
     for slide, members in by_slide.items():
-        mine = np.flatnonzero(slide_of == slide)
-        if len(mine):
+        on_slide = np.flatnonzero(slide_of == slide)
+        if len(on_slide):
             tree = cKDTree(centres_um[members])
-            distance[mine], _ = tree.query(centres_um[test[mine]], p=np.inf)
+            distance[on_slide], _ = tree.query(centres_um[test[on_slide]], p=np.inf)
     return distance

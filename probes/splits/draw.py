@@ -121,14 +121,14 @@ def _whole_groups(
     members_of: dict[str, list[int]] = {}
     for i in members:
         members_of.setdefault(pool.groups[i], []).append(int(i))
-    labels, found, chosen, n = {pool.labels[i] for i in members}, set[str](), set[str](), 0
+    labels, seen, chosen, n = {pool.labels[i] for i in members}, set[str](), set[str](), 0
     for group in order:
-        if n >= n_wanted and found == labels:
+        if n >= n_wanted and seen == labels:
             break
         if group in members_of:
             chosen.add(group)
             n += len(members_of[group])
-            found |= {pool.labels[i] for i in members_of[group]}
+            seen |= {pool.labels[i] for i in members_of[group]}
     in_chosen = np.array([pool.groups[i] in chosen for i in members], dtype=bool)
     return members[in_chosen], members[~in_chosen]
 

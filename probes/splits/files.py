@@ -54,22 +54,22 @@ Key = tuple[int, float, str | None]
 def manifest_table(store: Store, manifest_id: str) -> pa.Table:
     """Return a manifest, one row per split and annotation, in order of drawing."""
     con = connect(store)
-    found = fetch(
+    table = fetch(
         con,
         f"select {', '.join(COLUMNS)} from manifests join (select annotation_id, label, domain, "
         "slide, case_id from annotations) using (annotation_id) "
         f"where manifest_id = {literal(manifest_id)} order by train_domain, fraction, fold, "
         "role desc, annotation_id",
     )
-    if not len(found):
+    if not len(table):
         raise _none_such(con, manifest_id)
-    return found
+    return table
 
 
 def _none_such(con: Any, manifest_id: str) -> EmbedstoreError:
     rows = fetch_rows(con, "select distinct manifest_id, dataset, scheme from splits order by 2")
-    there = "; ".join(f"{r['manifest_id']} ({r['dataset']}, {r['scheme']})" for r in rows)
-    return EmbedstoreError(f"no manifest '{manifest_id}'; there: {there or 'none'}")
+    recorded = "; ".join(f"{r['manifest_id']} ({r['dataset']}, {r['scheme']})" for r in rows)
+    return EmbedstoreError(f"no manifest '{manifest_id}'; there: {recorded or 'none'}")
 
 
 def recorded_manifest(
@@ -91,32 +91,32 @@ def recorded_manifest(
             f"manifest {manifest_id} is of dataset '{row['dataset']}', not of '{dataset}'"
         )
     if row["scheme"] == IMPORTED:
-        found = candidates(store, ManifestSpec(dataset))
-        now_id = _digest_of_stored(found, splits)
+        manifest = candidates(store, ManifestSpec(dataset))
+        now_id = _digest_of_stored(manifest, splits)
     else:
-        found = candidates(store, ManifestSpec.of(row))
-        now_id = found.manifest_id
+        manifest = candidates(store, ManifestSpec.of(row))
+        now_id = manifest.manifest_id
     if now_id != manifest_id:
         raise EmbedstoreError(
             f"the annotations of '{dataset}' have changed since manifest {manifest_id} was made "
             f"(digest now {now_id}); make it anew with `probes split`"
         )
-    return replace(found, manifest_id=manifest_id), splits
+    return replace(manifest, manifest_id=manifest_id), splits
 
 
-def _digest_of_stored(found: Candidates, stored: Sequence[StoredSplit]) -> str:
-    place = {i: n for n, i in enumerate(found.pool.ids)}
+def _digest_of_stored(manifest: Candidates, stored: Sequence[StoredSplit]) -> str:
+    place = {i: n for n, i in enumerate(manifest.pool.ids)}
     splits = {}
     for s in stored:
         ids = {r: s.ids(r).to_pylist() for r in ROLES}
         if any(i not in place for of_role in ids.values() for i in of_role):
             return "none, some are gone or have a problem"
-        at = {
+        positions = {
             r: np.array([place[i] for i in of_role], dtype=np.int64) for r, of_role in ids.items()
         }
         key = (s.row["fold"], s.row["fraction"], s.row["train_domain"])
-        splits[key] = Split(val_by="given", **at)
-    return _digest(found, splits)
+        splits[key] = Split(val_by="given", **positions)
+    return _digest(manifest, splits)
 
 
 def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[dict[str, Any]], str]:
@@ -128,19 +128,19 @@ def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[dict[s
     and test more than one label. The manifest id is a digest of all of it.
     """
     check_dataset(store, connect(store), dataset)
-    found = candidates(store, ManifestSpec(dataset))
+    manifest = candidates(store, ManifestSpec(dataset))
     rows = _read(path)
-    place = {i: n for n, i in enumerate(found.pool.ids)}
+    place = {i: n for n, i in enumerate(manifest.pool.ids)}
     problems = _unknown(rows, place, dataset)
     splits, more = _splits(rows, place)
     for key, split in splits.items():
-        more += _faults(found, key, split)
+        more += _faults(manifest, key, split)
     if problems := [*problems, *more]:
         shown = "".join(f"\n- {p}" for p in problems[:10])
         rest = f"\n- and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise EmbedstoreError(f"{path} was not imported, nothing is written:{shown}{rest}")
-    manifest_id = _digest(found, splits)
-    made = [_row(found, manifest_id, key, split) for key, split in splits.items()]
+    manifest_id = _digest(manifest, splits)
+    made = [_row(manifest, manifest_id, key, split) for key, split in splits.items()]
     store.merge("splits", made, replace=False)
     return made, manifest_id
 
@@ -202,32 +202,32 @@ def _splits(
     return splits, problems
 
 
-def _faults(found: Candidates, key: Key, split: Split) -> list[str]:
+def _faults(manifest: Candidates, key: Key, split: Split) -> list[str]:
     said = f"fold {key[0]}, fraction {key[1]:g}" + (f", {key[2]}" if key[2] else "")
     every = np.concatenate((split.train, split.val, split.test)).tolist()
-    if twice := [found.pool.ids[i] for i, n in Counter(every).items() if n > 1]:
+    if twice := [manifest.pool.ids[i] for i, n in Counter(every).items() if n > 1]:
         return [f"{said}: {len(twice)} annotations come more than once, for example {twice[0]}"]
-    if (label := lacking(found.pool, split.train)) is not None:
+    if (label := lacking(manifest.pool, split.train)) is not None:
         return [f"{said}: train holds fewer than two of '{label}'"]
-    if len({found.pool.labels[i] for i in split.test}) < 2:
+    if len({manifest.pool.labels[i] for i in split.test}) < 2:
         return [f"{said}: test holds fewer than two labels"]
     return []
 
 
-def _digest(found: Candidates, splits: dict[Key, Split]) -> str:
+def _digest(manifest: Candidates, splits: dict[Key, Split]) -> str:
     digest = hashlib.sha256(b"imported\n")
     for key in sorted(splits, key=repr):
         digest.update(f"{key!r}\n".encode())
         for role in ROLES:
             for i in getattr(splits[key], role):
-                pool = found.pool
-                row = (role, pool.ids[i], pool.labels[i], pool.domains[i], found.places[i])
+                pool = manifest.pool
+                row = (role, pool.ids[i], pool.labels[i], pool.domains[i], manifest.places[i])
                 digest.update("\t".join(row).encode() + b"\n")
     return digest.hexdigest()[:16]
 
 
-def _row(found: Candidates, manifest_id: str, key: Key, split: Split) -> dict[str, Any]:
-    row = split_row(found, key, split)
+def _row(manifest: Candidates, manifest_id: str, key: Key, split: Split) -> dict[str, Any]:
+    row = split_row(manifest, key, split)
     return row | {
         "split_id": split_id(manifest_id, *key),
         "manifest_id": manifest_id,

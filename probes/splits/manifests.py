@@ -167,7 +167,7 @@ def split_id(manifest_id: str, fold: int, fraction: float, train_domain: str | N
 
 def ensure_splits(
     store: Store,
-    found: Candidates,
+    manifest: Candidates,
     *,
     folds: Sequence[int],
     fractions: Sequence[float] | None,
@@ -182,27 +182,29 @@ def ensure_splits(
     if fractions is not None and not fractions:
         raise EmbedstoreError("no fraction is named; give some in (0, 1], for example 0.1,1")
     asked = None if fractions is None else [check_fraction(f) for f in dict.fromkeys(fractions)]
-    scheme, notes = found.spec.scheme, list(found.notes)
-    every = train_domains(scheme, found.pool)
+    scheme, notes = manifest.spec.scheme, list(manifest.notes)
+    every = train_domains(scheme, manifest.pool)
     if domains and (unknown := [d for d in domains if d not in every]):
         raise EmbedstoreError(
             f"no train domain {', '.join(unknown)}; there: "
             f"{', '.join(map(str, every)) if every != [None] else f'none in {scheme}'}"
         )
-    have = load_splits(store, found.manifest_id)
+    have = load_splits(store, manifest.manifest_id)
     wanted: list[tuple[int, float, str | None]] = []
     made: dict[tuple[int, float, str | None], Split] = {}
     for domain in domains or every:
         for fraction in asked if asked is not None else DEFAULT_FRACTIONS:
-            mine = distinct_folds(scheme, found.pool, fraction, folds)
-            if mine != list(dict.fromkeys(folds)):
+            distinct = distinct_folds(scheme, manifest.pool, fraction, folds)
+            if distinct != list(dict.fromkeys(folds)):
                 notes.append(
                     f"fraction {fraction:g}: train and val are given, so all folds are fold 0"
                 )
-            keys = [(fold, fraction, domain) for fold in mine]
+            keys = [(fold, fraction, domain) for fold in distinct]
             try:
                 made |= {
-                    k: _cut(found, *k) for k in keys if split_id(found.manifest_id, *k) not in have
+                    k: _cut(manifest, *k)
+                    for k in keys
+                    if split_id(manifest.manifest_id, *k) not in have
                 }
             except InfeasibleError as e:
                 where = f"train domain {domain}, " if domain is not None else ""
@@ -213,11 +215,11 @@ def ensure_splits(
                 continue
             wanted += keys
     if not wanted:
-        raise EmbedstoreError(f"'{found.spec.dataset}' cannot be split: " + "; ".join(notes))
-    rows = [split_row(found, k, made[k]) for k in wanted if k in made]
+        raise EmbedstoreError(f"'{manifest.spec.dataset}' cannot be split: " + "; ".join(notes))
+    rows = [split_row(manifest, k, made[k]) for k in wanted if k in made]
     store.merge("splits", rows, replace=False)
     have |= {r["split_id"]: _stored(r) for r in rows}
-    return [have[split_id(found.manifest_id, *k)] for k in wanted], notes
+    return [have[split_id(manifest.manifest_id, *k)] for k in wanted], notes
 
 
 def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
@@ -236,21 +238,21 @@ def _stored(row: dict[str, Any]) -> StoredSplit:
     return StoredSplit({k: v for k, v in row.items() if k not in roles}, roles)
 
 
-def _cut(found: Candidates, fold: int, fraction: float, domain: str | None) -> Split:
-    spec = found.spec
+def _cut(manifest: Candidates, fold: int, fraction: float, domain: str | None) -> Split:
+    spec = manifest.spec
     way = Way(spec.group_by, spec.stratify, spec.seed)
-    return SCHEMES[spec.scheme].cut(found.pool, fold, fraction, domain, way)
+    return SCHEMES[spec.scheme].cut(manifest.pool, fold, fraction, domain, way)
 
 
 def split_row(
-    found: Candidates, key: tuple[int, float, str | None], split: Split
+    manifest: Candidates, key: tuple[int, float, str | None], split: Split
 ) -> dict[str, Any]:
     """Return the row of the splits table for fold, fraction and train domain, with its audit."""
-    spec, (fold, fraction, domain) = found.spec, key
-    roles = {r: [found.pool.ids[i] for i in getattr(split, r)] for r in ROLES}
+    spec, (fold, fraction, domain) = manifest.spec, key
+    roles = {r: [manifest.pool.ids[i] for i in getattr(split, r)] for r in ROLES}
     return {
-        "split_id": split_id(found.manifest_id, *key),
-        "manifest_id": found.manifest_id,
+        "split_id": split_id(manifest.manifest_id, *key),
+        "manifest_id": manifest.manifest_id,
         **spec.row(),
         "fold": fold,
         "fraction": fraction,
@@ -259,10 +261,10 @@ def split_row(
         **{f"n_{r}": len(ids) for r, ids in roles.items()},
         **audit(
             split,
-            slides=found.slides,
-            cases=found.cases,
-            centres_um=found.centres_um,
-            is_patch=found.is_patch,
+            slides=manifest.slides,
+            cases=manifest.cases,
+            centres_um=manifest.centres_um,
+            is_patch=manifest.is_patch,
         ),
         "created_at": now(),
         **roles,

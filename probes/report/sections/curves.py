@@ -36,9 +36,9 @@ def curves(material: Material) -> Section:
                 )
             )
         for c in conditions:
-            found = summaries(facts, c)
-            rows += [_row(facts, c, e, s) for e, mine in found.items() for s in mine]
-            panels += _panels(facts, c, found, styles)
+            by_side = summaries(facts, c)
+            rows += [_row(facts, c, e, s) for e, of_side in by_side.items() for s in of_side]
+            panels += _panels(facts, c, by_side, styles)
     blocks: list[Block] = []
     if panels:
         shown = {line.name for p in panels for line in p.lines}
@@ -87,17 +87,17 @@ def _row(facts: Facts, c: ManifestSpec, e: Side, s: Summary) -> dict[str, Any]:
 def _panels(
     facts: Facts,
     c: ManifestSpec,
-    found: Mapping[Side, Sequence[Summary]],
+    by_side: Mapping[Side, Sequence[Summary]],
     styles: Mapping[Side, Style],
 ) -> list[Panel]:
-    sides = sorted(found, key=facts.sides.index)
+    sides = sorted(by_side, key=facts.sides.index)
     methods = list(dict.fromkeys(e.method for e in sides if not e.is_e2e)) or [""]
     apart = len(sides) > MAX_LINES and len(methods) > 1
     panels = []
     for method in methods if apart else [""]:
         lines = []
         for e in sides:
-            points = sorted((s for s in found[e] if s.mean == s.mean), key=lambda s: s.n_train)
+            points = sorted((s for s in by_side[e] if s.mean == s.mean), key=lambda s: s.n_train)
             if points and (e.is_e2e or method in ("", e.method)):
                 lines.append(
                     Line(
@@ -118,7 +118,7 @@ def _panels(
 
 def _floor(facts: Facts) -> float:
     """Return where all vertical axes begin: below the lowest bound, at most at 0.5."""
-    known = [
+    lows = [
         s.low if s.low == s.low else s.mean
         for d in facts.datasets
         for c in facts.conditions(d["dataset"], by_domain=False)
@@ -126,7 +126,7 @@ def _floor(facts: Facts) -> float:
         for s in m
         if s.mean == s.mean
     ]
-    return max(0.0, float(np.floor(min([*known, 0.52]) * 10 - 0.2) / 10))
+    return max(0.0, float(np.floor(min([*lows, 0.52]) * 10 - 0.2) / 10))
 
 
 def _figure_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -9,8 +9,8 @@ from probes.report.blocks import Block, Figure, MatrixPanel, Missing, Section, T
 from probes.report.data import Facts, by_side
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command
-from probes.report.tables import Column, Table, best_of, between, real, spread
-from probes.scores.results import IN, OUT, summarise
+from probes.report.tables import Column, Table, best_of, between, spread
+from probes.scores.results import IN, OUT, summarise, to_null
 from probes.scores.sides import Side
 from probes.splits.schemes import is_in_domain
 from probes.splits.spec import ManifestSpec
@@ -30,12 +30,12 @@ def domains(material: Material) -> Section:
         if not conditions:
             missing.append(_lacking(facts, d["dataset"]))
         for c in conditions:
-            found = by_side(facts.rows(c, "auroc"))
-            mine = sorted(found, key=facts.sides.index)
-            lines = [line for e in mine for line in _lines(facts, c, e, found[e])]
+            of_side = by_side(facts.rows(c, "auroc"))
+            sides = sorted(of_side, key=facts.sides.index)
+            lines = [line for e in sides for line in _lines(facts, c, e, of_side[e])]
             rows += lines
-            cells += [cell for e in mine for cell in _cells(facts, c, e, found[e])]
-            blocks += _matrices(facts, c, {e: found[e] for e in mine}, lines, len(blocks))
+            cells += [cell for e in sides for cell in _cells(facts, c, e, of_side[e])]
+            blocks += _matrices(facts, c, {e: of_side[e] for e in sides}, lines, len(blocks))
     if rows:
         blocks = [TableBlock(_table_2(rows)), *blocks, TableBlock(_cell_table(cells), False)]
     title = "Does it hold in another domain?"
@@ -61,8 +61,8 @@ def _elsewhere(facts: Facts) -> list[Block]:
             "n_runs": s.n_runs,
         }
         for d in facts.datasets
-        for c, other, mine in facts.elsewhere(d["dataset"])
-        for e, of in by_side(mine).items()
+        for c, other, of_other in facts.elsewhere(d["dataset"])
+        for e, of in by_side(of_other).items()
         for s in summarise(of)
         if s.n_runs
     ]
@@ -104,7 +104,7 @@ def _lines(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
     """
     lines = []
     for fraction in sorted({r["fraction"] for r in rows}):
-        at = [r for r in rows if r["fraction"] == fraction]
+        at_fraction = [r for r in rows if r["fraction"] == fraction]
         line: dict[str, Any] = {
             "dataset": c.dataset,
             "condition": str(c),
@@ -114,11 +114,11 @@ def _lines(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
             "weights": e.weights,
             "fraction": fraction,
         }
-        both = {s.where: s for s in summarise(at)}
+        both = {s.where: s for s in summarise(at_fraction)}
         for where, key in ((IN, "in"), (OUT, "out")):
             inside = [
                 r
-                for r in at
+                for r in at_fraction
                 if (where == IN) == is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"])
             ]
             s = both.get(where)
@@ -129,15 +129,15 @@ def _lines(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
                 f"{key}_high": _mean(inside, "ci_high"),
                 f"{key}_runs": s.n_runs if s else 0,
             }
-        known = real(line["in_mean"]) is not None and real(line["out_mean"]) is not None
-        line["drop"] = line["in_mean"] - line["out_mean"] if known else None
+        has_both = to_null(line["in_mean"]) is not None and to_null(line["out_mean"]) is not None
+        line["drop"] = line["in_mean"] - line["out_mean"] if has_both else None
         lines.append(line)
     return lines
 
 
 def _mean(rows: Rows, key: str) -> float | None:
-    known = [r[key] for r in rows if r[key] is not None]
-    return float(np.mean(known)) if known else None
+    values = [r[key] for r in rows if r[key] is not None]
+    return float(np.mean(values)) if values else None
 
 
 def _table_2(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -188,19 +188,19 @@ def _cells(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
 
 def cell_values(rows: Rows) -> dict[tuple[float, str, str], tuple[Any, ...]]:
     """Return mean, SD, mean bounds and number of folds by fraction, train and eval domain."""
-    found: dict[tuple[float, str, str], list[dict[str, Any]]] = {}
+    cells: dict[tuple[float, str, str], list[dict[str, Any]]] = {}
     for r in rows:
-        found.setdefault((r["fraction"], r["train_domain"], r["eval_domain"]), []).append(r)
+        cells.setdefault((r["fraction"], r["train_domain"], r["eval_domain"]), []).append(r)
     values = {}
-    for key, mine in sorted(found.items()):
-        known = [r["value"] for r in mine if r["value"] is not None]
-        sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    for key, of_cell in sorted(cells.items()):
+        present = [r["value"] for r in of_cell if r["value"] is not None]
+        sd = float(np.std(present, ddof=1)) if len(present) > 1 else None
         values[key] = (
-            float(np.mean(known)) if known else None,
+            float(np.mean(present)) if present else None,
             sd,
-            _mean(mine, "ci_low"),
-            _mean(mine, "ci_high"),
-            len(known),
+            _mean(of_cell, "ci_low"),
+            _mean(of_cell, "ci_high"),
+            len(present),
         )
     return values
 
@@ -223,18 +223,20 @@ def _cell_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _matrices(
     facts: Facts,
     c: ManifestSpec,
-    found: Mapping[Side, Rows],
+    of_side: Mapping[Side, Rows],
     lines: Sequence[Mapping[str, Any]],
     n_before: int,
 ) -> list[Block]:
     """Return the choosable matrices of a condition, and their figure of the pair shown first."""
-    top = max(r["fraction"] for rows in found.values() for r in rows)
-    names = [facts.names[e] for e, rows in found.items() if any(r["fraction"] == top for r in rows)]
-    by_name = {facts.names[e]: rows for e, rows in found.items()}
-    train = sorted({r["train_domain"] for rows in found.values() for r in rows})
-    test = sorted({r["eval_domain"] for rows in found.values() for r in rows})
+    top = max(r["fraction"] for rows in of_side.values() for r in rows)
+    names = [
+        facts.names[e] for e, rows in of_side.items() if any(r["fraction"] == top for r in rows)
+    ]
+    by_name = {facts.names[e]: rows for e, rows in of_side.items()}
+    train = sorted({r["train_domain"] for rows in of_side.values() for r in rows})
+    test = sorted({r["eval_domain"] for rows in of_side.values() for r in rows})
     each = {n: _grid(by_name[n], top, train, test) for n in names}
-    a, b = _first_pair(facts, found, names, lines, top)
+    a, b = _first_pair(facts, of_side, names, lines, top)
     where = f"{c.dataset}: {c}"
     title = f"Figure 2. Train and test domain, {where}"
     text = (
@@ -249,7 +251,7 @@ def _matrices(
         "train": train,
         "test": test,
         "inside": inside,
-        "values": [[[real(v) for v in row] for row in each[n]] for n in names],
+        "values": [[[to_null(v) for v in row] for row in each[n]] for n in names],
     }
     panels = [MatrixPanel(a, train, test, each[a])]
     if a != b:
@@ -280,15 +282,15 @@ def _grid(rows: Rows, fraction: float, train: Any, test: Any) -> list[list[float
 
 def _first_pair(
     facts: Facts,
-    found: Mapping[Side, Rows],
+    of_side: Mapping[Side, Rows],
     names: Sequence[str],
     lines: Sequence[Mapping[str, Any]],
     fraction: float,
 ) -> tuple[str, str]:
     """Return what is shown first: the best probe out of domain, beside end to end if there."""
-    at = [r for r in lines if r["fraction"] == fraction and r["name"] in names]
-    order = [r["name"] for r in sorted(at, key=lambda r: -(real(r["out_mean"]) or 0.0))]
-    trained = [facts.names[e] for e in found if e.is_e2e and facts.names[e] in names]
+    at_fraction = [r for r in lines if r["fraction"] == fraction and r["name"] in names]
+    order = [r["name"] for r in sorted(at_fraction, key=lambda r: -(to_null(r["out_mean"]) or 0.0))]
+    trained = [facts.names[e] for e in of_side if e.is_e2e and facts.names[e] in names]
     probes = [n for n in order if n not in trained] or order
     second = (trained or probes[1:] or probes)[0]
     return probes[0], second

@@ -30,7 +30,7 @@ def embedding_map(material: Material) -> Section:
 
 def _of_dataset(facts: Facts, dataset: str, number: int) -> list[Block]:
     drawn = _draw(facts, dataset)
-    placed = {m: at for m in facts.models if (at := _place(facts, m, drawn)) is not None}
+    placed = {m: points for m in facts.models if (points := _place(facts, m, drawn)) is not None}
     if not placed:
         return [
             Missing(
@@ -54,7 +54,8 @@ def _of_dataset(facts: Facts, dataset: str, number: int) -> list[Block]:
         "domain": [domains.index(r["domain"]) for r in drawn],
         "domains": domains,
         "models": [
-            {"name": m, "shares": shares, "xy": _packed(at)} for m, (at, shares) in placed.items()
+            {"name": m, "shares": shares, "xy": _packed(points)}
+            for m, (points, shares) in placed.items()
         ],
         "sheet": sheet([pixels.get(r["annotation_id"]) for r in drawn]) if pixels else "",
         "has": [int(r["annotation_id"] in pixels) for r in drawn],
@@ -63,8 +64,8 @@ def _of_dataset(facts: Facts, dataset: str, number: int) -> list[Block]:
     }
     title = f"{dataset}: map of the embeddings"
     panels = [
-        Points(f"{m}, by {what}", at[:, 0].tolist(), at[:, 1].tolist(), classes, data[what])
-        for m, (at, _) in placed.items()
+        Points(f"{m}, by {what}", points[:, 0].tolist(), points[:, 1].tolist(), classes, data[what])
+        for m, (points, _) in placed.items()
         for what, classes in (("label", labels), ("domain", domains))
     ]
     return [
@@ -94,14 +95,14 @@ def _place(
     lance = facts.store.lance(model_table(model))
     ids = lance.to_table(columns=["annotation_id"])["annotation_id"].to_pylist()
     place = {i: k for k, i in enumerate(ids)}
-    mine = [k for k, r in enumerate(drawn) if r["annotation_id"] in place]
-    if len(mine) < 3:
+    embedded = [k for k, r in enumerate(drawn) if r["annotation_id"] in place]
+    if len(embedded) < 3:
         return None
-    table = lance.take([place[drawn[k]["annotation_id"]] for k in mine], columns=["vector"])
+    table = lance.take([place[drawn[k]["annotation_id"]] for k in embedded], columns=["vector"])
     flat = table["vector"].combine_chunks().flatten().to_numpy()
-    at = np.full((len(drawn), 2), np.nan)
-    at[mine], shares = components(flat.reshape(len(mine), -1).astype(np.float64))
-    return at, shares
+    points = np.full((len(drawn), 2), np.nan)
+    points[embedded], shares = components(flat.reshape(len(embedded), -1).astype(np.float64))
+    return points, shares
 
 
 def components(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]]:
@@ -112,22 +113,22 @@ def components(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]
     x = x - x.mean(axis=0)
     total = float((x**2).sum())
     if total == 0 or x.shape[1] < 3:
-        at = np.zeros((len(x), 2))
-        at[:, : min(2, x.shape[1])] = x[:, :2]
-        shares = [float((at[:, k] ** 2).sum() / total) if total else 0.0 for k in (0, 1)]
+        points = np.zeros((len(x), 2))
+        points[:, : min(2, x.shape[1])] = x[:, :2]
+        shares = [float((points[:, k] ** 2).sum() / total) if total else 0.0 for k in (0, 1)]
     else:
         u, s, _ = svds(x, k=2, v0=np.ones(min(x.shape)), random_state=0)
         order = np.argsort(-s)
-        at, shares = u[:, order] * s[order], [float(v**2 / total) for v in s[order]]
+        points, shares = u[:, order] * s[order], [float(v**2 / total) for v in s[order]]
     for k in (0, 1):
-        most = at[np.argmax(np.abs(at[:, k])), k]
-        at[:, k] *= (1.0 if most >= 0 else -1.0) / (abs(most) or 1.0)
-    return at, shares
+        most = points[np.argmax(np.abs(points[:, k])), k]
+        points[:, k] *= (1.0 if most >= 0 else -1.0) / (abs(most) or 1.0)
+    return points, shares
 
 
-def _packed(at: NDArray[np.float64]) -> list[int | None]:
+def _packed(points: NDArray[np.float64]) -> list[int | None]:
     """Return x and y in turn, in thousandths; None where there is none."""
-    return [None if np.isnan(v) else round(v * 1000) for v in at.ravel().tolist()]
+    return [None if np.isnan(v) else round(v * 1000) for v in points.ravel().tolist()]
 
 
 SECTION = Maker(60, embedding_map)

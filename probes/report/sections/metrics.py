@@ -26,8 +26,11 @@ def metrics(facts: Facts) -> list[Block]:
                     "n_pos_share": _positives(facts, c, e),
                 }
                 for m in METRICS:
-                    at = [s for s in each[m].get(e, []) if s.fraction == top]
-                    row |= {m: at[0].mean if at else None, f"{m}_sd": at[0].sd if at else None}
+                    at_top = [s for s in each[m].get(e, []) if s.fraction == top]
+                    row |= {
+                        m: at_top[0].mean if at_top else None,
+                        f"{m}_sd": at_top[0].sd if at_top else None,
+                    }
                 rows += [row] if row["auroc"] is not None else []
     if not rows:
         return []
@@ -69,6 +72,6 @@ def _shower(metric: str) -> Any:
 
 
 def _positives(facts: Facts, c: ManifestSpec, e: Side) -> float | None:
-    mine = [r for r in facts.rows(c, "auroc") if Side.of(r) == e and r["n_pos"] is not None]
-    n = sum(r["n_test"] for r in mine)
-    return sum(r["n_pos"] for r in mine) / n if n else None
+    counted = [r for r in facts.rows(c, "auroc") if Side.of(r) == e and r["n_pos"] is not None]
+    n = sum(r["n_test"] for r in counted)
+    return sum(r["n_pos"] for r in counted) / n if n else None

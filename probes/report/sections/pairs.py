@@ -8,8 +8,8 @@ import numpy as np
 from probes.report.blocks import Block, Missing, TableBlock
 from probes.report.data import Facts, by_side
 from probes.report.repeat import command, flat
-from probes.report.tables import Column, Table, number, real, signed, spread
-from probes.scores.results import where_of
+from probes.report.tables import Column, Table, number, signed, spread
+from probes.scores.results import to_null, where_of
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import holm
 from probes.splits.spec import ManifestSpec
@@ -28,7 +28,7 @@ def pairs(facts: Facts) -> list[Block]:
         return [Missing("One model alone has no other to be compared with.")]
     corrected = holm([np.nan if r["p_value"] is None else r["p_value"] for r in rows])
     for r, p in zip(rows, corrected, strict=True):
-        r["p_holm"] = real(p)
+        r["p_holm"] = to_null(p)
     columns = [
         Column("dataset", "dataset"),
         Column("condition", "split"),
@@ -69,22 +69,22 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _of_condition(facts: Facts, c: ManifestSpec) -> list[dict[str, Any]]:
-    found = by_side([r for r in facts.rows(c, "auroc") if r["value"] is not None])
-    if len(found) < 2:
+    of_side = by_side([r for r in facts.rows(c, "auroc") if r["value"] is not None])
+    if len(of_side) < 2:
         return []
     cells = {
         e: {(r["fraction"], r["fold"], r["train_domain"], r["eval_domain"]): r for r in rows}
-        for e, rows in found.items()
+        for e, rows in of_side.items()
     }
-    best = ranked({e: {k: r["value"] for k, r in at.items()} for e, at in cells.items()})[0]
+    best = ranked({e: {k: r["value"] for k, r in by_key.items()} for e, by_key in cells.items()})[0]
     rows = []
-    for e in (e for e in facts.sides if e in found and e != best):
+    for e in (e for e in facts.sides if e in of_side and e != best):
         shared = cells[best].keys() & cells[e].keys()
         top = max((k[0] for k in shared), default=None)
         here = sorted((k for k in shared if k[0] == top), key=str)
         for where in sorted({where_of(cells[e][k]) for k in here}):
-            mine = [k for k in here if where_of(cells[e][k]) == where]
-            rows.append(_row(facts, c, best, e, where, [cells[x] for x in (best, e)], mine))
+            alike = [k for k in here if where_of(cells[e][k]) == where]
+            rows.append(_row(facts, c, best, e, where, [cells[x] for x in (best, e)], alike))
     return rows
 
 

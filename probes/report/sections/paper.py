@@ -8,8 +8,8 @@ from probes.report.data import Facts, by_side
 from probes.report.makers import Maker, Material
 from probes.report.published import PAPER, PUBLISHED, SAME_DATA, Published, paper_dataset
 from probes.report.repeat import command
-from probes.report.tables import Column, Row, Table, real, signed, spread
-from probes.scores.results import Summary, summarise
+from probes.report.tables import Column, Row, Table, signed, spread
+from probes.scores.results import Summary, summarise, to_null
 from probes.scores.sides import Side
 
 NOTE = (
@@ -29,9 +29,9 @@ def paper(material: Material) -> Section:
         blocks.append(TableBlock(table, is_open=bool(same) or not blocks))
         if gone := _not_measured(facts, table.rows):
             blocks.append(gone)
-    there = {paper_dataset(d["dataset"]) for d in facts.datasets}
+    present = {paper_dataset(d["dataset"]) for d in facts.datasets}
     for data in SAME_DATA:
-        if data not in there:
+        if data not in present:
             n = sum(p.dataset == data for p in PUBLISHED)
             blocks.append(
                 Missing(
@@ -48,7 +48,7 @@ def _table(facts: Facts, dataset: str, data: str, name: str) -> Table:
     rows = []
     for p in (p for p in PUBLISHED if p.dataset == data):
         side, s = _measured(facts, dataset, p)
-        mean = real(s.mean) if s else None
+        mean = to_null(s.mean) if s else None
         gap = None if mean is None else mean - p.mean
         rows.append(
             {
@@ -131,14 +131,14 @@ def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Side | None, Su
     for c in facts.conditions(dataset, by_domain=p.scheme == "cross-domain"):
         if c.scheme != p.scheme or not c.is_usual_but("scheme", "seed"):
             continue
-        found = by_side([r for r in facts.rows(c, "auroc") if r["fraction"] == 1.0])
-        mine = [
+        of_side = by_side([r for r in facts.rows(c, "auroc") if r["fraction"] == 1.0])
+        matching = [
             e
-            for e in found
+            for e in of_side
             if e.method == p.method and e.variant is None and _origin(facts, e) == p.model
         ]
-        for e in sorted(mine, key=lambda e: (e.is_random, e.model != p.model, e.params)):
-            for s in summarise(found[e]):
+        for e in sorted(matching, key=lambda e: (e.is_random, e.model != p.model, e.params)):
+            for s in summarise(of_side[e]):
                 if s.where == p.where and s.n_runs:
                     return e, s
     return None, None

@@ -37,13 +37,13 @@ def _manifests(facts: Facts) -> list[Block]:
             "dataset": c.dataset,
             "condition": str(c),
             "seed": c.seed,
-            "folds": ", ".join(map(str, sorted({s["fold"] for s in mine}))),
-            "fractions": ", ".join(f"{f:g}" for f in sorted({s["fraction"] for s in mine})),
+            "folds": ", ".join(map(str, sorted({s["fold"] for s in splits}))),
+            "fractions": ", ".join(f"{f:g}" for f in sorted({s["fraction"] for s in splits})),
             "n_runs": len({r["run_id"] for r in facts.results if r["manifest_id"] == manifest}),
             "n_older": facts.n_superseded.get(c, 0),
             "command": command("probes", "split", c.dataset, *flat(c.options)),
         }
-        for (c, manifest), mine in by.items()
+        for (c, manifest), splits in by.items()
     ]
     columns = [
         Column("manifest_id", "manifest", code=True),
@@ -65,10 +65,10 @@ def _manifests(facts: Facts) -> list[Block]:
 
 
 def _weights(facts: Facts) -> list[Block]:
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    by_weights: dict[tuple[str, str, str], dict[str, Any]] = {}
     for m in facts.models.values():
         key = (m["model"], m["weights"] or "", m["weights_sha256"] or "")
-        found[key] = {
+        by_weights[key] = {
             "versions": f"timm {m['timm_version']}, torch {m['torch_version']}"
             if m["timm_version"]
             else "",
@@ -76,15 +76,15 @@ def _weights(facts: Facts) -> list[Block]:
         }
     for e in facts.sides:
         if e.is_e2e:
-            row = found.setdefault(
+            row = by_weights.setdefault(
                 (e.model, e.weights, e.weights_sha256), {"versions": "", "used": ""}
             )
             row["used"] = "embedded, end to end" if "embedded" in row["used"] else "end to end"
-    if not found:
+    if not by_weights:
         return []
     rows = [
         {"model": model, "weights": weights or None, "weights_sha256": sha or None, **more}
-        for (model, weights, sha), more in found.items()
+        for (model, weights, sha), more in by_weights.items()
     ]
     columns = [
         Column("model", "model"),
@@ -109,10 +109,10 @@ def _software(facts: Facts) -> list[Block]:
 
 def _versions(text: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(text)
+        versions = json.loads(text)
     except json.JSONDecodeError:
         return {"what they recorded:": text}
-    return found if isinstance(found, dict) else {"what they recorded:": text}
+    return versions if isinstance(versions, dict) else {"what they recorded:": text}
 
 
 def _commands(facts: Facts) -> list[Block]:
@@ -145,16 +145,16 @@ def _commands(facts: Facts) -> list[Block]:
     by: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for r in every:
         by[kind(r), frozenset(parts[kind(r), r["fraction"]])].append(r)
-    for ((c, e, target, elsewhere), _), mine in by.items():
+    for ((c, e, target, elsewhere), _), of_command in by.items():
         what = f"{facts.names[e]}, {c}" + (f", target {target}" if target != "label" else "")
         what += f", scored on {elsewhere}" if elsewhere else ""
-        there = {s["train_domain"] for s in facts.splits if ManifestSpec.of(s) == c}
-        whole = there <= {r["train_domain"] for r in mine}
+        domains = {s["train_domain"] for s in facts.splits if ManifestSpec.of(s) == c}
+        whole = domains <= {r["train_domain"] for r in of_command}
         rows.append(
             {
                 "dataset": c.dataset,
                 "makes": what,
-                "command": repeat_command(c, e, mine, all_domains=whole),
+                "command": repeat_command(c, e, of_command, all_domains=whole),
             }
         )
     if not rows:

@@ -12,9 +12,9 @@ from probes.report.makers import Maker, Material
 from probes.report.predictions import Scores
 from probes.report.repeat import command, run_command
 from probes.report.sections.pairs import pairs
-from probes.report.tables import Column, Table, best_of, number, percent, real, signed, spread
+from probes.report.tables import Column, Table, best_of, number, percent, signed, spread
 from probes.scores.metrics import N_BINS
-from probes.scores.results import summarise
+from probes.scores.results import summarise, to_null
 from probes.scores.sides import Side
 from probes.splits.spec import ManifestSpec
 
@@ -48,18 +48,18 @@ def _leakage(facts: Facts) -> list[Block]:
     for s in facts.splits:
         by.setdefault(ManifestSpec.of(s), []).append(s)
     rows = []
-    for c, mine in by.items():
-        top = max(s["fraction"] for s in mine)
-        at = [s for s in mine if s["fraction"] == top]
+    for c, splits in by.items():
+        top = max(s["fraction"] for s in splits)
+        at_top = [s for s in splits if s["fraction"] == top]
         row: dict[str, Any] = {
             "dataset": c.dataset,
             "condition": str(c),
             "fraction": top,
-            "n_splits": len(at),
+            "n_splits": len(at_top),
         }
         for key in AUDIT:
-            known = [s[key] for s in at if s[key] is not None]
-            row[key] = float(np.mean(known)) if known else None
+            shares = [s[key] for s in at_top if s[key] is not None]
+            row[key] = float(np.mean(shares)) if shares else None
         rows.append(row)
     if not rows:
         return [
@@ -103,8 +103,8 @@ def _grouping(facts: Facts) -> list[Block]:
                 alike.setdefault(key, {})[c.group_by] = c
         for key, conditions in alike.items():
             rows += _grouping_rows(facts, key, conditions)
-        there = {g for conditions in alike.values() for g in conditions}
-        if gone := [g for g in GROUPINGS if g not in there]:
+        groupings = {g for conditions in alike.values() for g in conditions}
+        if gone := [g for g in GROUPINGS if g not in groupings]:
             usual = ManifestSpec(d["dataset"])
             blocks.append(
                 Missing(
@@ -138,9 +138,9 @@ def _grouping_rows(
 ) -> list[dict[str, Any]]:
     each = {g: by_side(facts.rows(c, "auroc")) for g, c in conditions.items()}
     rows = []
-    for e in (e for e in facts.sides if any(e in found for found in each.values())):
-        mine = {g: found[e] for g, found in each.items() if e in found}
-        shared = set.intersection(*({r["fraction"] for r in rs} for rs in mine.values()))
+    for e in (e for e in facts.sides if any(e in rows_of for rows_of in each.values())):
+        by_grouping = {g: rows_of[e] for g, rows_of in each.items() if e in rows_of}
+        shared = set.intersection(*({r["fraction"] for r in rs} for rs in by_grouping.values()))
         if not shared:
             continue
         row: dict[str, Any] = {
@@ -150,12 +150,15 @@ def _grouping_rows(
             "fraction": max(shared),
         }
         for g in GROUPINGS:
-            at = [r for r in mine.get(g, []) if r["fraction"] == max(shared)]
-            found = [s for s in summarise(at) if s.where in ("all", "in domain")]
-            row |= {g: found[0].mean if found else None, f"{g}_sd": found[0].sd if found else None}
-        known = [real(row[g]) for g in GROUPINGS]
-        strict = [v for v in known[1:] if v is not None]
-        row["fall"] = strict[-1] - known[0] if strict and known[0] is not None else None
+            at_largest = [r for r in by_grouping.get(g, []) if r["fraction"] == max(shared)]
+            rows_of = [s for s in summarise(at_largest) if s.where in ("all", "in domain")]
+            row |= {
+                g: rows_of[0].mean if rows_of else None,
+                f"{g}_sd": rows_of[0].sd if rows_of else None,
+            }
+        means = [to_null(row[g]) for g in GROUPINGS]
+        strict = [v for v in means[1:] if v is not None]
+        row["fall"] = strict[-1] - means[0] if strict and means[0] is not None else None
         rows.append(row)
     return rows
 
@@ -174,8 +177,8 @@ def _calibration(
                 "name": facts.names[e],
                 **b,
             }
-            for e, mine in bins.items()
-            for b in mine
+            for e, of_side in bins.items()
+            for b in of_side
         ]
         panels += [
             Panel(
@@ -184,15 +187,15 @@ def _calibration(
                     Line(
                         facts.names[e],
                         styles[e],
-                        [b["mean_score"] for b in mine],
-                        [b["share_positive"] for b in mine],
+                        [b["mean_score"] for b in of_side],
+                        [b["share_positive"] for b in of_side],
                         bold=e.is_e2e,
                     )
                 ],
                 "calibration",
                 "share that is " + ("positive" if s.positive else "right"),
             )
-            for e, mine in bins.items()
+            for e, of_side in bins.items()
         ]
     if not rows:
         return [Missing("There are no predictions to draw calibration curves from.")]
@@ -238,8 +241,8 @@ def _domain(facts: Facts) -> list[Block]:
             )
         for c in conditions:
             each = {m: by_side(facts.rows(c, m, "domain")) for m in ("auroc", "balanced_accuracy")}
-            for e, mine in each["auroc"].items():
-                top = max(r["fraction"] for r in mine)
+            for e, of_side in each["auroc"].items():
+                top = max(r["fraction"] for r in of_side)
                 row: dict[str, Any] = {
                     "dataset": c.dataset,
                     "condition": str(c),
@@ -248,8 +251,8 @@ def _domain(facts: Facts) -> list[Block]:
                     "n_domains": n_domains,
                     "chance": 1 / n_domains,
                 }
-                for m, found in each.items():
-                    s = summarise([r for r in found.get(e, []) if r["fraction"] == top], m)
+                for m, by_metric in each.items():
+                    s = summarise([r for r in by_metric.get(e, []) if r["fraction"] == top], m)
                     row |= {m: s[0].mean if s else None, f"{m}_sd": s[0].sd if s else None}
                 rows.append(row)
     if not rows:
