@@ -165,7 +165,8 @@ def _none_matched(path: Path, matched: _Matched, within: float) -> None:
     raise EmbedstoreError(
         f"{path}: no annotation has a tile whose centre is within {within:g} level-0 px (the "
         f"nearest is {min(matched.too_far):.1f} px away, the median "
-        f"{np.median(matched.too_far):.1f}); a larger --within PX takes tiles that are not centred on the annotation"
+        f"{np.median(matched.too_far):.1f}); a larger --within PX takes tiles that are not centred "
+        "on the annotation"
     )
 
 

@@ -30,7 +30,7 @@ def report(
     """Write the page, its figures and tables into a folder; return a row per file.
 
     A row has file, kind and title, the page's comes first. No dataset named means all.
-    Everything is asked of the store's views. Files of the same names are replaced, each whole;
+    Everything is asked of the store. Files of the same names are replaced, each whole;
     others are left alone. EmbedstoreError where a dataset is not there or the folder cannot be
     written.
     """
@@ -81,7 +81,7 @@ def build(facts: Facts, on_step: Callable[[int], None] = lambda done: None) -> P
         _numbers(facts),
         sections,
         [
-            "Every number on this page is a query over the store\u2019s views; intervals were "
+            "Every number on this page is a query over the store; intervals were "
             "computed when a run was recorded. Nothing here was fitted or resampled anew.",
         ],
     )
