@@ -4,7 +4,6 @@ Knows nothing of any store but the folder it is given.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from e2e.network import Classifier, loss_of, probabilities
 from e2e.recipe import Recipe
 from embedstore.errors import EmbedstoreError
 from embedstore.models.embedder import DTYPES, choose_device, choose_dtype
+from embedstore.slides.reading import usual_threads
 from probes.scores.metrics import auroc
 
 
@@ -45,7 +45,7 @@ class Machine:
     def choose(cls, device: str, dtype: str, workers: int | None) -> "Machine":
         """Return the machine of three options, auto and None for what suits this computer."""
         chosen = choose_device(device)
-        n_threads = workers or min(os.cpu_count() or 1, 16)
+        n_threads = workers or usual_threads()
         return cls(chosen, choose_dtype(dtype, chosen, "bfloat16"), n_threads)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedstore.models.registry import Variation
+from embedstore.models.registry import PARITY, Variation
 from embedstore.terminal.options import (
     CacheOption,
     DeviceOption,
@@ -22,9 +22,6 @@ from embedstore.terminal.progress import progress_bar
 if TYPE_CHECKING:
     from embedstore.exchange.incoming import ImportReport
     from embedstore.ingest import IngestReport
-
-MIN_PARITY = 0.999
-"""Below this cosine to float32 a dtype is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def _embedded_rows(report: "IngestReport", *, with_views: bool) -> list[dict[str
 
 def _say_embedded(report: "IngestReport") -> None:
     for r in report.models:
-        if r.parity is not None and r.parity < MIN_PARITY:
+        if r.parity is not None and r.parity < PARITY:
             say(
                 f"{r.model}: the lowest cosine of {r.dtype} to float32 in a sample is "
                 f"{r.parity:.4f}; --dtype float32 --as NAME is exact"

@@ -1,7 +1,6 @@
 """The verb `ingest`: what is missing, embedded and stored batch by batch; it can stop anywhere."""
 
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,6 +33,7 @@ from embedstore.slides.patches import (
     embedded_views,
     is_own_row,
 )
+from embedstore.slides.reading import usual_threads
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PatchCache
@@ -127,7 +127,7 @@ def _embed_missing(
         embedders,
         geometry,
         batch_size=options.batch_size or (32 if on_cpu else 256),
-        workers=options.workers or min(os.cpu_count() or 1, 16),
+        workers=options.workers or usual_threads(),
         crops=cache,
     )
     on_progress(0, total)
@@ -170,8 +170,8 @@ def _once(row: dict[str, Any]) -> dict[str, Any]:
 
 def _open_model(
     store: Store,
+    registry_name: str,
     model: str,
-    name: str,
     weights: Weights | None,
     options: IngestOptions,
     sample: Callable[[], Any],
@@ -182,8 +182,10 @@ def _open_model(
     from embedstore.models.loading import load_embedder, record_of
 
     if weights is None:
-        raise EmbedstoreError(f"no weights for {model}; give --weights {model}=PATH")
-    record, dtype, variation = recorded_models(store).get(name), options.dtype, options.variation
+        raise EmbedstoreError(
+            f"no weights for {registry_name}; give --weights {registry_name}=PATH"
+        )
+    record, dtype, variation = recorded_models(store).get(model), options.dtype, options.variation
     if record is not None:  # a resumed ingest goes on as it began, on any machine
         dtype = record["dtype"] if dtype == "auto" else dtype
         variation = Variation(
@@ -192,8 +194,8 @@ def _open_model(
             variation.std or tuple(record["std"]),
         )
     embedder = load_embedder(
-        name,
-        entry_of(model, variation, weights_spec(model, options)),
+        model,
+        entry_of(registry_name, variation, weights_spec(registry_name, options)),
         weights,
         dtype=dtype,
         device=choose_device(options.device),
@@ -201,9 +203,11 @@ def _open_model(
     embedder.check(options.patch_px)
     if record is None:
         embedder.settle_dtype(sample, may_change=dtype == "auto")
-    identity = record_of(embedder) | asked_identity(model, options) | {"dtype": embedder.dtype}
+    identity = (
+        record_of(embedder) | asked_identity(registry_name, options) | {"dtype": embedder.dtype}
+    )
     if record is not None:
-        check_same(name, record, {k: identity[k] for k in IDENTITY})
+        check_same(model, record, {k: identity[k] for k in IDENTITY})
     return embedder, identity
 
 

@@ -112,20 +112,27 @@ def _names(key: str, models: Sequence[str]) -> bool:
     return any(key in (m, *_short(m)) for m in models)
 
 
-def _short(model: str) -> list[str]:
+def _short(registry_name: str) -> list[str]:
     """Return what --weights may call timm:NAME or hf-hub:OWNER/NAME for short."""
-    return [model.split(":", 1)[1]] if ":" in model else []
+    return [registry_name.split(":", 1)[1]] if ":" in registry_name else []
 
 
-def weights_spec(model: str, options: IngestOptions) -> str | None:
+def weights_spec(registry_name: str, options: IngestOptions) -> str | None:
     """Return what --weights says of a model."""
-    return next((options.weights[k] for k in (model, *_short(model)) if k in options.weights), None)
+    return next(
+        (
+            options.weights[k]
+            for k in (registry_name, *_short(registry_name))
+            if k in options.weights
+        ),
+        None,
+    )
 
 
-def asked_identity(model: str, options: IngestOptions) -> dict[str, Any]:
+def asked_identity(registry_name: str, options: IngestOptions) -> dict[str, Any]:
     """Return what the user states of a model's record; what is left open is not in it."""
     asked: dict[str, Any] = {
-        "registry_name": model,
+        "registry_name": registry_name,
         "patch_px": options.patch_px,
         "mpp_out": options.mpp_out,
     }

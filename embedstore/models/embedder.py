@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.models.checkpoints import Weights
-from embedstore.models.registry import TOKEN_POOLINGS, ModelEntry
+from embedstore.models.registry import PARITY, TOKEN_POOLINGS, ModelEntry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-PARITY = 0.999
-"""Lowest cosine between a row in the model's dtype and in float32 that is called the same."""
 
 SAMPLE_PARITY = 1 - (1 - PARITY) / 3
 """What the lowest of a few sampled rows must reach, since the lowest of all lies further off."""

@@ -17,6 +17,9 @@ the network's own pooled output before any classifier; timm: whatever the archit
 default."""
 TOKEN_POOLINGS: tuple[Pooling, ...] = ("cls", "cls+mean", "mean")
 
+PARITY = 0.999
+"""Lowest cosine between a row in a model's dtype and in float32 that is called the same."""
+
 RGB = tuple[float, float, float]
 IMAGENET: tuple[RGB, RGB] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: tuple[RGB, RGB] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

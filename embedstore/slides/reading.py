@@ -4,6 +4,7 @@ OpenSlide and Pillow release the interpreter lock, so threads are enough; nothin
 store.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -20,6 +21,11 @@ from embedstore.slides.slide import Slide, read_image
 
 CHUNK = 16
 """Patches one task reads; small enough to share a slide among threads."""
+
+
+def usual_threads() -> int:
+    """Return how many threads read patches where nothing else is asked for."""
+    return min(os.cpu_count() or 1, 16)
 
 
 @dataclass(frozen=True)
