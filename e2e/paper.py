@@ -14,7 +14,7 @@ from e2e.run import run as train
 from embedstore.errors import EmbedstoreError
 from embedstore.identity import how_to_embed
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows, literal
+from embedstore.store.sql import connect, embedded_models, fetch_rows, literal
 from probes.compare import compare
 from probes.report import report
 from probes.run import RunOptions, run
@@ -125,8 +125,7 @@ def _splits(store: Store, spec: ManifestSpec) -> tuple[list[StoredSplit], list[s
 
 
 def _models(store: Store, dataset: str, options: PaperOptions) -> list[str]:
-    sql = f"select distinct model from embeddings where dataset = {literal(dataset)} order by 1"
-    have = [r["model"] for r in fetch_rows(connect(store), sql)]
+    have = embedded_models(connect(store), dataset)
     lack = [m for m in options.models or have if m not in have]
     if lack or not have:
         lines = "\n".join(f"  {how_to_embed(store, dataset, m)}" for m in lack or ["MODEL"])

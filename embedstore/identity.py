@@ -39,8 +39,8 @@ def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:
 
 
 def weights_for(
+    registry_name: str,
     model: str,
-    name: str,
     record: Mapping[str, Any] | None,
     asked: Mapping[str, Any],
     spec: str | None,
@@ -55,24 +55,28 @@ def weights_for(
     if record is not None:
         if record["arch"] == IMPORTED:
             raise EmbedstoreError(
-                f"the embeddings of '{name}' were imported ({record['weights']}) and what made "
+                f"the embeddings of '{model}' were imported ({record['weights']}) and what made "
                 "them is not known, so none can be added from slides; store others under --as NAME"
             )
-        check_same(name, record, asked)
+        check_same(model, record, asked)
         if spec is None and record["weights"] == "random":
             spec = "random"  # going on with what the name stands for
     if spec is None and not is_open:
         return None
     # Only timm and the hub know where the weights of their models lie.
-    entry = entry_of(model, NO_VARIATION, spec) if spec in (None, "hub") else REGISTRY.get(model)
+    entry = (
+        entry_of(registry_name, NO_VARIATION, spec)
+        if spec in (None, "hub")
+        else REGISTRY.get(registry_name)
+    )
     weights = find_weights(
-        model,
+        registry_name,
         spec or (entry.default_weights if entry else "hub"),
         entry.hub if entry else "",
         entry.hub_file if entry else None,
     )
     if record is not None and not (weights.path is None and record["weights"] == "random"):
-        check_same(name, record, {"weights_sha256": weights.sha256})
+        check_same(model, record, {"weights_sha256": weights.sha256})
     return weights
 
 

@@ -10,7 +10,15 @@ from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
-from embedstore.store.sql import check_dataset, connect, connect_to, fetch, fetch_rows, literal
+from embedstore.store.sql import (
+    check_dataset,
+    connect,
+    connect_to,
+    embedded_models,
+    fetch,
+    fetch_rows,
+    literal,
+)
 from probes.methods.fits import Fit, Task, fit_tasks, recorded_fits
 from probes.methods.table import METHODS, TARGETS, USUAL
 from probes.outcomes import Scorer, codes_in
@@ -138,8 +146,8 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
     con = connect(store)
     have: list[dict[str, Any]] = fetch_rows(
         con,
-        "select * from models where model in (select distinct model from embeddings where "
-        f"dataset = {literal(dataset)}) order by model",
+        "select * from models where list_contains($models, model) order by model",
+        {"models": embedded_models(con, dataset)},
     )
     if not have:
         raise EmbedstoreError(

@@ -15,7 +15,7 @@ from embedstore.exchange.vector_files import ID, export_schema, format_of
 from embedstore.files.output import to_rows, write_whole
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
+from embedstore.store.sql import check_dataset, connect, embedded_models, fetch, literal
 
 
 @dataclass(frozen=True)
@@ -86,5 +86,4 @@ def export(
 
 
 def _have(con: Any, dataset: str) -> str:
-    sql = f"select distinct model from embeddings where dataset = {literal(dataset)} order by 1"
-    return ", ".join(r["model"] for r in fetch_rows(con, sql)) or "none"
+    return ", ".join(embedded_models(con, dataset)) or "none"

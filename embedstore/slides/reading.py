@@ -111,7 +111,7 @@ class _Handle:
         with self._lock:
             self._left -= 1
             if self._left == 0 and self._slide is not None:
-                self._slide.__exit__()
+                self._slide.close()
 
 
 def _read_chunk(

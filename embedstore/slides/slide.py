@@ -81,6 +81,10 @@ class Slide:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._slide.close()
 
     def read_region(self, x_l0: int, y_l0: int, level: int, width: int, height: int) -> Image.Image:

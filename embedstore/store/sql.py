@@ -160,6 +160,13 @@ def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) ->
         )
 
 
+def embedded_models(con: duckdb.DuckDBPyConnection, dataset: str) -> list[str]:
+    """Return the names of the models that have embeddings of a dataset."""
+    sql = "select distinct model from embeddings where dataset = $dataset order by 1"
+    names: list[str] = fetch(con, sql, {"dataset": dataset})["model"].to_pylist()
+    return names
+
+
 def identifier(name: str) -> str:
     """Return name quoted as a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
