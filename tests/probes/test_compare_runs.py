@@ -94,6 +94,10 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
         (again.low, again.high, again.p_value)
     )
     assert one["p_delong"] == pytest.approx(delong_by_hand(y, a, b), rel=1e-9)
+
+
+def test_compare_of_views_with_the_plain_and_as_a_command(planted: Store) -> None:
+    run(planted, ManifestSpec("d"), RunOptions(splits=Asked(fractions=[0.5, 1.0])))
     run(
         planted,
         ManifestSpec("d"),
@@ -103,7 +107,7 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
         planted,
         ManifestSpec("d"),
         Side.parse("uni+d4:strong"),
-        [sides[0]],
+        [Side.parse("uni:strong")],
         CompareOptions(n_resamples=50),
     )
     assert [(r["a"], r["b"], r["n_folds"]) for r in rows if r["fraction"] == 1] == [
