@@ -19,6 +19,12 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes: one worker has it, the others take over the rest."""
+    slow = {"real", "vits14_file"}  # all real frames through a real network
+    items.sort(key=lambda item: not slow <= set(getattr(item, "fixturenames", ())))
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real slides and annotations."""
