@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedstore.crops import Placed
 from embedstore.slides.patches import PatchGeometry, fit_patch, read_patch
 from embedstore.slides.slide import Slide, read_image
 from embedstore.store.patch_cache import PatchCache
@@ -26,18 +27,18 @@ class Patches(Protocol):
 class StoredPatches:
     """The patches of a dataset: from the cache where they are kept, else from their slides.
 
-    rows hold where each annotation lies, by id (`crops.located`). A pre-cropped patch has
+    placed holds where each annotation lies, by id (`crops.located`). A pre-cropped patch has
     nothing around it: it is continued by its mirror image.
     """
 
     def __init__(
         self,
-        rows: Mapping[str, Mapping[str, Any]],
+        placed: Mapping[str, Placed],
         geometry: PatchGeometry,
         cache: PatchCache | None,
     ) -> None:
         """Hold where to read; nothing is read yet."""
-        self._rows, self._geometry, self._cache = rows, geometry, cache
+        self._placed, self._geometry, self._cache = placed, geometry, cache
 
     def read(self, annotation_ids: Sequence[str]) -> NDArray[np.uint8]:
         """Return crops, uint8 (n, wide, wide, 3); SlideError where a slide cannot be read."""
@@ -45,21 +46,22 @@ class StoredPatches:
         lacking: dict[str, list[str]] = {}
         for i in annotation_ids:
             if i not in crops:
-                lacking.setdefault(self._rows[i]["path"], []).append(i)
+                lacking.setdefault(self._placed[i].path, []).append(i)
         for path, ids in lacking.items():
             crops |= self._from_file(path, ids)
         return np.stack([crops[i] for i in annotation_ids])
 
     def _from_file(self, path: str, ids: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
         size, wide = self._geometry.size_px, self._geometry.wide()
-        if self._rows[ids[0]]["kind"] == "patch":
+        first = self._placed[ids[0]]
+        if first.is_patch or first.mpp is None:
             margin = (wide.size_px - size) // 2
             pad = ((margin, margin), (margin, margin), (0, 0))
             return {i: np.pad(fit_patch(read_image(path), size), pad, mode="reflect") for i in ids}
         with Slide(path) as slide:
             return {
-                i: read_patch(slide, r["x_l0"], r["y_l0"], r["mpp"], wide)
-                for i, r in ((i, self._rows[i]) for i in ids)
+                i: read_patch(slide, p.x_l0, p.y_l0, first.mpp, wide)
+                for i, p in ((i, self._placed[i]) for i in ids)
             }
 
 

@@ -52,14 +52,14 @@ def predict(
     recipe, labels = config.recipe, config.labels
     machine = Machine.choose(options.device, options.dtype, options.workers)
     model = _model(store, config, options.weights, machine)
-    rows = {i: r for i, r in located(store, dataset).items() if r["slide_status"] == "ok"}
-    if not rows:
+    placed = {i: p for i, p in located(store, dataset).items() if p.can_be_read}
+    if not placed:
         raise EmbedstoreError(f"dataset '{dataset}' has no annotation whose slide can be read")
     cache = PatchCache(store, dataset, recipe.geometry) if options.patch_cache else None
     if cache is not None:
-        fill(cache, list(rows.values()), recipe.geometry, workers=machine.workers)
-    setup = Setup(StoredPatches(rows, recipe.geometry, cache), recipe, machine)
-    ids = list(rows)
+        fill(cache, list(placed.values()), recipe.geometry, workers=machine.workers)
+    setup = Setup(StoredPatches(placed, recipe.geometry, cache), recipe, machine)
+    ids = list(placed)
     p = probabilities(score(model, setup, ids, on_progress)).numpy()
     return Scored(ids, p, labels).table()
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from e2e.data import StoredPatches
 from e2e.recipe import Recipe, registry_name_of
-from embedstore.crops import fill, located
+from embedstore.crops import Placed, fill, located
 from embedstore.errors import EmbedstoreError
 from embedstore.identity import entry_of
 from embedstore.models.checkpoints import Weights, find_weights
@@ -84,14 +84,14 @@ def run(
     params = options.recipe.params()
     runs = [Run(s, METHOD, params, registry_name, weights.label, weights.sha256) for s in splits]
     run_ids = [r.run_id for r in runs]
-    rows = located(store, spec.dataset)
+    placed = located(store, spec.dataset)
     pixels = pixels_digest(store, spec.dataset, manifest)
     recorded = {} if options.force else _recorded_pixels(store, run_ids)
     todo = [r for r in runs if recorded.get(r.run_id) != pixels]
     if todo:
         from e2e.trained import Material
 
-        material = Material(spec.dataset, entry, weights, rows, labels, pixels)
+        material = Material(spec.dataset, entry, weights, placed, labels, pixels)
         _train(store, todo, material, options, listener)
     if manifest.n_left_out:
         notes = [*notes, f"{manifest.n_left_out} annotations with a problem are in no split"]
@@ -151,7 +151,7 @@ def _train(
         listener.line(f"run {n + 1} of {len(runs)}: {_title(run)}")
         folder = RunFolder(store.uri, run.run_id)
         clear_outdated(folder, material.pixels, force=options.force)
-        if len({material.rows[i]["label"] for i in run.split.ids("val").to_pylist()}) < 2:
+        if len({material.placed[i].label for i in run.split.ids("val").to_pylist()}) < 2:
             listener.line("  note: validation has no two labels; its loss still chooses the epoch")
         trained = train_run(
             run,
@@ -178,13 +178,11 @@ def _patches(
 ) -> StoredPatches:
     """Return where the runs' patches are read, after each of them was read once for the cache."""
     ids = {i for r in runs for role in ROLES for i in r.split.ids(role).to_pylist()}
-    needed = [r for i, r in material.rows.items() if i in ids]
+    needed = [p for i, p in material.placed.items() if i in ids]
     geometry = options.recipe.geometry
     cache = PatchCache(store, material.dataset, geometry) if options.patch_cache else None
     cached = cache if cache is not None else ()
-    absent = {
-        r["slide"] for r in needed if r["slide_status"] != "ok" and r["annotation_id"] not in cached
-    }
+    absent = {p.slide for p in needed if not p.can_be_read and p.annotation_id not in cached}
     if len(needed) < len(ids) or absent:
         named = ", ".join(sorted(absent)[:3]) or "see `embedstore status`"
         raise EmbedstoreError(
@@ -193,7 +191,7 @@ def _patches(
         )
     if cache is not None:
         fill(cache, needed, geometry, workers=n_threads, on_progress=listener.reading)
-    return StoredPatches(material.rows, geometry, cache)
+    return StoredPatches(material.placed, geometry, cache)
 
 
 def _outcome(
@@ -205,12 +203,12 @@ def _outcome(
     no_scores = np.empty((0, len(labels)))
     cut = best_cut(val.codes.astype(np.intp), trained.scores.get("val", no_scores))
     resampled = resampled_by(row["group_by"])
-    groups = _column(material.rows, test.ids, resampled)
+    groups = _column(material.placed, test.ids, resampled)
     evaluated = evaluate_split(
         row,
         test.codes.astype(np.intp),
         trained.scores["test"],
-        _column(material.rows, test.ids, "domain"),
+        _column(material.placed, test.ids, "domain"),
         groups,
         cut=cut,
         n_resamples=n_resamples,
@@ -234,10 +232,8 @@ def _outcome(
     return Outcome(run, evaluated, scores, facts)
 
 
-def _column(
-    rows: Mapping[str, Mapping[str, Any]], ids: Sequence[str], name: str
-) -> NDArray[np.object_]:
-    return np.array([rows[i][name] for i in ids], dtype=object)
+def _column(placed: Mapping[str, Placed], ids: Sequence[str], name: str) -> NDArray[np.object_]:
+    return np.array([getattr(placed[i], name) for i in ids], dtype=object)
 
 
 def _title(run: Run) -> str:

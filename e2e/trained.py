@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from e2e.folder import CONFIG, LAST, Config, Epoch, RunFolder
 from e2e.network import Classifier, n_parameters, probabilities
 from e2e.recipe import Recipe
 from e2e.train import Part, Setup, best_epoch, score, train
+from embedstore.crops import Placed
 from embedstore.models.checkpoints import Weights
 from embedstore.models.loading import load_embedder
 from embedstore.models.registry import ModelEntry
@@ -25,14 +25,14 @@ from probes.splits.draw import ROLES
 class Material:
     """What all runs of one command are made of.
 
-    entry and weights are the backbone's, rows say where each annotation lies, by id, labels are in
-    the order of their codes, and pixels is the digest of the slide files.
+    entry and weights are the backbone's, placed says where each annotation lies, by id, labels are
+    in the order of their codes, and pixels is the digest of the slide files.
     """
 
     dataset: str
     entry: ModelEntry
     weights: Weights
-    rows: Mapping[str, Mapping[str, Any]]
+    placed: Mapping[str, Placed]
     labels: Sequence[str]
     pixels: str
 
@@ -138,5 +138,5 @@ def _config(run: Run, material: Material, recipe: Recipe, model: Classifier) -> 
 
 
 def _part(ids: Sequence[str], material: Material) -> Part:
-    codes = codes_of([material.rows[i]["label"] for i in ids], material.labels)
+    codes = codes_of([material.placed[i].label for i in ids], material.labels)
     return Part(ids, codes.astype(np.int64))

@@ -1,7 +1,7 @@
 """Where annotations lie, and the crops around them, read from slides or from the store."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 from embedstore.errors import EmbedstoreError
 from embedstore.slides.patches import PatchGeometry
@@ -11,8 +11,8 @@ from embedstore.store.sql import connect, fetch_rows
 from embedstore.store.store import Store
 
 PLACES = (
-    "select a.annotation_id, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, a.status, "
-    "s.kind, s.path, s.mpp, s.width, s.height, s.status as slide_status "
+    "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, "
+    "a.status, s.kind, s.path, s.mpp, s.width, s.height, s.status as slide_status "
     "from annotations a join slides s using (dataset, slide) where dataset = $dataset"
 )
 """Where the annotations of a dataset lie."""
@@ -21,44 +21,78 @@ DOWN_THE_SLIDES = "order by slide, y_l0, x_l0, annotation_id"
 """The order in which patches are read: slide by slide, row by row."""
 
 
-def slide_jobs(rows: Sequence[Mapping[str, Any]]) -> list[SlideJob]:
-    """Return the reading of some annotations, slide by slide.
+@dataclass(frozen=True)
+class Placed:
+    """An annotation and where it lies: a row of `PLACES`.
 
-    A row has annotation_id, slide, x_l0, y_l0, kind, path, mpp, and `wants`: what each model lacks.
+    x_l0, y_l0: its centre in level-0 pixels; mpp (um per level-0 pixel), width and height (level-0
+    pixels), kind ("patch" for a pre-cropped one) and path are of its slide. wants: the views that
+    each model lacks of it.
     """
-    by_slide: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_slide.setdefault(row["slide"], []).append(row)
+
+    annotation_id: str
+    dataset: str
+    slide: str
+    case_id: str
+    domain: str
+    label: str
+    x_l0: float
+    y_l0: float
+    status: str
+    kind: str | None
+    path: str
+    mpp: float | None
+    width: int | None
+    height: int | None
+    slide_status: str
+    wants: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def is_patch(self) -> bool:
+        """Whether it was cropped before, so that its file is the patch."""
+        return self.kind == "patch"
+
+    @property
+    def can_be_read(self) -> bool:
+        """Whether its slide can be, as far as is known."""
+        return self.slide_status == "ok"
+
+
+def slide_jobs(placed: Sequence[Placed]) -> list[SlideJob]:
+    """Return the reading of some annotations, slide by slide."""
+    by_slide: dict[str, list[Placed]] = {}
+    for p in placed:
+        by_slide.setdefault(p.slide, []).append(p)
     return [
         SlideJob(
             slide,
-            on_slide[0]["path"],
-            None if on_slide[0]["kind"] == "patch" else on_slide[0]["mpp"],
-            [Point(r["annotation_id"], r["x_l0"], r["y_l0"], r.get("wants", {})) for r in on_slide],
+            on_slide[0].path,
+            None if on_slide[0].is_patch else on_slide[0].mpp,
+            [Point(p.annotation_id, p.x_l0, p.y_l0, p.wants) for p in on_slide],
         )
         for slide, on_slide in by_slide.items()
     ]
 
 
-def located(store: Store, dataset: str) -> dict[str, dict[str, Any]]:
-    """Return where each usable annotation of a dataset lies, by id: rows for `slide_jobs`."""
+def located(store: Store, dataset: str) -> dict[str, Placed]:
+    """Return where each usable annotation of a dataset lies, by id."""
     rows = fetch_rows(connect(store), f"{PLACES} {DOWN_THE_SLIDES}", {"dataset": dataset})
-    return {r["annotation_id"]: r for r in rows if r["status"] == "ok"}
+    return {r["annotation_id"]: Placed(**r) for r in rows if r["status"] == "ok"}
 
 
 def fill(
     cache: PatchCache,
-    rows: Sequence[Mapping[str, Any]],
+    placed: Sequence[Placed],
     geometry: PatchGeometry,
     *,
     workers: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Read and keep the crops of these annotations (rows of `located`) that are not kept.
+    """Read and keep the crops of these annotations that are not kept.
 
     EmbedstoreError naming the slides that could not be read; what was read is kept.
     """
-    missing = [r for r in rows if r["annotation_id"] not in cache and r["kind"] != "patch"]
+    missing = [p for p in placed if p.annotation_id not in cache and not p.is_patch]
     failed: dict[str, str] = {}
     done = 0
     on_progress(0, len(missing))

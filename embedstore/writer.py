@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from embedstore.crops import Placed
 from embedstore.identity import IDENTITY, check_same, recorded_models
 from embedstore.slides.patches import PLAIN, is_own_row
 from embedstore.store import Store, now
@@ -27,19 +28,18 @@ _KEYS = ("annotation_id", "dataset", "domain", "label", "slide")
 class Writer:
     """Collects vectors and writes them in batches, each batch whole or not at all.
 
-    rows holds what the plan says of each annotation id, identities each model's row of the models
+    placed holds what the plan says of each annotation id, identities each model's row of the models
     table, written with its first vectors.
     """
 
     def __init__(
         self,
         store: Store,
-        dataset: str,
-        rows: Mapping[str, Mapping[str, Any]],
+        placed: Mapping[str, Placed],
         identities: dict[str, dict[str, Any]],
     ) -> None:
         """Hold what is needed to write; nothing is written yet."""
-        self._store, self._dataset, self._rows = store, dataset, rows
+        self._store, self._placed = store, placed
         self._identities, self._unrecorded = identities, set(identities)
         self._waiting: dict[str, list[Batch]] = defaultdict(list)
         self._last = time.monotonic()
@@ -72,7 +72,7 @@ class Writer:
         plain = [
             k
             for k, (i, view) in enumerate(zip(ids, views, strict=True))
-            if is_own_row(view, self._rows[i]["wants"][model])
+            if is_own_row(view, self._placed[i].wants[model])
         ]
         turned = [k for k, view in enumerate(views) if view != PLAIN]
         dim = vectors.shape[1]
@@ -97,10 +97,10 @@ class Writer:
         bind_name(self._store, {**self._identities[model], "created_at": now()})
 
     def _table(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
-        rows = [{**self._rows[i], "dataset": self._dataset} for i in ids]
+        placed = [self._placed[i] for i in ids]
         patch_px = self._identities[model]["patch_px"]
-        resized = [_resized(r, patch_px) for r in rows]
-        return embeddings_table(model, rows, vectors, resized)
+        resized = [_resized(p, patch_px) for p in placed]
+        return embeddings_table(model, [vars(p) for p in placed], vectors, resized)
 
 
 def bind_name(store: Store, identity: Mapping[str, Any], other: str = "--as NAME") -> None:
@@ -135,7 +135,7 @@ def embeddings_table(
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _resized(row: Mapping[str, Any], patch_px: int) -> bool | None:
-    if row["kind"] != "patch":
+def _resized(placed: Placed, patch_px: int) -> bool | None:
+    if not placed.is_patch:
         return None
-    return (row["width"], row["height"]) != (patch_px, patch_px)
+    return (placed.width, placed.height) != (patch_px, patch_px)

@@ -3,9 +3,10 @@
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from embedstore.crops import slide_jobs
+from embedstore.crops import Placed, slide_jobs
 from embedstore.errors import EmbedstoreError
 from embedstore.identity import (
     IDENTITY,
@@ -70,7 +71,7 @@ def ingest(
         dict(todo.set_aside),
     )
     wanted = todo.missing[: options.limit]
-    open_models = [m for m, n in names.items() if any(n in r["wants"] for r in wanted)]
+    open_models = [m for m, n in names.items() if any(n in p.wants for p in wanted)]
     weights = {
         m: weights_for(
             m,
@@ -102,7 +103,7 @@ def _embed_missing(
     dataset: str,
     names: Mapping[str, str],
     weights: Mapping[str, Weights | None],
-    wanted: list[dict[str, Any]],
+    wanted: list[Placed],
     options: IngestOptions,
     report: IngestReport,
     on_progress: Callable[[int, int], None],
@@ -111,14 +112,14 @@ def _embed_missing(
     from embedstore.slides.reading import sample_patches
 
     geometry = PatchGeometry(options.patch_px, options.mpp_out)
-    jobs = slide_jobs([_once(r) for r in wanted])
-    needed = {m: n for m, n in names.items() if any(n in r["wants"] for r in wanted)}
+    jobs = slide_jobs([_once(p) for p in wanted])
+    needed = {m: n for m, n in names.items() if any(n in p.wants for p in wanted)}
     sample = functools.cache(lambda: sample_patches(jobs, geometry, N_SAMPLE))
     opened = [_open_model(store, m, n, weights[m], options, sample) for m, n in needed.items()]
     embedders = [e for e, _ in opened]
     on_cpu = embedders[0].device.type == "cpu"
-    rows = {r["annotation_id"]: r for r in wanted}
-    writer = Writer(store, dataset, rows, {i["model"]: i for _, i in opened})
+    placed = {p.annotation_id: p for p in wanted}
+    writer = Writer(store, placed, {i["model"]: i for _, i in opened})
     by_name = {r.model: r for r in report.models}
     cache = PatchCache(store, dataset, geometry) if options.patch_cache else None
     total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
@@ -138,7 +139,7 @@ def _embed_missing(
                 _set_aside(store, dataset, event.slide, event.problem)
                 continue
             writer.add(event.model, (event.annotation_ids, event.views, event.vectors))
-            _count(by_name[event.model], event, rows)
+            _count(by_name[event.model], event, placed)
             writer.flush_if_due()
             done += len(event.annotation_ids)
             on_progress(done, total)
@@ -156,16 +157,16 @@ def _embed_missing(
         store.compact(views_table(name))
 
 
-def _count(report: ModelReport, event: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
+def _count(report: ModelReport, event: Any, placed: Mapping[str, Placed]) -> None:
     for i, view in zip(event.annotation_ids, event.views, strict=True):
-        wants = rows[i]["wants"][event.model]
+        wants = placed[i].wants[event.model]
         report.n_embedded += is_own_row(view, wants)
         report.n_views += view != PLAIN
 
 
-def _once(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row whose patch is read once, also if wanted both by itself and as a view."""
-    return row | {"wants": {m: embedded_views(views) for m, views in row["wants"].items()}}
+def _once(placed: Placed) -> Placed:
+    """Return it to be read once, also if wanted both by itself and as a view."""
+    return replace(placed, wants={m: embedded_views(v) for m, v in placed.wants.items()})
 
 
 def _open_model(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedstore.crops import DOWN_THE_SLIDES, PLACES
+from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed
 from embedstore.errors import EmbedstoreError
 from embedstore.slides.patches import PLAIN
 from embedstore.slides.slide import probe, probe_patch
@@ -33,7 +33,7 @@ def retry_slides(store: Store, dataset: str) -> None:
 class Plan:
     """What is to be embedded; n_done by model, set_aside: the slides not ok and why."""
 
-    missing: list[dict[str, Any]]  # a row an annotation: where it is, and what each model lacks
+    missing: list[Placed]  # with what each model lacks
     n_annotations: int
     n_off_slide: int
     n_done: dict[str, int]
@@ -43,7 +43,7 @@ class Plan:
 def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] = ()) -> Plan:
     """Return what of a dataset the named models lack, slide by slide, row by row down the slide.
 
-    A row's `wants` holds the views that each model lacks of it: PLAIN for its own table, and all of
+    `wants` holds the views that each model lacks: PLAIN for its own table, and all of
     `views` unless every one of them is there.
     """
     con = connect(store)
@@ -66,21 +66,22 @@ def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] 
     rows = fetch_rows(
         con, f"select *, {columns} from ({PLACES}) {DOWN_THE_SLIDES}", {"dataset": dataset}
     )
+    placed = []
     for row in rows:
         wants: dict[str, tuple[str, ...]] = {}
         for i, (name, what) in enumerate(lacks):
             if row.pop(f"lacks_{i}"):
                 wants[name] = (*wants.get(name, ()), *((PLAIN,) if what == "plain" else views))
-        row["wants"] = wants
+        placed.append(Placed(**row, wants=wants))
     aside = fetch_rows(
         con,
         f"select slide, problem from slides where dataset = {literal(dataset)} "
         "and status != 'ok' order by slide",
     )
     return Plan(
-        [r for r in rows if r["wants"] and r["status"] == "ok" and r["slide_status"] == "ok"],
-        len(rows),
-        sum(r["status"] == "off-slide" for r in rows),
+        [p for p in placed if p.wants and p.status == "ok" and p.can_be_read],
+        len(placed),
+        sum(p.status == "off-slide" for p in placed),
         n_done,
         {r["slide"]: r["problem"] for r in aside},
     )

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from e2e.data import StoredPatches, n_batches, read_batches, rows_of_step
 from embedstore.add import AddOptions, add
-from embedstore.crops import fill, located
+from embedstore.crops import Placed, fill, located
 from embedstore.errors import SlideError
 from embedstore.slides.patches import PatchGeometry, centre
 from embedstore.store import Store
@@ -78,14 +79,15 @@ def test_a_patch_is_the_same_from_the_slide_and_from_the_cache(
     assert direct.shape == (len(ids), GEOMETRY.wide().size_px, GEOMETRY.wide().size_px, 3)
     assert (StoredPatches(rows, GEOMETRY, cache).read(ids) == direct).all()  # some of them cached
     with pytest.raises(SlideError):
-        StoredPatches({"x": {**rows[ids[0]], "path": "gone.tiff"}}, GEOMETRY, None).read(["x"])
+        StoredPatches({"x": replace(rows[ids[0]], path="gone.tiff")}, GEOMETRY, None).read(["x"])
 
 
 def test_a_pre_cropped_patch_is_whole_and_goes_on_as_its_mirror_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "p.png")
-    rows = {"p": {"path": str(tmp_path / "p.png"), "kind": "patch"}}
-    (crop,) = StoredPatches(rows, GEOMETRY, None).read(["p"])
+    facts = ("p", "d", "p.png", "p.png", "a", "mitosis", 16.0, 16.0, "ok", "patch")
+    placed = {"p": Placed(*facts, str(tmp_path / "p.png"), None, 32, 32, "ok")}
+    (crop,) = StoredPatches(placed, GEOMETRY, None).read(["p"])
     assert (centre(crop, 32) == pixels).all()
     margin = (len(crop) - 32) // 2
     assert (crop[margin - 1, margin:-margin] == pixels[1]).all()

@@ -50,7 +50,7 @@ ARROWS = {
         "neighbors": "errors store",
         "crops": "errors slides store",
         "identity": "errors models store",
-        "writer": "identity slides store",
+        "writer": "crops identity slides store",
         "add": "annotations errors slides store",
         "exchange": "errors files identity store writer",
         "ingest": "crops embed errors identity models slides store writer",

@@ -41,8 +41,12 @@ class Ran:
 
 
 def outside() -> dict[str, str]:
-    """The environment of a process of its own: with what threads it likes, as for a user."""
-    return {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    """The environment of a process of its own: with what threads it likes, as for a user.
+
+    Beside other workers of the suite it has one: threads that wait for a core would spin.
+    """
+    is_alone = "PYTEST_XDIST_WORKER" not in os.environ
+    return {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS" or not is_alone}
 
 
 def run_command(*words: object, env: dict[str, str] | None = None) -> Ran:

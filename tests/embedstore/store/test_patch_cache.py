@@ -104,35 +104,39 @@ def test_embeddings_do_not_depend_on_the_cache(mine: Any, file: Any) -> None:
 def test_what_is_kept_is_what_the_slide_shows(mine: Any) -> None:
     tiny, store = mine
     geometry = PatchGeometry(64, 0.5)
-    rows = list(located(store, "tiny").values())
+    placed = list(located(store, "tiny").values())
     cache = PatchCache(store, "tiny", geometry)
     seen = []
     fill(
-        cache, rows, geometry, workers=2, on_progress=lambda done, total: seen.append((done, total))
+        cache,
+        placed,
+        geometry,
+        workers=2,
+        on_progress=lambda done, total: seen.append((done, total)),
     )
     assert seen[0] == (0, 32)
     assert seen[-1] == (32, 32)
-    crops = cache.read([r["annotation_id"] for r in rows])
-    for r in rows:
-        with Slide(tiny.slides / r["slide"]) as slide:
-            wide = read_patch(slide, r["x_l0"], r["y_l0"], 0.25, geometry.wide())
-        assert (crops[r["annotation_id"]] == wide).all()
-    fill(cache, rows, geometry, workers=2)
+    crops = cache.read([p.annotation_id for p in placed])
+    for p in placed:
+        with Slide(tiny.slides / p.slide) as slide:
+            wide = read_patch(slide, p.x_l0, p.y_l0, 0.25, geometry.wide())
+        assert (crops[p.annotation_id] == wide).all()
+    fill(cache, placed, geometry, workers=2)
     assert len(cached(store)) == 32
     assert all(r["size_px"] == 94 and 0 < r["n_bytes"] < 94 * 94 * 3 * 1.1 for r in cached(store))
 
 
 def test_a_wider_field_replaces_a_narrow_one_and_serves_it(mine: Any) -> None:
     _, store = mine
-    rows = list(located(store, "tiny").values())
+    placed = list(located(store, "tiny").values())
     caches = {}
     for size in (32, 64):
         geometry = PatchGeometry(size)
         caches[size] = PatchCache(store, "tiny", geometry)
-        fill(caches[size], rows, geometry, workers=2)
+        fill(caches[size], placed, geometry, workers=2)
     assert {r["size_px"] for r in cached(store)} == {PatchGeometry(64).wide().size_px}
     assert len(cached(store)) == 32
-    ids = [r["annotation_id"] for r in rows]
+    ids = [p.annotation_id for p in placed]
     before = caches[32].read(ids)  # still of the version it was opened with
     after = PatchCache(store, "tiny", PatchGeometry(32)).read(ids)
     assert all((before[i] == after[i]).all() for i in ids)
