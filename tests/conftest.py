@@ -10,8 +10,8 @@ from tests.making.commands import SHARED
 from tests.making.slides import TinyDataset, make_tiny
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# The networks of most tests are tiny, and threads would mostly wait for each other. Processes that
-# tests start take what threads they like.
+# The networks of most tests are tiny, and threads would mostly wait for each other. What processes
+# that tests start take: see `tests.making.commands.outside`.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # Tests say what is right, not how fast a busy machine is.

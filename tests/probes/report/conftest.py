@@ -1,4 +1,4 @@
-"""A store whose names are hostile, and the report written of it."""
+"""A store whose names are hostile, and the report written of it: read them, do not write."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import DATASET, MODELS, plant_cells
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made = plant_cells(str(tmp_path_factory.mktemp("evil") / "store"), DATASET, MODELS)
     quick: dict[str, Any] = {"n_resamples": 40}
@@ -27,7 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def written(store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     rows = report(store, [], tmp_path_factory.mktemp("report"))
     return {Path(r["file"]).name: Path(r["file"]) for r in rows}
