@@ -6,10 +6,9 @@ Each package owns its commands. `probes paper` may train end to end, so it lives
 from e2e.commands import e2e_app, paper_command
 from embedstore.commands.app import embedstore_app
 from embedstore.terminal.entry import run_app
-from embedstore.terminal.grouped import grouped
 from probes.commands.app import probes_app
 
-probes_app.command("paper")(grouped(paper_command))
+probes_app.command("paper")(paper_command)
 
 
 def embedstore() -> None:

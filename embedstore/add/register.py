@@ -173,9 +173,8 @@ def _annotation_rows(
             f"{content.path}: {len(lost)} annotations have no finite centre, for example "
             f"{lost[0].source_id} on {lost[0].slide}"
         )
-    attributes = [
-        {**slides[a.slide], **a.attributes} for a, _ in kept
-    ]  # what a row says comes first
+    # What a row says comes first.
+    attributes = [{**slides[a.slide], **a.attributes} for a, _ in kept]
     for key, option in ((domain_key, "--domain-from"), (case_key, "--case-from")):
         lacking = [k for k, of in enumerate(attributes) if key is not None and not of.get(key)]
         if lacking:

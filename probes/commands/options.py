@@ -1,5 +1,6 @@
 """Options that several commands share: what a manifest is cut from, and which of its splits."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,10 +14,10 @@ _MATCHED = [name.removesuffix(MATCHED) for name in SCHEMES if name.endswith(MATC
 _SCHEMES = "; ".join(f"{n}: {s.about}" for n, s in SCHEMES.items() if not n.endswith(MATCHED))
 
 
-def one_of(names: object) -> str:
+def one_of(names: Iterable[str]) -> str:
     """Return names in words: 'a, b or c'."""
-    *others, last = map(str, names)  # type: ignore[call-overload]
-    return f"{', '.join(others)} or {last}" if others else str(last)
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 GroupOption = Annotated[

@@ -92,7 +92,7 @@ def panels_for_page(figure: Figure) -> list[tuple[str, str]]:
 def _axes(
     canvas: Canvas, room: Room, corner: tuple[float, float], size: tuple[float, float]
 ) -> Axes:
-    """Return axes for a panel whose lower left corner is `at` on a canvas of `size`, in inches."""
+    """Return axes for a panel with that lower left corner on a canvas of `size`, in inches."""
     (x, y), (width, height) = corner, size
     tall = min(room.height, height) - room.bottom - room.top
     tall -= room.title if height >= room.height else 0

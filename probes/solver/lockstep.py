@@ -79,7 +79,7 @@ class Lot:
         return [self._solution(k) for k in range(len(self.problems))]
 
     def _evaluate(self, who: Indices, where: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return values (k,), slopes (k, d + 1) and mean curvatures (k,) of `who` at `at`."""
+        """Return values (k,), slopes (k, d + 1) and mean curvatures (k,) of `who` at `where`."""
         k, d = self.means.shape
         v, b = np.zeros((k, d)), np.zeros(k)
         v[who] = where[:, :-1]
