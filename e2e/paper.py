@@ -55,7 +55,7 @@ class Step:
     @property
     def fractions(self) -> list[float]:
         """The fractions that the dataset is large enough for."""
-        return sorted({float(s.row["fraction"]) for s in self.splits})
+        return sorted({float(s.row.fraction) for s in self.splits})
 
     def row(self) -> dict[str, Any]:
         """Return it as a line of the plan."""
@@ -147,14 +147,12 @@ def _step(
     done = fetch_rows(
         connect(store),
         "select model, fold, fraction, train_domain, max(seconds) as seconds from "
-        f"results where manifest_id = {literal(splits[0].row['manifest_id'])} and method = "
+        f"results where manifest_id = {literal(splits[0].row.manifest_id)} and method = "
         f"{literal(method)} and target = 'label' and eval_dataset is null and model in ({names}) "
         "and json_extract_string(params, '$.views') is null group by all",
     )
     recorded = {(r["model"], r["fold"], r["fraction"], r["train_domain"]) for r in done}
-    planned = {
-        (m, s.row["fold"], s.row["fraction"], s.row["train_domain"]) for m in models for s in splits
-    }
+    planned = {(m, s.row.fold, s.row.fraction, s.row.train_domain) for m in models for s in splits}
     seconds = [r["seconds"] for r in done if r["seconds"] is not None]
     n_missing = len(planned - recorded)
     guess = n_missing * sum(seconds) / len(seconds) if seconds else None

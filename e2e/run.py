@@ -202,7 +202,7 @@ def _outcome(
     val, test = trained.parts["val"], trained.parts["test"]
     no_scores = np.empty((0, len(labels)))
     cut = best_cut(val.codes.astype(np.intp), trained.scores.get("val", no_scores))
-    resampled = resampled_by(row["group_by"])
+    resampled = resampled_by(row.group_by)
     groups = _column(material.placed, test.ids, resampled)
     evaluated = evaluate_split(
         row,
@@ -238,11 +238,11 @@ def _column(placed: Mapping[str, Placed], ids: Sequence[str], name: str) -> NDAr
 
 def _title(run: Run) -> str:
     row = run.split.row
-    domain = f"{row['train_domain']}, " if row["train_domain"] is not None else ""
+    domain = f"{row.train_domain}, " if row.train_domain is not None else ""
     marked = f" ({run.weights} weights)" if run.weights == "random" else ""
     return (
-        f"{run.model}{marked}, {domain}fold {row['fold']}, fraction {row['fraction']:g}, "
-        f"n_train {row['n_train']:,}"
+        f"{run.model}{marked}, {domain}fold {row.fold}, fraction {row.fraction:g}, "
+        f"n_train {row.n_train:,}"
     )
 
 

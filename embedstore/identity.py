@@ -7,6 +7,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.models.checkpoints import Weights, find_weights
 from embedstore.models.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.store import Store
+from embedstore.store.records import ModelRow, fetch_records
 from embedstore.store.sql import UNIONS, VIEWS, connect_to, fetch_rows, literal, views_name
 
 IDENTITY = (
@@ -23,9 +24,10 @@ IDENTITY = (
 """What a model's name stands for."""
 
 
-def recorded_models(store: Store) -> dict[str, dict[str, Any]]:
-    """Return what is recorded of each model, by name: the rows of the models view."""
-    return {r["model"]: r for r in fetch_rows(connect_to(store, "models"), "select * from _models")}
+def recorded_models(store: Store) -> dict[str, ModelRow]:
+    """Return what is recorded of each model, by name."""
+    rows = fetch_records(connect_to(store, "models"), ModelRow, "from _models")
+    return {r.model: r for r in rows}
 
 
 def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:
@@ -41,25 +43,25 @@ def entry_of(model: str, variation: Variation, spec: str | None) -> ModelEntry:
 def weights_for(
     registry_name: str,
     model: str,
-    record: Mapping[str, Any] | None,
+    record: ModelRow | None,
     asked: Mapping[str, Any],
     spec: str | None,
     is_open: bool,
 ) -> Weights | None:
     """Return the weights that spec means; None where nothing is to embed and none were asked for.
 
-    record is the name's row of the models view, asked the columns of it that this call decides,
+    record is what is recorded of the name, asked those columns of it that this call decides,
     is_open whether anything is missing. A name stands for one set of weights, pooling, dtype and
     geometry, so what is asked for must agree with what is recorded, also when nothing is missing.
     """
     if record is not None:
-        if record["arch"] == IMPORTED:
+        if record.arch == IMPORTED:
             raise EmbedstoreError(
-                f"the embeddings of '{model}' were imported ({record['weights']}) and what made "
+                f"the embeddings of '{model}' were imported ({record.weights}) and what made "
                 "them is not known, so none can be added from slides; store others under --as NAME"
             )
         check_same(model, record, asked)
-        if spec is None and record["weights"] == "random":
+        if spec is None and record.weights == "random":
             spec = "random"  # going on with what the name stands for
     if spec is None and not is_open:
         return None
@@ -75,19 +77,23 @@ def weights_for(
         entry.hub if entry else "",
         entry.hub_file if entry else None,
     )
-    if record is not None and not (weights.path is None and record["weights"] == "random"):
+    if record is not None and not (weights.path is None and record.weights == "random"):
         check_same(model, record, {"weights_sha256": weights.sha256})
     return weights
 
 
 def check_same(
-    name: str, record: Mapping[str, Any], asked: Mapping[str, Any], *, other: str = "--as NAME"
+    name: str, record: ModelRow, asked: Mapping[str, Any], *, other: str = "--as NAME"
 ) -> None:
     """Raise EmbedstoreError where what is asked differs from what the name is recorded with.
 
     other is the option that the message points to.
     """
-    differ = [f"{k} {record[k]} (asked: {v})" for k, v in asked.items() if record[k] != v]
+    differ = [
+        f"{k} {stored} (asked: {v})"
+        for k, v in asked.items()
+        if (stored := getattr(record, k)) != v
+    ]
     if differ:
         raise EmbedstoreError(
             f"model '{name}' is recorded with {', '.join(differ)}; a name stands for one set of "

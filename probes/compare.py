@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store, now
+from embedstore.store.records import fetch_records
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
 from probes.scores.comparisons import CompareOptions, record_comparisons
 from probes.scores.evaluate import ALL, resampled_by, seed_of
 from probes.scores.metrics import METRICS
+from probes.scores.recorded import RunRow
 from probes.scores.results import IN, OUT, from_null, to_null
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import Fold, delong, holm, paired_bootstrap
@@ -20,7 +22,7 @@ from probes.slices import codes_of
 from probes.splits.schemes import is_in_domain
 from probes.splits.spec import ManifestSpec
 
-Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+Pair = tuple[RunRow, RunRow]
 
 
 def compare(
@@ -77,35 +79,39 @@ def compare(
     return [{k: v for k, v in r.items() if k != "run_ids"} for r in rows], notes
 
 
-def _runs(con: Any, spec: ManifestSpec, options: CompareOptions) -> list[dict[str, Any]]:
+def _runs(con: Any, spec: ManifestSpec, options: CompareOptions) -> list[RunRow]:
     condition, values = spec.condition()
-    rows = fetch_rows(
+    # Each metric and eval domain has a row, which agree in what is the run's own.
+    rows = fetch_records(
         con,
-        "select distinct run_id, method, model, params, manifest_id, fold, fraction, train_domain, "
-        "scheme, threshold, state from results where eval_dataset is null and target = 'label' and "
-        + condition,
+        RunRow,
+        "from (select distinct on (run_id) * from results where eval_dataset is null and "
+        f"target = 'label' and {condition})",
         values,
     )
     if options.fractions is not None:
-        rows = [r for r in rows if r["fraction"] in options.fractions]
+        rows = [r for r in rows if r.fraction in options.fractions]
     return rows
 
 
-def _sides(runs: Sequence[Mapping[str, Any]]) -> list[Side]:
+def _sides(runs: Sequence[RunRow]) -> list[Side]:
     return sorted({Side.named(r) for r in runs}, key=str)
 
 
-def _best(con: Any, runs: Sequence[Mapping[str, Any]], spec: ManifestSpec, metric: str) -> Side:
+def _best(con: Any, runs: Sequence[RunRow], spec: ManifestSpec, metric: str) -> Side:
     cells: dict[Side, dict[tuple[Any, ...], float]] = defaultdict(dict)
-    for r in fetch_rows(
+    of_run = {r.run_id: r for r in runs}
+    for v in fetch_rows(
         con,
-        "select run_id, method, model, params, fraction, eval_domain, value from results where "
-        "metric = $metric and eval_dataset is null and value is not null "
-        "and list_contains($run_ids, run_id)",
-        {"metric": metric, "run_ids": [r["run_id"] for r in runs]},
+        "select run_id, eval_domain, value from results where metric = $metric and eval_dataset is "
+        "null and value is not null and list_contains($run_ids, run_id)",
+        {"metric": metric, "run_ids": list(of_run)},
     ):
-        value = -r["value"] if METRICS[metric].is_lower_better else r["value"]
-        cells[Side.named(r)][r["fraction"], r["run_id"], r["eval_domain"]] = value
+        r, value = (
+            of_run[v["run_id"]],
+            -v["value"] if METRICS[metric].is_lower_better else v["value"],
+        )
+        cells[Side.named(r)][r.fraction, r.run_id, v["eval_domain"]] = value
     if not cells:
         raise EmbedstoreError(
             f"no run on '{spec.dataset}' with --scheme {spec.scheme} --group-by {spec.group_by}; "
@@ -115,7 +121,7 @@ def _best(con: Any, runs: Sequence[Mapping[str, Any]], spec: ManifestSpec, metri
 
 
 def _shared(
-    runs: Sequence[Mapping[str, Any]], a: Side, b: Side, spec: ManifestSpec
+    runs: Sequence[RunRow], a: Side, b: Side, spec: ManifestSpec
 ) -> tuple[dict[tuple[Any, ...], Pair], int]:
     """Return the runs of both sides by split, and how many runs have no partner."""
     ours, theirs = (_of(runs, side, spec) for side in (a, b))
@@ -129,9 +135,7 @@ def _shared(
     return {k: (ours[k], theirs[k]) for k in shared}, lone
 
 
-def _of(
-    runs: Sequence[Mapping[str, Any]], side: Side, spec: ManifestSpec
-) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+def _of(runs: Sequence[RunRow], side: Side, spec: ManifestSpec) -> dict[tuple[Any, ...], RunRow]:
     """Return a side's runs by split; EmbedstoreError where there are none or several kinds."""
     of_side = [r for r in runs if Side.named(r) == side]
     if not of_side:
@@ -140,11 +144,11 @@ def _of(
             f"no run of {side} on '{spec.dataset}' with --scheme {spec.scheme} --group-by "
             f"{spec.group_by}; there: {', '.join(recorded) or 'none'}"
         )
-    by_split: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    by_split: dict[tuple[Any, ...], RunRow] = {}
     for r in of_side:
-        key = (r["manifest_id"], r["fraction"], r["train_domain"] or "", r["fold"])
-        if key in by_split and by_split[key]["run_id"] != r["run_id"]:
-            kinds = sorted({x["params"] for x in of_side})
+        key = (r.manifest_id, r.fraction, r.train_domain or "", r.fold)
+        if key in by_split and by_split[key].run_id != r.run_id:
+            kinds = sorted({x.params for x in of_side})
             raise EmbedstoreError(
                 f"{side} has runs of several kinds on one split ({'; '.join(kinds)}); compare them "
                 "in SQL, or keep one"
@@ -166,11 +170,11 @@ def _pairs(
         for name, test in _folds(con, (one, two), bool(domain), group_by).items():
             keys = [(manifest, fraction, domain or None, name)]
             if domain:
-                inside = is_in_domain(one["scheme"], domain, name)
+                inside = is_in_domain(one.scheme, domain, name)
                 keys.append((manifest, fraction, None, IN if inside else OUT))
             for key in keys:
                 cells[key].append((fold, test))
-                ids[key] |= {one["run_id"], two["run_id"]}
+                ids[key] |= {one.run_id, two.run_id}
     rows = []
     for key, folds in sorted(cells.items(), key=lambda item: item[0][3] in (IN, OUT)):
         manifest, fraction, domain, name = key
@@ -206,7 +210,7 @@ def _folds(con: Any, runs: Pair, by_domain: bool, group_by: str) -> dict[str, Fo
         "annotation_id, list(score order by label) as b from predictions "
         "where run_id = $two and role = 'test' group by 1) using (annotation_id) "
         "join annotations using (annotation_id) order by annotation_id",
-        {"one": runs[0]["run_id"], "two": runs[1]["run_id"]},
+        {"one": runs[0].run_id, "two": runs[1].run_id},
     )
     scored = table["a_labels"][0].as_py() if len(table) else []
     truth = table["label"].to_pylist()
@@ -219,7 +223,7 @@ def _folds(con: Any, runs: Pair, by_domain: bool, group_by: str) -> dict[str, Fo
     a, b = (_probabilities(table[side]) for side in "ab")
     groups = table[resampled_by(group_by)].to_pylist()
     names = np.array(table["domain"].to_pylist() if by_domain else [ALL] * len(truth), dtype=object)
-    cuts = [float(r["threshold"]) if r["threshold"] is not None else 0.5 for r in runs]
+    cuts = [0.5 if r.threshold is None else r.threshold for r in runs]
     folds = {}
     for name in sorted(set(names.tolist())):
         members = np.flatnonzero(names == name)

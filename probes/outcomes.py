@@ -134,5 +134,5 @@ class Scorer:
 
 
 def _groups(run: Run, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
-    column = resampled_by(run.split.row["group_by"])
+    column = resampled_by(run.split.row.group_by)
     return matrix.facts[column][rows], column.removesuffix("_id")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from embedstore.exchange.vector_files import ID, VectorFile
 from embedstore.identity import IDENTITY, IMPORTED, check_same
 from embedstore.store import Store, now
 from embedstore.store.layout import TABLES, model_table
+from embedstore.store.records import ModelRow
 from embedstore.store.sql import literal
 
 ANOTHER = "another --model NAME"
@@ -80,7 +82,7 @@ def check_width(store: Store, model: str, file: VectorFile) -> list[str]:
 
 
 def identity_of(
-    path: Path, file: VectorFile, model: str, record: Mapping[str, Any] | None
+    path: Path, file: VectorFile, model: str, record: ModelRow | None
 ) -> dict[str, Any]:
     """Return the row of the models table for a file's embeddings under a model's name.
 
@@ -93,10 +95,10 @@ def identity_of(
         if lost := [k for k in (*IDENTITY, "weights") if k not in file.model]:
             raise EmbedstoreError(f"{path}: the record of its model lacks {', '.join(lost)}")
         row |= {k: v for k, v in file.model.items() if k in columns}
-    elif record is not None and record["arch"] != IMPORTED:
+    elif record is not None and record.arch != IMPORTED:
         raise EmbedstoreError(
             f"{path} does not say what made its embeddings, so they cannot join those of model "
-            f"'{model}' ({record['arch']}, {record['weights']}); import them under {ANOTHER}"
+            f"'{model}' ({record.arch}, {record.weights}); import them under {ANOTHER}"
         )
     else:
         row |= dict.fromkeys(("arch", "pooling"), IMPORTED)
@@ -112,10 +114,10 @@ def identity_of(
     if record is None:
         return row
     check_same(model, record, {k: row[k] for k in IDENTITY}, other=ANOTHER)
-    if file.model is not None or record["weights"] == row["weights"]:
-        return dict(record)
+    if file.model is not None or record.weights == row["weights"]:
+        return asdict(record)
     # One more file under a name: the first is named, that there are others is said.
-    return {**record, "weights": record["weights"].removesuffix(", ...") + ", ..."}
+    return asdict(record) | {"weights": (record.weights or "").removesuffix(", ...") + ", ..."}
 
 
 def already_there(

@@ -98,7 +98,7 @@ def import_embeddings(
     new = [n for n in places if ids[n] not in stored]
     if new:
         _write(store, identity, [annotations[ids[n]] for n in new], file.vectors, new, on_progress)
-    if recorded.get(model, identity)["weights"] != identity["weights"]:
+    if model in recorded and recorded[model].weights != identity["weights"]:
         columns = {k: [identity[k]] for k in ("model", "weights")}
         store.update_columns("models", pa.table(columns))
     return ImportReport(

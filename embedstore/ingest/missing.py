@@ -26,7 +26,7 @@ from embedstore.ingest.options import (
 )
 from embedstore.ingest.plan import plan, retry_slides
 from embedstore.models.checkpoints import Weights
-from embedstore.models.registry import Variation
+from embedstore.models.registry import RGB, Variation
 from embedstore.slides.patches import (
     PLAIN,
     VIEW_SETS,
@@ -91,9 +91,8 @@ def ingest(
     recorded = recorded_models(store)
     for r in report.models:
         r.n_left = todo.n_annotations - todo.n_off_slide - r.n_before - r.n_embedded
-        r.dtype = recorded.get(r.model, {}).get("dtype", "")
-        r.weights = recorded.get(r.model, {}).get("weights", "")
-        r.parity = recorded.get(r.model, {}).get("parity")
+        if (record := recorded.get(r.model)) is not None:
+            r.dtype, r.weights, r.parity = record.dtype or "", record.weights or "", record.parity
     report.seconds = time.monotonic() - started
     return report
 
@@ -188,11 +187,11 @@ def _open_model(
         )
     record, dtype, variation = recorded_models(store).get(model), options.dtype, options.variation
     if record is not None:  # a resumed ingest goes on as it began, on any machine
-        dtype = record["dtype"] if dtype == "auto" else dtype
+        dtype = record.dtype or dtype if dtype == "auto" else dtype
         variation = Variation(
-            variation.pooling or record["pooling"],
-            variation.mean or tuple(record["mean"]),
-            variation.std or tuple(record["std"]),
+            variation.pooling or record.pooling,
+            variation.mean or _rgb(record.mean),
+            variation.std or _rgb(record.std),
         )
     embedder = load_embedder(
         model,
@@ -210,6 +209,10 @@ def _open_model(
     if record is not None:
         check_same(model, record, {k: identity[k] for k in IDENTITY})
     return embedder, identity
+
+
+def _rgb(values: Sequence[float] | None) -> RGB | None:
+    return None if values is None else (values[0], values[1], values[2])
 
 
 def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:

@@ -1,5 +1,6 @@
 """The commands that cut and fit: split, manifest, run."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,7 @@ def split_command(
     opened.compact("splits")
     rows = [s.row for s in splits]
     if as_json:
-        print_json(rows)
+        print_json([asdict(r) for r in rows])
     else:
         what = f"{dataset}, {spec.scheme}, by {spec.group_by}"
         print_splits(f"manifest {manifest.manifest_id}: {what}", rows)
@@ -126,9 +127,8 @@ def manifest_command(
         say(f"{len(table):,} rows of manifest {what} written to {file}")
         return
     rows, manifest_id = import_manifest(Store.open(store, write=True), what, file)
-    shown = [{k: v for k, v in r.items() if k not in ("train", "val", "test")} for r in rows]
     if as_json:
-        print_json(shown)
+        print_json([asdict(r) for r in rows])
     else:
-        print_splits(f"manifest {manifest_id}: {what}, imported from {file.name}", shown)
-    say_leakage(shown)
+        print_splits(f"manifest {manifest_id}: {what}, imported from {file.name}", rows)
+    say_leakage(rows)

@@ -1,10 +1,15 @@
 """What several commands print: sizes of splits, what leaks, and summaries of runs."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from embedstore.terminal.printing import print_json, print_table, say, say_notes
+from probes.splits.recorded import SplitRow
+
+if TYPE_CHECKING:  # what these import is numpy
+    from probes.scores.results import RunReport, Summary
 
 _LEAKS = {
     "shared_slides": "lie on a slide seen in training",
@@ -14,31 +19,32 @@ _LEAKS = {
 }
 
 
-def say_leakage(rows: Sequence[Mapping[str, Any]]) -> None:
+def say_leakage(rows: Sequence[SplitRow]) -> None:
     """Say what the largest fraction's train gives away of its test, as a mean over folds."""
-    largest = max(r["fraction"] for r in rows)
+    largest = max(r.fraction for r in rows)
+    at_largest = [r for r in rows if r.fraction == largest]
     parts = []
     for column, what in _LEAKS.items():
-        shares = [r[column] for r in rows if r["fraction"] == largest and r[column] is not None]
+        shares = [s for r in at_largest if (s := getattr(r, column)) is not None]
         share = f"{sum(shares) / len(shares):.1%}" if shares else "an unknown share"
         parts.append(f"{share} {what}")
     say(f"leakage at fraction {largest:g}: of the test annotations {', '.join(parts)}")
 
 
-def print_splits(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_splits(title: str, rows: Sequence[SplitRow]) -> None:
     """Print the sizes of splits, folds of one fraction and train domain in one row."""
-    lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    lines: dict[tuple[Any, ...], list[SplitRow]] = {}
     for r in rows:
-        lines.setdefault((r["train_domain"], r["fraction"]), []).append(r)
+        lines.setdefault((r.train_domain, r.fraction), []).append(r)
     shown = []
     for (domain, fraction), folds in lines.items():
         line: dict[str, Any] = {"train domain": domain} if domain is not None else {}
         line |= {"fraction": fraction, "folds": len(folds)}
         line |= {
-            k.removeprefix("n_"): _span([r[k] for r in folds])
+            k.removeprefix("n_"): _span([getattr(r, k) for r in folds])
             for k in ("n_train", "n_val", "n_test")
         }
-        shown.append(line | {"val by": ", ".join(sorted({r["val_by"] for r in folds}))})
+        shown.append(line | {"val by": ", ".join(sorted({r.val_by for r in folds}))})
     print_table(title, shown)
 
 
@@ -47,40 +53,40 @@ def _span(values: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} - {high:,}"
 
 
-def print_runs(report: Any, what: str, done: str, as_json: bool) -> None:
+def print_runs(report: "RunReport", what: str, done: str, as_json: bool) -> None:
     """Print what `probes run` or `e2e run` reports; done says what its new runs are."""
     from probes.scores.results import summarise
 
     if as_json:
-        print_json(report.rows)
+        print_json([asdict(r) for r in report.rows])
     else:
         title = f"AUROC: {what} (manifest {report.manifest_id})"
-        _print_summary(title, [vars(s) for s in summarise(report.rows)])
+        _print_summary(title, summarise(report.rows))
     say(f"{report.n_new} {done}, {report.n_recorded} recorded before")
     say_notes(report.notes)
     say_leakage([s.row for s in report.splits])
 
 
-def _print_summary(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
+def _print_summary(title: str, lines: Sequence["Summary"]) -> None:
     shown = []
     for s in lines:
-        line = {
-            "model": s["model"],
-            "weights": s["weights"],
-            "method": s["method"],
-            "fraction": s["fraction"],
-            "n_train": s["n_train"],
+        line: dict[str, Any] = {
+            "model": s.model,
+            "weights": s.weights,
+            "method": s.method,
+            "fraction": s.fraction,
+            "n_train": s.n_train,
         }
-        if s["where"] != "all":
-            line["test"] = s["where"]
-        has_interval = not math.isnan(s["low"])
+        if s.where != "all":
+            line["test"] = s.where
+        has_interval = not math.isnan(s.low)
         line |= {
-            "mean": f"{s['mean']:.3f}",
-            "SD": f"{s['sd']:.3f}" if s["n_runs"] > 1 else "",
-            "a run's 95% CI": f"{s['low']:.3f} - {s['high']:.3f}" if has_interval else "",
-            "runs": s["n_runs"],
+            "mean": f"{s.mean:.3f}",
+            "SD": f"{s.sd:.3f}" if s.n_runs > 1 else "",
+            "a run's 95% CI": f"{s.low:.3f} - {s.high:.3f}" if has_interval else "",
+            "runs": s.n_runs,
         }
-        if any(x["n_failed"] for x in lines):
-            line["collapsed or unconverged"] = s["n_failed"]
+        if any(x.n_failed for x in lines):
+            line["collapsed or unconverged"] = s.n_failed
         shown.append(line)
     print_table(title, shown)

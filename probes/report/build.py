@@ -101,7 +101,7 @@ def _of_one(section: Section) -> Section:
 
 
 def _title(facts: Facts) -> str:
-    names = [d["dataset"] for d in facts.datasets]
+    names = [d.dataset for d in facts.datasets]
     said = ", ".join(names) if len(names) <= 4 else f"{len(names)} datasets"
     return f"How good are these models on {said}?"
 
@@ -117,7 +117,7 @@ def _subtitle(facts: Facts) -> str:
 
 
 def _warnings(facts: Facts) -> list[str]:
-    demo = [d["dataset"] for d in facts.datasets if facts.is_demo(d["dataset"])]
+    demo = [d.dataset for d in facts.datasets if facts.is_demo(d.dataset)]
     chance = sorted({e.model for e in facts.sides if e.is_random})
     said = (
         [
@@ -133,9 +133,9 @@ def _warnings(facts: Facts) -> list[str]:
 
 
 def _numbers(facts: Facts) -> list[tuple[str, str]]:
-    n = sum(d["n_annotations"] for d in facts.datasets)
+    n = sum(d.n_annotations for d in facts.datasets)
     models = {e.model for e in facts.sides}
-    runs = {r["run_id"] for r in facts.results}
+    runs = {r.run_id for r in facts.results}
     return [
         ("annotations", f"{n:,}"),
         ("domains", f"{sum(map(len, facts.domains.values())):,}"),

@@ -4,43 +4,41 @@ import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedstore.demo.domains import DOMAINS
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
+from embedstore.store.records import DatasetRow, ModelRow, fetch_records
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
 from probes.report.published import paper_dataset
+from probes.scores.recorded import ComparisonRow, ResultRow
 from probes.scores.results import Summary, summarise
 from probes.scores.sides import Side
+from probes.splits.recorded import SplitRow
 from probes.splits.spec import ManifestSpec
-
-_COLUMNS = (
-    "run_id, manifest_id, dataset, method, params, model, weights, weights_sha256, scheme, "
-    "group_by, stratify, where_sql, target, fold, fraction, train_domain, eval_dataset, "
-    "eval_domain, metric, value, ci_low, ci_high, n_train, n_test, n_pos, seed, state, software, "
-    "created_at"
-)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is recorded of the reported datasets; rows are those of the views.
+    """All that is recorded of the reported datasets.
 
-    results: of each condition's newest manifest; n_superseded counts older manifests by condition.
+    embedded: the models that have embeddings of any dataset; results: of each condition's newest
+    manifest; n_superseded counts older manifests by condition.
     """
 
     store: Store
     con: Any
-    datasets: Sequence[dict[str, Any]]
+    datasets: Sequence[DatasetRow]
     domains: Mapping[str, Sequence[str]]
     labels: Mapping[str, Sequence[str]]
-    models: Mapping[str, dict[str, Any]]
-    results: Sequence[dict[str, Any]]
-    splits: Sequence[dict[str, Any]]
-    comparisons: Sequence[dict[str, Any]]
+    models: Mapping[str, ModelRow]
+    embedded: Set[str]
+    results: Sequence[ResultRow]
+    splits: Sequence[SplitRow]
+    comparisons: Sequence[ComparisonRow]
     n_superseded: Mapping[ManifestSpec, int]
 
     @functools.cached_property
@@ -75,10 +73,10 @@ class Facts:
         return "" if paper_dataset(dataset) else "not the paper's data"
 
     @functools.cached_property
-    def _by_condition(self) -> dict[tuple[ManifestSpec, str, str | None], list[dict[str, Any]]]:
+    def _by_condition(self) -> dict[tuple[ManifestSpec, str, str | None], list[ResultRow]]:
         by_condition = defaultdict(list)
         for r in self.results:
-            by_condition[ManifestSpec.of(r), r["target"], r["eval_dataset"]].append(r)
+            by_condition[ManifestSpec.of(r), r.target, r.eval_dataset].append(r)
         return dict(by_condition)
 
     def conditions(
@@ -91,7 +89,7 @@ class Facts:
             if c.dataset == dataset
             and of == target
             and elsewhere is None
-            and (rows[0]["train_domain"] is not None) == by_domain
+            and (rows[0].train_domain is not None) == by_domain
         ]
         usual = ManifestSpec(dataset)
         return sorted(
@@ -105,7 +103,7 @@ class Facts:
             ),
         )
 
-    def elsewhere(self, dataset: str) -> list[tuple[ManifestSpec, str, list[dict[str, Any]]]]:
+    def elsewhere(self, dataset: str) -> list[tuple[ManifestSpec, str, list[ResultRow]]]:
         """Return the rows of runs of a dataset that score another one, by condition and dataset."""
         return [
             (c, other, rows)
@@ -114,32 +112,32 @@ class Facts:
         ]
 
     @functools.cached_property
-    def _compared(self) -> dict[tuple[str, ...], dict[str, Any]]:
-        return {(r["a"], r["b"], r["eval_domain"], *r["run_ids"]): r for r in self.comparisons}
+    def _compared(self) -> dict[tuple[str, ...], ComparisonRow]:
+        return {(r.a, r.b, r.eval_domain, *r.run_ids): r for r in self.comparisons}
 
     def comparison(
-        self, a: str, b: str, where: str, rows: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """Return the recorded comparison of a less b made of just these rows' runs, {} if none.
+        self, a: str, b: str, where: str, rows: Sequence[ResultRow]
+    ) -> ComparisonRow | None:
+        """Return the recorded comparison of a less b made of just these rows' runs, None if none.
 
         One of b less a is turned round; one that is older than a run does not count.
         """
-        ids = sorted({r["run_id"] for r in rows})
-        ran = max(r["created_at"] for r in rows)
+        ids = sorted({r.run_id for r in rows})
+        ran = max(r.created_at for r in rows)
         for one, two, sign in ((a, b, 1), (b, a, -1)):
             compared = self._compared.get((one, two, where, *ids))
-            if compared and compared["created_at"] > ran:
-                if sign == 1 or compared["ci_low"] is None:
-                    return dict(compared)
-                return compared | {"ci_low": -compared["ci_high"], "ci_high": -compared["ci_low"]}
-        return {}
+            if compared and compared.created_at > ran:
+                if sign == 1 or compared.ci_low is None or compared.ci_high is None:
+                    return compared
+                return replace(compared, ci_low=-compared.ci_high, ci_high=-compared.ci_low)
+        return None
 
-    def rows(self, c: ManifestSpec, metric: str, target: str = "label") -> list[dict[str, Any]]:
+    def rows(self, c: ManifestSpec, metric: str, target: str = "label") -> list[ResultRow]:
         """Return the rows of a condition's results on its own dataset."""
-        return [r for r in self._by_condition.get((c, target, None), []) if r["metric"] == metric]
+        return [r for r in self._by_condition.get((c, target, None), []) if r.metric == metric]
 
 
-def by_side(rows: Sequence[dict[str, Any]]) -> dict[Side, list[dict[str, Any]]]:
+def by_side(rows: Sequence[ResultRow]) -> dict[Side, list[ResultRow]]:
     """Return rows of results by side."""
     of_side = defaultdict(list)
     for r in rows:
@@ -159,46 +157,46 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
     con = connect(store)
     for name in datasets:
         check_dataset(store, con, name)
-    registered = fetch_rows(con, "select * from datasets order by dataset")
+    registered = fetch_records(con, DatasetRow, "from datasets order by dataset")
     if not registered:
         raise EmbedstoreError(f"{store.uri} holds no dataset; `embedstore add` registers one")
-    chosen = [d for d in registered if not datasets or d["dataset"] in datasets]
-    names = ", ".join(literal(d["dataset"]) for d in chosen)
+    chosen = [d for d in registered if not datasets or d.dataset in datasets]
+    names = ", ".join(literal(d.dataset) for d in chosen)
     counts = fetch_rows(
         con,
         "select dataset, domain, label, count(*) as n from annotations where "
         f"dataset in ({names}) group by all order by all",
     )
-    splits = fetch_rows(
+    splits = fetch_records(
         con,
-        f"select * from splits where dataset in ({names}) "
+        SplitRow,
+        f"from splits where dataset in ({names}) "
         "order by dataset, scheme, group_by, fraction, train_domain, fold",
     )
     ids = fetch(con, "select distinct manifest_id from results")["manifest_id"].to_pylist()
     newest, older = _newest(splits, set(ids))
     con.register("_shown", fetch(con, f"select unnest({_sql_list(newest)}) as manifest_id"))
-    results = fetch_rows(
+    results = fetch_records(
         con,
-        f"select {_COLUMNS} from results join _shown using (manifest_id) "
+        ResultRow,
+        "from results join _shown using (manifest_id) "
         "order by model, method, params, fraction, fold, train_domain, eval_domain, metric",
     )
-    models = fetch_rows(
-        con,
-        "select *, model in (select distinct model from embeddings) as is_embedded from models"
-        " order by model",
-    )
+    models = fetch_records(con, ModelRow, "from models order by model")
+    embedded = fetch(con, "select distinct model from embeddings")["model"].to_pylist()
     return Facts(
         store,
         con,
         chosen,
-        {d["dataset"]: _values(counts, d["dataset"], "domain") for d in chosen},
-        {d["dataset"]: sorted(_values(counts, d["dataset"], "label")) for d in chosen},
-        {m["model"]: m for m in models},
+        {d.dataset: _values(counts, d.dataset, "domain") for d in chosen},
+        {d.dataset: sorted(_values(counts, d.dataset, "label")) for d in chosen},
+        {m.model: m for m in models},
+        frozenset(embedded),
         results,
-        [s for s in splits if s["manifest_id"] in newest],
-        fetch_rows(
+        [s for s in splits if s.manifest_id in newest],
+        fetch_records(
             con,
-            "select a, b, eval_domain, ci_low, ci_high, p_value, run_ids, created_at "
+            ComparisonRow,
             "from comparisons join _shown using (manifest_id) where metric = 'auroc' "
             "and train_domain is null",
         ),
@@ -211,7 +209,7 @@ def _sql_list(names: Sequence[str]) -> str:
 
 
 def _newest(
-    splits: Sequence[Mapping[str, Any]], scored: set[str]
+    splits: Sequence[SplitRow], scored: set[str]
 ) -> tuple[list[str], dict[ManifestSpec, int]]:
     """Return the newest manifest of each condition, and how many older ones each has.
 
@@ -220,9 +218,7 @@ def _newest(
     made: dict[ManifestSpec, dict[str, Any]] = defaultdict(dict)
     for s in splits:
         of_spec = made[ManifestSpec.of(s)]
-        of_spec[s["manifest_id"]] = max(
-            s["created_at"], of_spec.get(s["manifest_id"], s["created_at"])
-        )
+        of_spec[s.manifest_id] = max(s.created_at, of_spec.get(s.manifest_id, s.created_at))
     newest = [max(ids, key=lambda i: (i in scored, ids[i], i)) for ids in made.values()]
     return newest, {c: len(ids) - 1 for c, ids in made.items() if len(ids) > 1}
 

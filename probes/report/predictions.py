@@ -160,7 +160,7 @@ def scores_of(facts: Facts) -> list[Scores]:
     """Return the scores of each dataset that has any: of its main condition's largest fraction."""
     scores: list[Scores] = []
     for d in facts.datasets:
-        main = _main(facts, d["dataset"])
+        main = _main(facts, d.dataset)
         if main is not None:
             scores.append(_load(facts, *main, f"_scores_{len(scores)}"))
     return scores
@@ -172,7 +172,7 @@ def _main(facts: Facts, dataset: str) -> tuple[ManifestSpec, float] | None:
     order = facts.conditions(dataset, by_domain=False)
     order = order or facts.conditions(dataset, by_domain=True)
     for c in order:
-        each = {(Side.of(r), r["fraction"]) for r in facts.rows(c, "auroc")}
+        each = {(Side.of(r), r.fraction) for r in facts.rows(c, "auroc")}
         counts.update((c, fraction) for _, fraction in each)
     if not counts:
         return None
@@ -180,9 +180,9 @@ def _main(facts: Facts, dataset: str) -> tuple[ManifestSpec, float] | None:
 
 
 def _load(facts: Facts, c: ManifestSpec, fraction: float, table: str) -> Scores:
-    rows = [r for r in facts.rows(c, "auroc") if r["fraction"] == fraction]
+    rows = [r for r in facts.rows(c, "auroc") if r.fraction == fraction]
     sides = [e for e in facts.sides if e in {Side.of(r) for r in rows}]
-    runs = {r["run_id"]: sides.index(Side.of(r)) for r in rows}
+    runs = {r.run_id: sides.index(Side.of(r)) for r in rows}
     facts.con.register(
         f"{table}_runs",
         pa.table(

@@ -2,9 +2,10 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from embedstore.store.records import ModelRow
+from probes.scores.recorded import ResultRow
 from probes.scores.sides import Side
 from probes.splits.spec import ManifestSpec
 
@@ -27,25 +28,25 @@ def flat(options: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def repeat_command(
-    c: ManifestSpec, e: Side, rows: Sequence[Mapping[str, Any]], *, all_domains: bool
+    c: ManifestSpec, e: Side, rows: Sequence[ResultRow], *, all_domains: bool
 ) -> str:
     """Return the command that makes these results of one condition, side, target and dataset.
 
     all_domains: whether they are of every train domain that the condition has.
     """
-    fractions = sorted({r["fraction"] for r in rows})
-    folds = sorted({r["fold"] for r in rows})
-    domains = sorted({r["train_domain"] for r in rows if r["train_domain"] is not None})
+    fractions = sorted({r.fraction for r in rows})
+    folds = sorted({r.fold for r in rows})
+    domains = sorted({r.train_domain for r in rows if r.train_domain is not None})
     options = [("--fraction", _number(f)) for f in fractions if fractions != [1.0]]
     options += [("--fold", str(f)) for f in folds if folds != list(range(5))]
     options += [("--train-domain", d) for d in domains if not all_domains]
     if e.is_e2e:
         return command("e2e", "run", c.dataset, *flat([*_recipe(e), *c.options, *options]))
-    options += [("--target", r) for r in {r["target"] for r in rows} - {"label"}]
+    options += [("--target", r) for r in {r.target for r in rows} - {"label"}]
     options += [("--views", e.views)] if e.views else []
     options += [
         ("--eval-dataset", d)
-        for d in sorted({r["eval_dataset"] for r in rows if r["eval_dataset"] is not None})
+        for d in sorted({r.eval_dataset for r in rows if r.eval_dataset is not None})
     ]
     who = [("--model", e.model), ("--method", e.method)]
     return command("probes", "run", c.dataset, *flat([*who, *c.options, *options]))
@@ -65,18 +66,18 @@ def _recipe(e: Side) -> list[tuple[str, str]]:
     ]
 
 
-def ingest_command(dataset: str, model: Mapping[str, Any]) -> str:
+def ingest_command(dataset: str, model: ModelRow) -> str:
     """Return the command that makes a model's embeddings of a dataset."""
-    name, origin = model["model"], model["registry_name"] or model["model"]
-    if model["arch"] == "imported":
+    name, origin = model.model, model.registry_name or model.model
+    if model.arch == "imported":
         return command("embedstore", "import", dataset, "FILE", "--model", name)
     words = ["embedstore", "ingest", dataset, "--model", origin]
-    if _is_given(model["weights"] or ""):
-        words += ["--weights", f"{origin}={model['weights']}"]
+    if _is_given(model.weights or ""):
+        words += ["--weights", f"{origin}={model.weights}"]
     words += ["--as", name] if name != origin else []
-    words += ["--patch-px", str(model["patch_px"])] if model["patch_px"] not in (None, 224) else []
-    words += ["--mpp-out", str(model["mpp_out"])] if model["mpp_out"] not in (None, 0.25) else []
-    words += ["--dtype", model["dtype"]] if model["dtype"] else []
+    words += ["--patch-px", str(model.patch_px)] if model.patch_px not in (None, 224) else []
+    words += ["--mpp-out", str(model.mpp_out)] if model.mpp_out not in (None, 0.25) else []
+    words += ["--dtype", model.dtype] if model.dtype else []
     return command(*words)
 
 

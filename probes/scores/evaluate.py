@@ -1,7 +1,7 @@
 """From probabilities to results: metrics with intervals, by domain where the scheme says so."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from probes.scores.metrics import Codes, Floats
 from probes.scores.statistics import Estimate, bootstrap
+from probes.splits.recorded import SplitRow
 
 ALL = "all"
 
@@ -65,7 +66,7 @@ def evaluate_by(
 
 
 def evaluate_split(
-    row: Mapping[str, Any],
+    row: SplitRow,
     codes: Codes,
     p: Floats,
     domains: NDArray[Any],
@@ -80,8 +81,8 @@ def evaluate_split(
     row is the split's row; codes (n,), p (n, K), domains (n,), groups (n,) of its test annotations.
     What is resampled follows from the split alone, so methods share replicates.
     """
-    by = np.full(len(codes), ALL) if row["train_domain"] is None else domains
-    seed = seed_of(row["manifest_id"], row["fold"], row["train_domain"])
+    by = np.full(len(codes), ALL) if row.train_domain is None else domains
+    seed = seed_of(row.manifest_id, row.fold, row.train_domain)
     return evaluate_by(
         by, codes, p, groups, cut=cut, seed=seed, n_resamples=n_resamples, partial=partial
     )

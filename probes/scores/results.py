@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.store import Store, now
+from embedstore.store.records import fetch_records
 from embedstore.store.sql import connect_to, fetch_rows, literal
 from probes.scores.evaluate import ALL, Evaluated
 from probes.scores.predictions import Scored
+from probes.scores.recorded import ResultRow
 from probes.scores.sides import method_of
 from probes.splits.manifests import StoredSplit
 from probes.splits.schemes import is_in_domain
@@ -46,15 +48,15 @@ class Run:
         """Return 16 hex digits over manifest, method, model with weights, target and split."""
         row = self.split.row
         parts = [
-            row["manifest_id"],
+            row.manifest_id,
             self.method,
             json.dumps(dict(self.params), sort_keys=True),
             self.model,
             self.weights_sha256,
             self.target,
-            row["fold"],
-            repr(row["fraction"]),
-            row["train_domain"],
+            row.fold,
+            repr(row.fraction),
+            row.train_domain,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -118,7 +120,7 @@ def _results(o: Outcome) -> list[dict[str, Any]]:
     run, row = o.run, o.run.split.row
     same = {
         **{
-            k: row[k]
+            k: getattr(row, k)
             for k in (
                 "manifest_id",
                 "dataset",
@@ -139,8 +141,8 @@ def _results(o: Outcome) -> list[dict[str, Any]]:
         "weights": run.weights,
         "weights_sha256": run.weights_sha256,
         "target": run.target,
-        "n_train": row["n_train"],
-        "n_val": row["n_val"],
+        "n_train": row.n_train,
+        "n_val": row.n_val,
         "software": software(),
         "created_at": now(),
         **o.facts,
@@ -182,17 +184,17 @@ def software() -> str:
 
 def load_results(
     store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
-) -> list[dict[str, Any]]:
-    """Return the rows of the results view for these runs, in a stable order."""
+) -> list[ResultRow]:
+    """Return the results of these runs, in a stable order."""
     con = connect_to(store, "results")
     con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
     of_dataset = "is null" if eval_dataset is None else f"= {literal(eval_dataset)}"
-    sql = (
-        "select r.* exclude (result_id) from _results r join _ids using (run_id) "
-        f"where r.eval_dataset {of_dataset} "
-        "order by model, method, params, train_domain, fraction, fold, metric, eval_domain"
+    return fetch_records(
+        con,
+        ResultRow,
+        f"from _results join _ids using (run_id) where eval_dataset {of_dataset} "
+        "order by model, method, params, train_domain, fraction, fold, metric, eval_domain",
     )
-    return fetch_rows(con, sql)
 
 
 @dataclass(frozen=True)
@@ -217,28 +219,28 @@ class Summary:
     n_failed: int
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[Summary]:
+def summarise(rows: Sequence[ResultRow], metric: str = "auroc") -> list[Summary]:
     """Return a line per model, method and fraction; by-domain schemes give in- and out-of-domain.
 
     Out of domain, a run's value is the mean over its other domains, and mean and SD are over runs,
     as in Table 2 of the paper. Domains without a value (one label in test) are left out.
     """
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[ResultRow]] = defaultdict(list)
     for r in rows:
         # Another dataset has a row over all of it beside those of its domains.
-        if r["metric"] == metric and (r["eval_dataset"] is None or r["eval_domain"] == ALL):
-            key = (r["model"], r["weights"], method_of(r), r["fraction"], where_of(r))
+        if r.metric == metric and (r.eval_dataset is None or r.eval_domain == ALL):
+            key = (r.model, r.weights, method_of(r), r.fraction, where_of(r))
             groups[key].append(r)
     lines = []
     for (model, weights, method, fraction, where), members in sorted(groups.items()):
         by_run: dict[str, list[float]] = defaultdict(list)
         for r in members:
-            if r["value"] is not None:
-                by_run[r["run_id"]].append(r["value"])
+            if r.value is not None:
+                by_run[r.run_id].append(r.value)
         values = [float(np.mean(v)) for v in by_run.values()]
-        failed = {r["run_id"] for r in members if r["state"] != "ok"}
+        failed = {r.run_id for r in members if r.state != "ok"}
         low, high = (
-            float(np.mean([r[k] for r in members if r[k] is not None] or [np.nan]))
+            float(np.mean([b for r in members if (b := getattr(r, k)) is not None] or [np.nan]))
             if len(members) == len(by_run)
             else float("nan")
             for k in ("ci_low", "ci_high")
@@ -249,7 +251,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
                 weights,
                 method,
                 fraction,
-                n_train=round(float(np.mean([r["n_train"] for r in members]))),
+                n_train=round(float(np.mean([r.n_train for r in members]))),
                 where=where,
                 mean=float(np.mean(values)) if values else float("nan"),
                 sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
@@ -262,21 +264,21 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "auroc") -> list[
     return lines
 
 
-def where_of(r: Mapping[str, Any]) -> str:
-    """Return what a row of results counts for: all, IN, OUT, or on another dataset."""
-    if r["eval_dataset"] is not None:
-        return f"on {r['eval_dataset']}"
-    if r["train_domain"] is None:
+def where_of(r: ResultRow) -> str:
+    """Return what a result counts for: all, IN, OUT, or on another dataset."""
+    if r.eval_dataset is not None:
+        return f"on {r.eval_dataset}"
+    if r.train_domain is None:
         return ALL
-    return IN if is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"]) else OUT
+    return IN if is_in_domain(r.scheme, r.train_domain, r.eval_domain) else OUT
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """The results of all runs asked for (rows of the view), and how many of them are new."""
+    """The results of all runs asked for, and how many of the runs are new."""
 
     manifest_id: str
-    rows: list[dict[str, Any]]
+    rows: list[ResultRow]
     n_new: int
     n_recorded: int
     notes: list[str]

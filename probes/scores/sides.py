@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from embedstore.errors import UsageError
+from probes.scores.recorded import RunRow
 
 E2E = "e2e"
 """The method of what was trained end to end: see e2e.run, which probes do not import."""
@@ -39,21 +40,21 @@ class Side:
         return cls(method, model, variant or None)
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Side":
+    def of(cls, row: RunRow) -> "Side":
         """Return the side that a row of results belongs to."""
         return cls(
-            row["method"],
-            row["model"],
-            variant_of(row["params"]),
-            row["params"],
-            row["weights"] or "",
-            row["weights_sha256"] or "",
+            row.method,
+            row.model,
+            variant_of(row.params),
+            row.params,
+            row.weights or "",
+            row.weights_sha256 or "",
         )
 
     @classmethod
-    def named(cls, row: Mapping[str, Any]) -> "Side":
+    def named(cls, row: RunRow) -> "Side":
         """Return the side of a row as a user names it: without what only tells its runs apart."""
-        return cls(row["method"], row["model"], variant_of(row["params"]))
+        return cls(row.method, row.model, variant_of(row.params))
 
     def __str__(self) -> str:
         """Return it as it is written."""
@@ -101,11 +102,11 @@ def variant_of(params: str) -> str | None:
     return values.get("views") or (None if adapt == "full" else adapt)
 
 
-def method_of(r: Mapping[str, Any]) -> str:
+def method_of(r: RunRow) -> str:
     """Return a method's name, with its variant and target where they are not the usual ones."""
-    variant = variant_of(r["params"])
+    variant = variant_of(r.params)
     return (
-        str(r["method"])
+        str(r.method)
         + (f"+{variant}" if variant else "")
-        + (f", target {r['target']}" if r["target"] != "label" else "")
+        + (f", target {r.target}" if r.target != "label" else "")
     )

@@ -27,7 +27,7 @@ def splits_for(
         "fraction": asked.fractions,
         "train_domain": asked.train_domains,
     }
-    splits = [s for s in every if all(v is None or s.row[k] in v for k, v in kept.items())]
+    splits = [s for s in every if all(v is None or getattr(s.row, k) in v for k, v in kept.items())]
     if not splits:
         raise EmbedstoreError(
             f"manifest {asked.manifest} has no such split; it has: "

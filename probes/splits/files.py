@@ -18,11 +18,13 @@ from probes.splits.draw import ROLES, Split, check_fraction, lacking
 from probes.splits.manifests import (
     Candidates,
     StoredSplit,
+    as_stored,
     candidates,
     load_splits,
     split_id,
     split_row,
 )
+from probes.splits.recorded import SplitRow
 from probes.splits.spec import ManifestSpec
 
 COLUMNS = (
@@ -86,11 +88,11 @@ def recorded_manifest(
     if not splits:
         raise _none_such(con, manifest_id)
     row = splits[0].row
-    if row["dataset"] != dataset:
+    if row.dataset != dataset:
         raise EmbedstoreError(
-            f"manifest {manifest_id} is of dataset '{row['dataset']}', not of '{dataset}'"
+            f"manifest {manifest_id} is of dataset '{row.dataset}', not of '{dataset}'"
         )
-    if row["scheme"] == IMPORTED:
+    if row.scheme == IMPORTED:
         manifest = candidates(store, ManifestSpec(dataset))
         now_id = _digest_of_stored(manifest, splits)
     else:
@@ -114,12 +116,12 @@ def _digest_of_stored(manifest: Candidates, stored: Sequence[StoredSplit]) -> st
         positions = {
             r: np.array([place[i] for i in of_role], dtype=np.int64) for r, of_role in ids.items()
         }
-        key = (s.row["fold"], s.row["fraction"], s.row["train_domain"])
+        key = (s.row.fold, s.row.fraction, s.row.train_domain)
         splits[key] = Split(val_by="given", **positions)
     return _digest(manifest, splits)
 
 
-def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[dict[str, Any]], str]:
+def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[SplitRow], str]:
     """Store the splits that a CSV or Parquet file says, and return their rows and manifest id.
 
     Needed columns: annotation_id, role (train, val, test), and fold, fraction and train_domain
@@ -142,7 +144,7 @@ def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[dict[s
     manifest_id = _digest(manifest, splits)
     made = [_row(manifest, manifest_id, key, split) for key, split in splits.items()]
     store.merge("splits", made, replace=False)
-    return made, manifest_id
+    return [as_stored(row).row for row in made], manifest_id
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

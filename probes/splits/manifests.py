@@ -30,6 +30,7 @@ from probes.splits.draw import (
     check_fraction,
     manifest_digest,
 )
+from probes.splits.recorded import SplitRow
 from probes.splits.schemes import SCHEMES, distinct_folds, train_domains
 from probes.splits.spec import ManifestSpec
 
@@ -52,15 +53,15 @@ class Candidates:
 
 @dataclass(frozen=True)
 class StoredSplit:
-    """One split as recorded: its row of the `splits` view, and ids per role as Arrow strings."""
+    """One split as recorded, and its ids per role as Arrow strings."""
 
-    row: dict[str, Any]
+    row: SplitRow
     roles: Mapping[str, pa.Array]
 
     @property
     def split_id(self) -> str:
         """Return the key of the split: manifest, fold, fraction and train domain."""
-        return str(self.row["split_id"])
+        return self.row.split_id
 
     def ids(self, role: str) -> pa.Array:
         """Return the annotation ids of train, val or test, in order of drawing."""
@@ -218,7 +219,7 @@ def ensure_splits(
         raise EmbedstoreError(f"'{manifest.spec.dataset}' cannot be split: " + "; ".join(notes))
     rows = [split_row(manifest, k, made[k]) for k in wanted if k in made]
     store.merge("splits", rows, replace=False)
-    have |= {r["split_id"]: _stored(r) for r in rows}
+    have |= {r["split_id"]: as_stored(r) for r in rows}
     return [have[split_id(manifest.manifest_id, *k)] for k in wanted], notes
 
 
@@ -228,14 +229,15 @@ def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
     table = fetch(connect_to(store, "splits"), sql)
     rows = table.drop_columns([*ROLES]).to_pylist()
     return {
-        row["split_id"]: StoredSplit(row, {r: table[r][n].values for r in ROLES})
+        row["split_id"]: StoredSplit(SplitRow(**row), {r: table[r][n].values for r in ROLES})
         for n, row in enumerate(rows)
     }
 
 
-def _stored(row: dict[str, Any]) -> StoredSplit:
+def as_stored(row: dict[str, Any]) -> StoredSplit:
+    """Return a split by its row of the table."""
     roles = {role: pa.array(row[role], pa.string()) for role in ROLES}
-    return StoredSplit({k: v for k, v in row.items() if k not in roles}, roles)
+    return StoredSplit(SplitRow(**{k: v for k, v in row.items() if k not in roles}), roles)
 
 
 def _cut(manifest: Candidates, fold: int, fraction: float, domain: str | None) -> Split:

@@ -1,13 +1,30 @@
 """What a manifest is cut from, and which of its splits: the only place of their defaults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 from embedstore.errors import UsageError
 
 MATCHED = "-size-matched"
 """How the name of a scheme ends that trains every domain at the smallest one's size."""
+
+
+class _HasSpec(Protocol):
+    """What a row is that says what its manifest was cut from."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def group_by(self) -> str: ...
+    @property
+    def stratify(self) -> str: ...
+    @property
+    def where_sql(self) -> str | None: ...
+    @property
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -25,9 +42,9 @@ class ManifestSpec:
     seed: int = 42
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "ManifestSpec":
-        """Return the spec of a row of results, splits or comparisons."""
-        return cls(**{name: row[column] for name, column in _COLUMNS.items()})
+    def of(cls, row: "_HasSpec") -> "ManifestSpec":
+        """Return the spec of a row of results or splits."""
+        return cls(**{name: getattr(row, column) for name, column in _COLUMNS.items()})
 
     def check(self) -> None:
         """Raise EmbedstoreError naming every value that is not allowed."""

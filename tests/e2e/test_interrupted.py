@@ -36,7 +36,7 @@ def test_force_goes_on_after_an_interruption(store: Store) -> None:
     again = run(store, ManifestSpec("tiny"), forced, Listener(line=lines.append))
     assert not any("epoch 1/2" in line for line in lines)
     assert any("epoch 2/2" in line for line in lines)
-    assert [r["value"] for r in again.rows] == [r["value"] for r in first.rows]
+    assert [r.value for r in again.rows] == [r.value for r in first.rows]
 
 
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(

@@ -136,7 +136,7 @@ def test_it_trains_end_to_end_on_the_same_splits(
         for m in ("uni", "e2e")
     }
     wanted = {
-        (s.row["manifest_id"], s.row["fold"], s.row["fraction"], s.row["train_domain"] or "")
+        (s.row.manifest_id, s.row.fold, s.row.fraction, s.row.train_domain or "")
         for step in made.steps
         for s in step.splits
     }

@@ -25,7 +25,7 @@ def test_predict_gives_the_scores_that_were_recorded(
 ) -> None:
     options = replace(OPTIONS, backbone=backbone, recipe=replace(SMALL, adapt=adapt, lora_rank=2))
     report = run(store, ManifestSpec("tiny"), options)
-    run_id = report.rows[0]["run_id"]
+    run_id = report.rows[0].run_id
     scored = {r["annotation_id"]: r for r in predict(store, run_id, "tiny", PLAIN).to_pylist()}
     assert len(scored) == 64
     recorded = query(store, f"from predictions where run_id = '{run_id}'")
@@ -40,10 +40,10 @@ def test_predict_tells_other_runs_and_unknown_ones_apart(store: Store) -> None:
         store, ManifestSpec("tiny"), RunOptions(splits=Asked(folds=[0]), n_resamples=50)
     )
     with pytest.raises(EmbedstoreError, match="probes predict"):
-        predict(store, report.rows[0]["run_id"], "tiny")
+        predict(store, report.rows[0].run_id, "tiny")
     with pytest.raises(EmbedstoreError, match="no trained model of run 'nope'"):
         predict(store, "nope", "tiny")
-    trained = run(store, ManifestSpec("tiny"), OPTIONS).rows[0]["run_id"]
+    trained = run(store, ManifestSpec("tiny"), OPTIONS).rows[0].run_id
     with pytest.raises(EmbedstoreError, match="no dataset 'other'"):
         predict(store, trained, "other")
     done = run_command("e2e", "predict", trained, "tiny", "--json", "--store", store.uri)
@@ -61,7 +61,7 @@ def test_lora_refuses_another_backbone_than_it_was_trained_on(store: Store, tmp_
         torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), files[n])
     recipe = replace(SMALL, adapt="lora", lora_rank=2)
     options = replace(OPTIONS, backbone="test_vit", weights=str(files[0]), recipe=recipe)
-    run_id = run(store, ManifestSpec("tiny"), options).rows[0]["run_id"]
+    run_id = run(store, ManifestSpec("tiny"), options).rows[0].run_id
     with pytest.raises(EmbedstoreError, match="are not those of run"):
         predict(store, run_id, "tiny", PredictOptions(weights=str(files[1])))
     files[0].rename(tmp_path / "moved.pt")

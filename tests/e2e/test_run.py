@@ -18,6 +18,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.run import RunOptions
 from probes.run import run as run_probes
+from probes.scores.results import from_null
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.slides import make_tiny, write_slide
 from tests.making.stores import query
@@ -69,7 +70,7 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
     options = CompareOptions(n_resamples=50)
     rows, _ = compare(store, spec, Side.parse(f"uni:{RESNET}"), sides, options)
     value = {
-        name: next(r["value"] for r in report.rows if r["metric"] == "auroc")
+        name: next(from_null(r.value) for r in report.rows if r.metric == "auroc")
         for name, report in (("uni", probe), ("e2e", full), ("e2e+head", head))
     }
     assert {r["b"]: r["difference"] for r in rows} == {
@@ -81,23 +82,23 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
 
 def test_labels_are_the_annotations_own_and_all_metrics_are_there(store: Store) -> None:
     report = run(store, ManifestSpec("tiny"), OPTIONS)
-    (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
+    (auroc,) = [r for r in report.rows if r.metric == "auroc"]
     scored = query(
         store,
         "select p.score, a.label from predictions p join annotations a using (annotation_id) "
-        f"where run_id = '{auroc['run_id']}' and role = 'test'",
+        f"where run_id = '{auroc.run_id}' and role = 'test'",
     )
     from sklearn.metrics import roc_auc_score
 
     truth = [r["label"] == "mitotic figure" for r in scored]
-    assert auroc["value"] == pytest.approx(roc_auc_score(truth, [r["score"] for r in scored]))
+    assert auroc.value == pytest.approx(roc_auc_score(truth, [r["score"] for r in scored]))
     assert len(report.rows) == 7
-    assert auroc["ci_low"] <= auroc["value"] <= auroc["ci_high"]
-    assert (auroc["weights"], auroc["model"]) == ("random", RESNET)
-    assert json.loads(auroc["params"])["max_lr"] == 1e-3
-    assert json.loads(auroc["chosen"])["dtype"] in ("float32", "bfloat16")
-    assert "pixels" not in json.loads(auroc["chosen"])
-    assert re.fullmatch("[0-9a-f]{16}", auroc["pixels"])
+    assert from_null(auroc.ci_low) <= from_null(auroc.value) <= from_null(auroc.ci_high)
+    assert (auroc.weights, auroc.model) == ("random", RESNET)
+    assert json.loads(auroc.params)["max_lr"] == 1e-3
+    assert json.loads(auroc.chosen or "{}")["dtype"] in ("float32", "bfloat16")
+    assert "pixels" not in json.loads(auroc.chosen or "{}")
+    assert re.fullmatch("[0-9a-f]{16}", auroc.pixels or "")
 
 
 def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store: Store) -> None:
@@ -109,7 +110,7 @@ def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store:
         store, ManifestSpec("tiny"), replace(OPTIONS, force=True), Listener(line=lines.append)
     )
     assert forced.n_new == 1
-    assert [r["value"] for r in forced.rows] == [r["value"] for r in first.rows]
+    assert [r.value for r in forced.rows] == [r.value for r in first.rows]
     assert re.search(r"random weights.*fold 0, fraction 1, n_train \d+", lines[0])
     assert re.search(
         r"epoch 2/2 +loss [\d.]+ +val loss [\d.]+ +val AUROC [\d.]+ .*images/s", lines[-1]
@@ -120,7 +121,7 @@ def test_a_recorded_run_is_not_trained_again_and_force_repeats_it_exactly(store:
 
 def test_a_run_leaves_its_model_curve_and_config(store: Store) -> None:
     report = run(store, ManifestSpec("tiny"), OPTIONS)
-    folder = Path(store.uri) / "runs" / report.rows[0]["run_id"]
+    folder = Path(store.uri) / "runs" / report.rows[0].run_id
     assert sorted(p.name for p in folder.iterdir()) == [
         "config.json",
         "curve.csv",
@@ -138,10 +139,10 @@ def test_a_run_leaves_its_model_curve_and_config(store: Store) -> None:
 def test_cross_domain_is_scored_by_domain(store: Store) -> None:
     options = replace(OPTIONS, splits=replace(OPTIONS.splits, train_domains=["a"]))
     report = run(store, ManifestSpec("tiny", scheme="cross-domain"), options)
-    aurocs = {r["eval_domain"]: r for r in report.rows if r["metric"] == "auroc"}
+    aurocs = {r.eval_domain: r for r in report.rows if r.metric == "auroc"}
     assert set(aurocs) == {"a", "b"}
-    assert aurocs["b"]["n_test"] == 32
-    assert {r["train_domain"] for r in report.rows} == {"a"}
+    assert aurocs["b"].n_test == 32
+    assert {r.train_domain for r in report.rows} == {"a"}
 
 
 def test_more_than_two_labels_and_pre_cropped_patches(tmp_path: Path) -> None:
@@ -168,9 +169,9 @@ def test_more_than_two_labels_and_pre_cropped_patches(tmp_path: Path) -> None:
     store = Store.open(uri)
     recipe = replace(SMALL, epochs=4, min_steps=120, max_lr=1e-2, hue=0.0)
     report = run(store, ManifestSpec("p", group_by="case"), replace(OPTIONS, recipe=recipe))
-    value = {r["metric"]: r["value"] for r in report.rows}
+    value = {r.metric: from_null(r.value) for r in report.rows}
     assert value["auroc"] > 0.95
-    run_id = report.rows[0]["run_id"]
+    run_id = report.rows[0].run_id
     table = predict(store, run_id, "p", PLAIN).to_pylist()
     assert len(table) == 3 * 45
     sums: dict[str, float] = {}
@@ -209,7 +210,7 @@ def test_the_patch_cache_changes_no_number(store: Store) -> None:
     spec = ManifestSpec("tiny")
     cached = run(store, spec, replace(OPTIONS, force=True))
     direct = run(store, spec, replace(OPTIONS, force=True, patch_cache=False))
-    assert [r["value"] for r in direct.rows] == [r["value"] for r in cached.rows]
+    assert [r.value for r in direct.rows] == [r.value for r in cached.rows]
 
 
 def test_a_changed_slide_is_trained_on_again(tmp_path: Path) -> None:
@@ -223,8 +224,8 @@ def test_a_changed_slide_is_trained_on_again(tmp_path: Path) -> None:
     add(uri, "tiny", tiny.csv, AddOptions(slides=tiny.slides))
     again = run(store, ManifestSpec("tiny"), OPTIONS)
     assert again.n_new == 1
-    assert again.rows[0]["run_id"] == first.rows[0]["run_id"]
-    assert [r["value"] for r in again.rows] != [r["value"] for r in first.rows]
+    assert again.rows[0].run_id == first.rows[0].run_id
+    assert [r.value for r in again.rows] != [r.value for r in first.rows]
     assert run(store, ManifestSpec("tiny"), OPTIONS).n_new == 0
 
 

@@ -1,5 +1,6 @@
 """Cells, vectors and files as other programs would write them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,4 +43,4 @@ def stored(store: Store, model: str) -> dict[str, np.ndarray]:
 
 
 def record(store: Store, model: str) -> dict[str, Any]:
-    return recorded_models(store)[model]
+    return asdict(recorded_models(store)[model])

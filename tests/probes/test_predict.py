@@ -25,10 +25,10 @@ def test_another_dataset_is_scored_with_the_same_probe(planted: Store) -> None:
     assert report.n_new == 1
     assert run(planted, ManifestSpec("d"), options).n_new == 0
     rows = auroc(report.rows)
-    assert {r["eval_domain"] for r in rows} == {"all", "dom0", "dom1", "dom2"}
-    assert {r["eval_dataset"] for r in rows} == {"e"}
-    run_id = auroc(plain.rows)[0]["run_id"]
-    assert {r["run_id"] for r in rows} == {run_id}
+    assert {r.eval_domain for r in rows} == {"all", "dom0", "dom1", "dom2"}
+    assert {r.eval_dataset for r in rows} == {"e"}
+    run_id = auroc(plain.rows)[0].run_id
+    assert {r.run_id for r in rows} == {run_id}
     table = predict(planted, run_id, "e").to_pylist()
     truth = {
         r["annotation_id"]: r["label"]
@@ -37,9 +37,9 @@ def test_another_dataset_is_scored_with_the_same_probe(planted: Store) -> None:
     value = roc_auc_score(
         [truth[r["annotation_id"]] == "mitotic figure" for r in table], [r["score"] for r in table]
     )
-    (whole,) = [r for r in rows if r["eval_domain"] == "all"]
-    assert whole["value"] == pytest.approx(value, abs=1e-6)
-    assert whole["n_test"] == 200
+    (whole,) = [r for r in rows if r.eval_domain == "all"]
+    assert whole.value == pytest.approx(value, abs=1e-6)
+    assert whole.n_test == 200
     # The plain results stand, and still count as recorded.
     assert (
         run(
@@ -51,7 +51,7 @@ def test_another_dataset_is_scored_with_the_same_probe(planted: Store) -> None:
 
 def test_predict_repeats_the_stored_predictions(planted: Store) -> None:
     report = run(planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[3]), models=["weak"]))
-    run_id = report.rows[0]["run_id"]
+    run_id = report.rows[0].run_id
     stored = {
         r["annotation_id"]: r["score"]
         for r in query(planted, f"select * from predictions where run_id = '{run_id}'")
@@ -87,9 +87,9 @@ def test_views_are_trained_on_and_averaged(planted: Store) -> None:
         RunOptions(splits=Asked(folds=[0]), models=["strong"], views="d4"),
     )
     (row,), (usual,) = auroc(report.rows), auroc(plain.rows)
-    assert json.loads(row["params"])["views"] == "d4"
-    assert row["run_id"] != usual["run_id"]
-    assert (row["n_train"], row["n_test"]) == (usual["n_train"], usual["n_test"])
+    assert json.loads(row.params)["views"] == "d4"
+    assert row.run_id != usual.run_id
+    assert (row.n_train, row.n_test) == (usual.n_train, usual.n_test)
     # By hand: fit on all eight views of train, mean probability over the eight of each test row.
     from probes.methods.linear import UniProbe
 
@@ -106,6 +106,6 @@ def test_views_are_trained_on_and_averaged(planted: Store) -> None:
         for i in split.test
     ]
     truth = [by_id[i][0]["label"] == "mitotic figure" for i in split.test]
-    assert row["value"] == pytest.approx(roc_auc_score(truth, p), abs=1e-4)
+    assert row.value == pytest.approx(roc_auc_score(truth, p), abs=1e-4)
     with pytest.raises(EmbedstoreError, match=r"no views 'd4' of model 'weak'.*--views d4"):
         run(planted, ManifestSpec("d"), RunOptions(models=["weak"], views="d4"))

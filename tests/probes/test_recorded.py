@@ -54,12 +54,13 @@ def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(
     assert (again.n_new, fitted) == (2 * len(methods), [])
     assert len(again.rows) == len(fresh.rows) == 2 * len(methods) * len(METRICS) * 4
     for a, b in zip(fresh.rows, again.rows, strict=True):
-        assert a["run_id"] == b["run_id"]
+        assert a.run_id == b.run_id
         for k in VALUES:
-            expected = a[k] if not isinstance(a[k], float) else pytest.approx(a[k], abs=1e-6)
-            assert b[k] == expected, k
-    seconds = {r["run_id"]: r["seconds"] for r in plain.rows}
-    assert all(r["seconds"] == seconds[r["run_id"]] for r in again.rows)
+            one, two = getattr(a, k), getattr(b, k)
+            expected = one if not isinstance(one, float) else pytest.approx(one, abs=1e-6)
+            assert two == expected, k
+    seconds = {r.run_id: r.seconds for r in plain.rows}
+    assert all(r.seconds == seconds[r.run_id] for r in again.rows)
     # What keeps no coefficients is fitted, and so is all with --force.
     run(planted, spec, replace(there, methods=(*methods, "prototype")))
     assert fitted == ["prototype"] * 2
@@ -88,7 +89,7 @@ def test_a_run_on_views_stands_as_long_as_the_views_do(planted: Store) -> None:
     assert (run(planted, spec, turned).n_new, run(planted, spec, plain).n_new) == (1, 0)
     again = run(planted, spec, turned)
     assert again.n_new == 0
-    assert {r["embedded_at"] for r in again.rows} == {at + timedelta(days=1)}
+    assert {r.embedded_at for r in again.rows} == {at + timedelta(days=1)}
 
 
 def test_scores_of_another_dataset_stand_as_long_as_its_embeddings_do(planted: Store) -> None:
@@ -117,7 +118,7 @@ def test_what_an_imported_model_lacks_is_imported(planted: Store) -> None:
     with pytest.raises(EmbedstoreError, match=said):
         run(planted, fine, replace(options, eval_dataset="e"))
     with pytest.raises(EmbedstoreError, match=said):
-        predict(planted, result["run_id"], "e")
+        predict(planted, result.run_id, "e")
     with pytest.raises(
         EmbedstoreError, match="no embeddings of brought for 'e'.*" + how.format("e")
     ):

@@ -15,7 +15,7 @@ from embedstore.store.layout import model_table
 from probes.methods.linear import UniProbe
 from probes.run import RunOptions, run
 from probes.scores.metrics import METRICS
-from probes.scores.results import summarise
+from probes.scores.results import from_null, summarise
 from probes.slices import Matrix
 from probes.splits.manifests import candidates, ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
@@ -49,7 +49,7 @@ def test_planted_signals_are_ranked_and_recorded(planted: Store) -> None:
     assert 0.65 < mean["weak:net", 1.0] < 0.85
     assert 0.4 < mean["noise", 1.0] < 0.6
     assert mean["strong", 0.1] < mean["strong", 1.0]
-    assert {r["metric"] for r in report.rows} == set(METRICS)
+    assert {r.metric for r in report.rows} == set(METRICS)
     (row,) = query(
         planted,
         "select count(*) as n, count(distinct (run_id, metric, eval_domain)) as d "
@@ -71,11 +71,9 @@ def test_again_nothing_runs_and_force_replaces(planted: Store) -> None:
         planted, spec, RunOptions(splits=Asked(folds=[0, 1]), models=["strong"], force=True)
     )
     assert (forced.n_new, forced.n_recorded) == (2, 0)
-    assert [(r["run_id"], r["value"]) for r in forced.rows] == [
-        (r["run_id"], r["value"]) for r in first.rows
-    ]
-    assert [r["created_at"] for r in forced.rows] != [r["created_at"] for r in first.rows]
-    sql = f"select count(*) as n from predictions where run_id = '{first.rows[0]['run_id']}'"
+    assert [(r.run_id, r.value) for r in forced.rows] == [(r.run_id, r.value) for r in first.rows]
+    assert [r.created_at for r in forced.rows] != [r.created_at for r in first.rows]
+    sql = f"select count(*) as n from predictions where run_id = '{first.rows[0].run_id}'"
     assert query(planted, sql) == [{"n": 120 + 96}]
 
 
@@ -83,21 +81,21 @@ def test_stored_predictions_give_the_stored_auroc(planted: Store) -> None:
     report = run(
         planted, ManifestSpec("d"), RunOptions(splits=Asked(folds=[2]), models=["weak:net"])
     )
-    (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
+    (auroc,) = [r for r in report.rows if r.metric == "auroc"]
     rows = query(
         planted,
         "select a.label, p.label as of, p.score, p.role, m.role as planned "
         f"from predictions p join annotations a using (annotation_id) join manifests m "
         f"on m.annotation_id = p.annotation_id and m.manifest_id = '{report.manifest_id}' "
-        f"and m.fold = 2 and m.fraction = 1 where run_id = '{auroc['run_id']}'",
+        f"and m.fold = 2 and m.fraction = 1 where run_id = '{auroc.run_id}'",
     )
     assert {r["of"] for r in rows} == {"mitotic figure"}
     assert all(r["role"] == r["planned"] for r in rows)
     test = [r for r in rows if r["role"] == "test"]
-    assert len(test) == auroc["n_test"] == 120
+    assert len(test) == auroc.n_test == 120
     y = [r["label"] == "mitotic figure" for r in test]
-    assert sum(y) == auroc["n_pos"]
-    assert roc_auc_score(y, [r["score"] for r in test]) == pytest.approx(auroc["value"], abs=1e-6)
+    assert sum(y) == auroc.n_pos
+    assert roc_auc_score(y, [r["score"] for r in test]) == pytest.approx(auroc.value, abs=1e-6)
 
 
 def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted: Store) -> None:
@@ -106,23 +104,23 @@ def test_a_run_can_be_repeated_by_hand_from_what_is_stored(planted: Store) -> No
         ManifestSpec("d"),
         RunOptions(splits=Asked(folds=[1], fractions=[0.1]), models=["strong"]),
     )
-    (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
+    (auroc,) = [r for r in report.rows if r.metric == "auroc"]
     rows = query(
         planted,
         f"select m.role, a.label, e.vector from manifests m join embeddings e using "
         f"(annotation_id) join annotations a using (annotation_id) where e.model = 'strong' "
-        f"and m.manifest_id = '{auroc['manifest_id']}' and m.fold = 1 and m.fraction = 0.1",
+        f"and m.manifest_id = '{auroc.manifest_id}' and m.fold = 1 and m.fraction = 0.1",
     )
     X = {r: np.array([x["vector"] for x in rows if x["role"] == r]) for r in ("train", "test")}
     y = {
         r: [x["label"] == "mitotic figure" for x in rows if x["role"] == r]
         for r in ("train", "test")
     }
-    probe = UniProbe(**json.loads(auroc["params"])).fit(X["train"], y["train"])
+    probe = UniProbe(**json.loads(auroc.params)).fit(X["train"], y["train"])
     p = probe.predict_proba(X["test"])[:, 1]
-    assert roc_auc_score(y["test"], p) == pytest.approx(auroc["value"], abs=1e-6)
-    assert auroc["embeddings_version"] == planted.stats(model_table("strong"))["version"]
-    assert "scikit-learn" in json.loads(auroc["software"])
+    assert roc_auc_score(y["test"], p) == pytest.approx(auroc.value, abs=1e-6)
+    assert auroc.embeddings_version == planted.stats(model_table("strong"))["version"]
+    assert "scikit-learn" in json.loads(auroc.software or "{}")
 
 
 def test_all_models_and_fractions_share_a_folds_test_set(planted: Store) -> None:
@@ -145,27 +143,22 @@ def test_cross_domain_has_a_row_per_eval_domain(planted: Store) -> None:
         spec,
         RunOptions(splits=Asked(train_domains=["dom0", "dom2"]), models=["strong", "noise"]),
     )
-    auroc = [r for r in report.rows if r["metric"] == "auroc"]
+    auroc = [r for r in report.rows if r.metric == "auroc"]
     assert len(auroc) == 2 * 2 * 5 * 3
-    assert {(r["train_domain"], r["eval_domain"]) for r in auroc} == {
+    assert {(r.train_domain, r.eval_domain) for r in auroc} == {
         (a, b) for a in ("dom0", "dom2") for b in ("dom0", "dom1", "dom2")
     }
     n = {
         r["domain"]: r["n"]
         for r in query(planted, "select domain, count(*) as n from annotations group by 1")
     }
-    assert all(
-        r["n_test"] == n[r["eval_domain"]] for r in auroc if r["eval_domain"] != r["train_domain"]
-    )
-    assert all(
-        r["n_test"] == n[r["eval_domain"]] // 5
-        for r in auroc
-        if r["eval_domain"] == r["train_domain"]
-    )
+    assert all(r.n_test == n[r.eval_domain] for r in auroc if r.eval_domain != r.train_domain)
+    assert all(r.n_test == n[r.eval_domain] // 5 for r in auroc if r.eval_domain == r.train_domain)
     lines = {(s.model, s.where): s for s in summarise(report.rows)}
-    mine = [r for r in auroc if r["model"] == "strong" and r["eval_domain"] != r["train_domain"]]
+    mine = [r for r in auroc if r.model == "strong" and r.eval_domain != r.train_domain]
     by_run = [
-        np.mean([r["value"] for r in mine if r["run_id"] == i]) for i in {r["run_id"] for r in mine}
+        float(np.mean([from_null(r.value) for r in mine if r.run_id == i]))
+        for i in {r.run_id for r in mine}
     ]
     assert lines["strong", "out of domain"].mean == pytest.approx(np.mean(by_run))
     assert lines["strong", "out of domain"].sd == pytest.approx(np.std(by_run, ddof=1))
@@ -189,10 +182,10 @@ def test_slices_are_the_manifests_rows_in_order(planted: Store) -> None:
 
 def test_a_collapsed_probe_is_recorded_as_such(planted: Store) -> None:
     report = run(planted, ManifestSpec("d"), RunOptions(models=["noise"]))
-    collapsed = [r for r in report.rows if r["state"] == "collapsed" and r["metric"] == "auroc"]
+    collapsed = [r for r in report.rows if r.state == "collapsed" and r.metric == "auroc"]
     assert collapsed
-    assert all(r["value"] == 0.5 for r in collapsed)
-    assert all(r["weights"] == "random" for r in report.rows)
+    assert all(r.value == 0.5 for r in collapsed)
+    assert all(r.weights == "random" for r in report.rows)
     assert sum(s.n_failed for s in summarise(report.rows)) == len(collapsed)
 
 
@@ -200,9 +193,9 @@ def test_knn_with_too_few_rows_is_recorded_as_collapsed(planted: Store) -> None:
     options = RunOptions(
         splits=Asked(fractions=(0.03, 1.0)), models=["strong"], methods=("knn",), n_resamples=5
     )
-    rows = [r for r in run(planted, ManifestSpec("d"), options).rows if r["metric"] == "auroc"]
-    assert {(r["n_train"] <= 20, r["state"]) for r in rows} == {(True, "collapsed"), (False, "ok")}
-    assert all(r["value"] == 0.5 for r in rows if r["state"] == "collapsed")
+    rows = [r for r in run(planted, ManifestSpec("d"), options).rows if r.metric == "auroc"]
+    assert {(r.n_train <= 20, r.state) for r in rows} == {(True, "collapsed"), (False, "ok")}
+    assert all(r.value == 0.5 for r in rows if r.state == "collapsed")
 
 
 def test_what_is_missing_is_named_and_nothing_recorded(planted: Store, tmp_path: Path) -> None:
@@ -256,7 +249,9 @@ def test_a_run_is_made_again_when_its_embeddings_were(planted: Store) -> None:
     planted.merge(model_table("fresh"), rows)
     again = run(planted, ManifestSpec("d"), options)
     assert (again.n_new, again.n_recorded) == (1, 0)
-    value = [next(r["value"] for r in x.rows if r["metric"] == "auroc") for x in (first, again)]
+    value = [
+        next(from_null(r.value) for r in x.rows if r.metric == "auroc") for x in (first, again)
+    ]
     assert value[0] > 0.95
     assert value[1] < 0.7
-    assert [r["run_id"] for r in again.rows] == [r["run_id"] for r in first.rows]
+    assert [r.run_id for r in again.rows] == [r.run_id for r in first.rows]

@@ -9,6 +9,7 @@ from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from probes.run import RunOptions, run
+from probes.scores.results import from_null
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import query, vector_table
 
@@ -27,9 +28,9 @@ def test_three_labels(tmp_path: Path) -> None:
     store.merge(model_table("m"), vector_table("m", notes, vectors))
     store.merge("models", [{"model": "m", "weights": "w", "weights_sha256": "0"}])
     report = run(store, ManifestSpec("e"), RunOptions(splits=Asked(folds=[0])))
-    (auroc,) = [r for r in report.rows if r["metric"] == "auroc"]
-    assert auroc["value"] > 0.9
-    assert auroc["n_pos"] is None
+    (auroc,) = [r for r in report.rows if r.metric == "auroc"]
+    assert from_null(auroc.value) > 0.9
+    assert auroc.n_pos is None
     sums = query(
         store,
         "select annotation_id, sum(score) as total, count(*) as n from predictions group by 1",
@@ -61,8 +62,8 @@ def test_a_domain_that_lacks_a_label_of_three_is_left_out_by_name(tmp_path: Path
     report = run(
         store, ManifestSpec("e", scheme="cross-domain"), RunOptions(splits=Asked(folds=[0]))
     )
-    assert {r["train_domain"] for r in report.rows} == {"three"}
+    assert {r.train_domain for r in report.rows} == {"three"}
     assert any("train domain two" in n and "'C'" in n for n in report.notes)
-    value = {r["eval_domain"]: r["value"] for r in report.rows if r["metric"] == "auroc"}
-    assert value["three"] > 0.9
+    value = {r.eval_domain: r.value for r in report.rows if r.metric == "auroc"}
+    assert from_null(value["three"]) > 0.9
     assert value["two"] is None  # a label is absent there: NULL, not a number for fewer labels

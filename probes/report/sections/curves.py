@@ -26,13 +26,12 @@ def curves(material: Material) -> Section:
     rows: list[dict[str, Any]] = []
     missing: list[Block] = []
     for d in facts.datasets:
-        conditions = facts.conditions(d["dataset"], by_domain=False)
+        conditions = facts.conditions(d.dataset, by_domain=False)
         if not conditions:
             missing.append(
                 Missing(
-                    f"{d['dataset']} has no result on splits of all its domains.",
-                    f"{run_command(_usual(d['dataset']))} "
-                    "--fraction 0.01 --fraction 0.1 --fraction 1",
+                    f"{d.dataset} has no result on splits of all its domains.",
+                    f"{run_command(_usual(d.dataset))} --fraction 0.01 --fraction 0.1 --fraction 1",
                 )
             )
         for c in conditions:
@@ -121,7 +120,7 @@ def _floor(facts: Facts) -> float:
     lows = [
         s.low if s.low == s.low else s.mean
         for d in facts.datasets
-        for c in facts.conditions(d["dataset"], by_domain=False)
+        for c in facts.conditions(d.dataset, by_domain=False)
         for m in summaries(facts, c).values()
         for s in m
         if s.mean == s.mean

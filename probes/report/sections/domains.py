@@ -10,12 +10,13 @@ from probes.report.data import Facts, by_side
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command
 from probes.report.tables import Column, Table, best_of, between, spread
-from probes.scores.results import IN, OUT, summarise, to_null
+from probes.scores.recorded import ResultRow
+from probes.scores.results import IN, OUT, summarise, to_null, where_of
 from probes.scores.sides import Side
 from probes.splits.schemes import is_in_domain
 from probes.splits.spec import ManifestSpec
 
-Rows = Sequence[dict[str, Any]]
+Rows = Sequence[ResultRow]
 
 
 def domains(material: Material) -> Section:
@@ -26,9 +27,9 @@ def domains(material: Material) -> Section:
     blocks: list[Block] = []
     missing: list[Block] = []
     for d in facts.datasets:
-        conditions = facts.conditions(d["dataset"], by_domain=True)
+        conditions = facts.conditions(d.dataset, by_domain=True)
         if not conditions:
-            missing.append(_lacking(facts, d["dataset"]))
+            missing.append(_lacking(facts, d.dataset))
         for c in conditions:
             of_side = by_side(facts.rows(c, "auroc"))
             sides = sorted(of_side, key=facts.sides.index)
@@ -61,7 +62,7 @@ def _elsewhere(facts: Facts) -> list[Block]:
             "n_runs": s.n_runs,
         }
         for d in facts.datasets
-        for c, other, of_other in facts.elsewhere(d["dataset"])
+        for c, other, of_other in facts.elsewhere(d.dataset)
         for e, of in by_side(of_other).items()
         for s in summarise(of)
         if s.n_runs
@@ -103,8 +104,8 @@ def _lines(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
     Bounds are means of the recorded bounds: of a run's in domain, of a cell's out of it.
     """
     lines = []
-    for fraction in sorted({r["fraction"] for r in rows}):
-        at_fraction = [r for r in rows if r["fraction"] == fraction]
+    for fraction in sorted({r.fraction for r in rows}):
+        at_fraction = [r for r in rows if r.fraction == fraction]
         line: dict[str, Any] = {
             "dataset": c.dataset,
             "condition": str(c),
@@ -116,11 +117,7 @@ def _lines(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
         }
         both = {s.where: s for s in summarise(at_fraction)}
         for where, key in ((IN, "in"), (OUT, "out")):
-            inside = [
-                r
-                for r in at_fraction
-                if (where == IN) == is_in_domain(r["scheme"], r["train_domain"], r["eval_domain"])
-            ]
+            inside = [r for r in at_fraction if where_of(r) == where]
             s = both.get(where)
             line |= {
                 f"{key}_mean": s.mean if s else None,
@@ -136,7 +133,7 @@ def _lines(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
 
 
 def _mean(rows: Rows, key: str) -> float | None:
-    values = [r[key] for r in rows if r[key] is not None]
+    values = [v for r in rows if (v := getattr(r, key)) is not None]
     return float(np.mean(values)) if values else None
 
 
@@ -188,12 +185,12 @@ def _cells(facts: Facts, c: ManifestSpec, e: Side, rows: Rows) -> list[dict[str,
 
 def cell_values(rows: Rows) -> dict[tuple[float, str, str], tuple[Any, ...]]:
     """Return mean, SD, mean bounds and number of folds by fraction, train and eval domain."""
-    cells: dict[tuple[float, str, str], list[dict[str, Any]]] = {}
+    cells: dict[tuple[float, str, str], list[ResultRow]] = {}
     for r in rows:
-        cells.setdefault((r["fraction"], r["train_domain"], r["eval_domain"]), []).append(r)
+        cells.setdefault((r.fraction, str(r.train_domain), r.eval_domain), []).append(r)
     values = {}
     for key, of_cell in sorted(cells.items()):
-        present = [r["value"] for r in of_cell if r["value"] is not None]
+        present = [r.value for r in of_cell if r.value is not None]
         sd = float(np.std(present, ddof=1)) if len(present) > 1 else None
         values[key] = (
             float(np.mean(present)) if present else None,
@@ -228,13 +225,11 @@ def _matrices(
     n_before: int,
 ) -> list[Block]:
     """Return the choosable matrices of a condition, and their figure of the pair shown first."""
-    top = max(r["fraction"] for rows in of_side.values() for r in rows)
-    names = [
-        facts.names[e] for e, rows in of_side.items() if any(r["fraction"] == top for r in rows)
-    ]
+    top = max(r.fraction for rows in of_side.values() for r in rows)
+    names = [facts.names[e] for e, rows in of_side.items() if any(r.fraction == top for r in rows)]
     by_name = {facts.names[e]: rows for e, rows in of_side.items()}
-    train = sorted({r["train_domain"] for rows in of_side.values() for r in rows})
-    test = sorted({r["eval_domain"] for rows in of_side.values() for r in rows})
+    train = sorted({str(r.train_domain) for rows in of_side.values() for r in rows})
+    test = sorted({r.eval_domain for rows in of_side.values() for r in rows})
     each = {n: _grid(by_name[n], top, train, test) for n in names}
     a, b = _first_pair(facts, of_side, names, lines, top)
     where = f"{c.dataset}: {c}"

@@ -24,7 +24,7 @@ def embedding_map(material: Material) -> Section:
     facts = material.facts
     blocks: list[Block] = []
     for n, d in enumerate(facts.datasets, start=1):
-        blocks += _of_dataset(facts, d["dataset"], n)
+        blocks += _of_dataset(facts, d.dataset, n)
     return Section("map", "A map of the embeddings", blocks)
 
 

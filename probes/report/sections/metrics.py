@@ -14,8 +14,8 @@ def metrics(facts: Facts) -> list[Block]:
     """Return a table of every metric at the largest fraction, per condition not by domain."""
     rows = []
     for d in facts.datasets:
-        for c in facts.conditions(d["dataset"], by_domain=False):
-            top = max(r["fraction"] for r in facts.rows(c, "auroc"))
+        for c in facts.conditions(d.dataset, by_domain=False):
+            top = max(r.fraction for r in facts.rows(c, "auroc"))
             each = {m: summaries(facts, c, m) for m in METRICS}
             for e in each["auroc"]:
                 row: dict[str, Any] = {
@@ -72,6 +72,6 @@ def _shower(metric: str) -> Any:
 
 
 def _positives(facts: Facts, c: ManifestSpec, e: Side) -> float | None:
-    counted = [r for r in facts.rows(c, "auroc") if Side.of(r) == e and r["n_pos"] is not None]
-    n = sum(r["n_test"] for r in counted)
-    return sum(r["n_pos"] for r in counted) / n if n else None
+    counted = [r for r in facts.rows(c, "auroc") if Side.of(r) == e and r.n_pos is not None]
+    n = sum(r.n_test for r in counted)
+    return sum(r.n_pos or 0 for r in counted) / n if n else None

@@ -19,9 +19,9 @@ def mistakes(material: Material) -> Section:
     facts, scores = material.facts, material.scores
     scored = {s.condition.dataset for s in scores}
     blocks: list[Block] = [
-        Missing(f"{d['dataset']} has no predictions yet.", command("probes", "run", d["dataset"]))
+        Missing(f"{d.dataset} has no predictions yet.", command("probes", "run", d.dataset))
         for d in facts.datasets
-        if d["dataset"] not in scored
+        if d.dataset not in scored
     ]
     for s in scores:
         blocks += _of_dataset(facts, s)
@@ -105,7 +105,7 @@ def _against(row: dict[str, Any], images: dict[str, str]) -> Shot:
 
 
 def _any_model(facts: Facts) -> str:
-    return next((m for m, r in facts.models.items() if r["is_embedded"]), "MODEL")
+    return next((m for m in facts.models if m in facts.embedded), "MODEL")
 
 
 def _shot(r: dict[str, Any], images: dict[str, str], lines: Sequence[str]) -> Shot:

@@ -4,7 +4,7 @@ from typing import Any
 
 from probes.report.blocks import Missing, Section, TableBlock
 from probes.report.makers import Maker, Material
-from probes.report.repeat import ingest_command
+from probes.report.repeat import command
 from probes.report.tables import Column, Table
 
 _FACTS = (
@@ -25,7 +25,9 @@ _FACTS = (
 def models(material: Material) -> Section:
     """Return the section of Table 1: every model that has embeddings or results here."""
     facts = material.facts
-    rows = [{k: m[k] for k in _FACTS} | {"used": "embedded"} for m in facts.models.values()]
+    rows = [
+        {k: getattr(m, k) for k in _FACTS} | {"used": "embedded"} for m in facts.models.values()
+    ]
     rows += [
         dict.fromkeys(_FACTS)
         | {
@@ -40,12 +42,16 @@ def models(material: Material) -> Section:
         if side.is_e2e
     ]
     if not rows:
-        example = dict.fromkeys(_FACTS) | {"model": "efficientnet-lite0", "arch": "", "weights": ""}
-        first = facts.datasets[0]["dataset"]
+        first = facts.datasets[0].dataset
         return Section(
             "models",
             "Which models?",
-            [Missing("No model has embedded anything.", ingest_command(first, example))],
+            [
+                Missing(
+                    "No model has embedded anything.",
+                    command("embedstore", "ingest", first, "--model", "efficientnet-lite0"),
+                )
+            ],
         )
     columns = [
         Column("model", "model"),

@@ -9,12 +9,13 @@ from probes.report.blocks import Block, Missing, TableBlock
 from probes.report.data import Facts, by_side
 from probes.report.repeat import command, flat
 from probes.report.tables import Column, Table, number, signed, spread
-from probes.scores.results import to_null, where_of
+from probes.scores.recorded import ResultRow
+from probes.scores.results import from_null, to_null, where_of
 from probes.scores.sides import Side, ranked
 from probes.scores.statistics import holm
 from probes.splits.spec import ManifestSpec
 
-Cells = Mapping[tuple[Any, ...], Mapping[str, Any]]
+Cells = Mapping[tuple[Any, ...], ResultRow]
 
 
 def pairs(facts: Facts) -> list[Block]:
@@ -22,7 +23,7 @@ def pairs(facts: Facts) -> list[Block]:
     rows = []
     for d in facts.datasets:
         for by_domain in (False, True):
-            for c in facts.conditions(d["dataset"], by_domain=by_domain):
+            for c in facts.conditions(d.dataset, by_domain=by_domain):
                 rows += _of_condition(facts, c)
     if not rows:
         return [Missing("One model alone has no other to be compared with.")]
@@ -69,14 +70,16 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _of_condition(facts: Facts, c: ManifestSpec) -> list[dict[str, Any]]:
-    of_side = by_side([r for r in facts.rows(c, "auroc") if r["value"] is not None])
+    of_side = by_side([r for r in facts.rows(c, "auroc") if r.value is not None])
     if len(of_side) < 2:
         return []
     cells = {
-        e: {(r["fraction"], r["fold"], r["train_domain"], r["eval_domain"]): r for r in rows}
+        e: {(r.fraction, r.fold, r.train_domain, r.eval_domain): r for r in rows}
         for e, rows in of_side.items()
     }
-    best = ranked({e: {k: r["value"] for k, r in by_key.items()} for e, by_key in cells.items()})[0]
+    best = ranked(
+        {e: {k: from_null(r.value) for k, r in by_key.items()} for e, by_key in cells.items()}
+    )[0]
     rows = []
     for e in (e for e in facts.sides if e in of_side and e != best):
         shared = cells[best].keys() & cells[e].keys()
@@ -98,7 +101,7 @@ def _row(
     keys: Sequence[tuple[Any, ...]],
 ) -> dict[str, Any]:
     runs = [each[k] for each in cells for k in keys]
-    less = [cells[0][k]["value"] - cells[1][k]["value"] for k in keys]
+    less = [from_null(cells[0][k].value) - from_null(cells[1][k].value) for k in keys]
     tested = facts.comparison(str(best), str(e), where, runs)
     return {
         "dataset": c.dataset,
@@ -109,9 +112,9 @@ def _row(
         "b": facts.names[e],
         "difference": float(np.mean(less)),
         "sd": float(np.std(less, ddof=1)) if len(less) > 1 else None,
-        "ci_low": tested.get("ci_low"),
-        "ci_high": tested.get("ci_high"),
-        "p_value": tested.get("p_value"),
+        "ci_low": tested.ci_low if tested else None,
+        "ci_high": tested.ci_high if tested else None,
+        "p_value": tested.p_value if tested else None,
         "p_holm": None,
         "n_higher": sum(v > 0 for v in less),
         "n_shared": len(less),

@@ -23,13 +23,13 @@ def paper(material: Material) -> Section:
     facts = material.facts
     blocks: list[Block] = []
     for d in facts.datasets:
-        name = d["dataset"]
+        name = d.dataset
         same = paper_dataset(name)
         table = _table(facts, name, same or "MIDOG", f"paper-{len(blocks) + 1}")
         blocks.append(TableBlock(table, is_open=bool(same) or not blocks))
         if gone := _not_measured(facts, table.rows):
             blocks.append(gone)
-    present = {paper_dataset(d["dataset"]) for d in facts.datasets}
+    present = {paper_dataset(d.dataset) for d in facts.datasets}
     for data in SAME_DATA:
         if data not in present:
             n = sum(p.dataset == data for p in PUBLISHED)
@@ -115,7 +115,7 @@ def _not_measured(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> Missing | 
     )
     lines = []
     if probes:
-        have = [m for m in probes if facts.models.get(m, {}).get("is_embedded")]
+        have = [m for m in probes if m in facts.embedded]
         lack = [m for m in probes if m not in have]
         each = [w for m in lack for w in ("--model", m)]
         lines += [command("embedstore", "ingest", dataset, *each)] if lack else []
@@ -131,7 +131,7 @@ def _measured(facts: Facts, dataset: str, p: Published) -> tuple[Side | None, Su
     for c in facts.conditions(dataset, by_domain=p.scheme == "cross-domain"):
         if c.scheme != p.scheme or not c.is_usual_but("scheme", "seed"):
             continue
-        of_side = by_side([r for r in facts.rows(c, "auroc") if r["fraction"] == 1.0])
+        of_side = by_side([r for r in facts.rows(c, "auroc") if r.fraction == 1.0])
         matching = [
             e
             for e in of_side
@@ -148,7 +148,8 @@ def _origin(facts: Facts, e: Side) -> str:
     """Return the registry's name of a side's model: --as may have stored it under another."""
     if e.is_e2e:
         return e.model
-    return str(facts.models.get(e.model, {}).get("registry_name") or e.model)
+    record = facts.models.get(e.model)
+    return (record and record.registry_name) or e.model
 
 
 SECTION = Maker(30, paper)

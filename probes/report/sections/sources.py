@@ -10,7 +10,9 @@ from probes.report.data import Facts
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command, flat, ingest_command, repeat_command
 from probes.report.tables import Column, Table
+from probes.scores.recorded import ResultRow
 from probes.scores.sides import Side
+from probes.splits.recorded import SplitRow
 from probes.splits.spec import ManifestSpec
 
 
@@ -25,11 +27,11 @@ def sources(material: Material) -> Section:
 
 
 def _manifests(facts: Facts) -> list[Block]:
-    by: dict[tuple[ManifestSpec, str], list[dict[str, Any]]] = defaultdict(list)
+    by: dict[tuple[ManifestSpec, str], list[SplitRow]] = defaultdict(list)
     for s in facts.splits:
-        by[ManifestSpec.of(s), s["manifest_id"]].append(s)
+        by[ManifestSpec.of(s), s.manifest_id].append(s)
     if not by:
-        first = facts.datasets[0]["dataset"]
+        first = facts.datasets[0].dataset
         return [Missing("No split is recorded.", command("probes", "split", first))]
     rows = [
         {
@@ -37,9 +39,9 @@ def _manifests(facts: Facts) -> list[Block]:
             "dataset": c.dataset,
             "condition": str(c),
             "seed": c.seed,
-            "folds": ", ".join(map(str, sorted({s["fold"] for s in splits}))),
-            "fractions": ", ".join(f"{f:g}" for f in sorted({s["fraction"] for s in splits})),
-            "n_runs": len({r["run_id"] for r in facts.results if r["manifest_id"] == manifest}),
+            "folds": ", ".join(map(str, sorted({s.fold for s in splits}))),
+            "fractions": ", ".join(f"{f:g}" for f in sorted({s.fraction for s in splits})),
+            "n_runs": len({r.run_id for r in facts.results if r.manifest_id == manifest}),
             "n_older": facts.n_superseded.get(c, 0),
             "command": command("probes", "split", c.dataset, *flat(c.options)),
         }
@@ -67,11 +69,9 @@ def _manifests(facts: Facts) -> list[Block]:
 def _weights(facts: Facts) -> list[Block]:
     by_weights: dict[tuple[str, str, str], dict[str, Any]] = {}
     for m in facts.models.values():
-        key = (m["model"], m["weights"] or "", m["weights_sha256"] or "")
+        key = (m.model, m.weights or "", m.weights_sha256 or "")
         by_weights[key] = {
-            "versions": f"timm {m['timm_version']}, torch {m['torch_version']}"
-            if m["timm_version"]
-            else "",
+            "versions": f"timm {m.timm_version}, torch {m.torch_version}" if m.timm_version else "",
             "used": "embedded",
         }
     for e in facts.sides:
@@ -98,8 +98,8 @@ def _weights(facts: Facts) -> list[Block]:
 
 def _software(facts: Facts) -> list[Block]:
     kinds: dict[str, int] = defaultdict(int)
-    for r in {r["run_id"]: r for r in facts.results}.values():
-        kinds[r["software"] or "{}"] += 1
+    for r in {r.run_id: r for r in facts.results}.values():
+        kinds[r.software or "{}"] += 1
     said = [
         f"{n:,} runs with " + ", ".join(f"{k} {v}" for k, v in _versions(text).items())
         for text, n in sorted(kinds.items(), key=lambda kv: -kv[1])
@@ -119,37 +119,33 @@ def _commands(facts: Facts) -> list[Block]:
     """Return the commands in the order in which they repeat the report."""
     rows: list[dict[str, Any]] = []
     for d in facts.datasets:
-        trained = {
-            r["model"]
-            for r in facts.results
-            if r["dataset"] == d["dataset"] and r["method"] != "e2e"
-        }
+        trained = {r.model for r in facts.results if r.dataset == d.dataset and r.method != "e2e"}
         for m in facts.models.values():
-            if m["model"] in trained:
+            if m.model in trained:
                 rows.append(
                     {
-                        "dataset": d["dataset"],
-                        "makes": f"embeddings of {m['model']}",
-                        "command": ingest_command(d["dataset"], m),
+                        "dataset": d.dataset,
+                        "makes": f"embeddings of {m.model}",
+                        "command": ingest_command(d.dataset, m),
                     }
                 )
-    every = [r for r in facts.results if r["metric"] == "auroc"]
+    every = [r for r in facts.results if r.metric == "auroc"]
 
-    def kind(r: Mapping[str, Any]) -> tuple[ManifestSpec, Side, str, str]:
-        return ManifestSpec.of(r), Side.of(r), r["target"], r["eval_dataset"] or ""
+    def kind(r: ResultRow) -> tuple[ManifestSpec, Side, str, str]:
+        return ManifestSpec.of(r), Side.of(r), r.target, r.eval_dataset or ""
 
     # Fractions with the same folds and train domains share a command, which then makes no more.
     parts: dict[Any, set[tuple[int, str]]] = defaultdict(set)
     for r in every:
-        parts[kind(r), r["fraction"]].add((r["fold"], r["train_domain"] or ""))
-    by: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        parts[kind(r), r.fraction].add((r.fold, r.train_domain or ""))
+    by: dict[Any, list[ResultRow]] = defaultdict(list)
     for r in every:
-        by[kind(r), frozenset(parts[kind(r), r["fraction"]])].append(r)
+        by[kind(r), frozenset(parts[kind(r), r.fraction])].append(r)
     for ((c, e, target, elsewhere), _), of_command in by.items():
         what = f"{facts.names[e]}, {c}" + (f", target {target}" if target != "label" else "")
         what += f", scored on {elsewhere}" if elsewhere else ""
-        domains = {s["train_domain"] for s in facts.splits if ManifestSpec.of(s) == c}
-        whole = domains <= {r["train_domain"] for r in of_command}
+        domains = {s.train_domain for s in facts.splits if ManifestSpec.of(s) == c}
+        whole = domains <= {r.train_domain for r in of_command}
         rows.append(
             {
                 "dataset": c.dataset,

@@ -16,6 +16,7 @@ from probes.report.tables import Column, Table, best_of, number, percent, signed
 from probes.scores.metrics import N_BINS
 from probes.scores.results import summarise, to_null
 from probes.scores.sides import Side
+from probes.splits.recorded import SplitRow
 from probes.splits.spec import ManifestSpec
 
 AUDIT = {
@@ -44,13 +45,13 @@ def trust(material: Material) -> Section:
 
 def _leakage(facts: Facts) -> list[Block]:
     """Return the audit of each condition's largest fraction, as means over its splits."""
-    by: dict[ManifestSpec, list[dict[str, Any]]] = {}
+    by: dict[ManifestSpec, list[SplitRow]] = {}
     for s in facts.splits:
         by.setdefault(ManifestSpec.of(s), []).append(s)
     rows = []
     for c, splits in by.items():
-        top = max(s["fraction"] for s in splits)
-        at_top = [s for s in splits if s["fraction"] == top]
+        top = max(s.fraction for s in splits)
+        at_top = [s for s in splits if s.fraction == top]
         row: dict[str, Any] = {
             "dataset": c.dataset,
             "condition": str(c),
@@ -58,14 +59,14 @@ def _leakage(facts: Facts) -> list[Block]:
             "n_splits": len(at_top),
         }
         for key in AUDIT:
-            shares = [s[key] for s in at_top if s[key] is not None]
+            shares = [v for s in at_top if (v := getattr(s, key)) is not None]
             row[key] = float(np.mean(shares)) if shares else None
         rows.append(row)
     if not rows:
         return [
             Missing(
                 "No split is recorded, so there is nothing to audit.",
-                command("probes", "split", facts.datasets[0]["dataset"]),
+                command("probes", "split", facts.datasets[0].dataset),
             )
         ]
     columns = [
@@ -98,17 +99,17 @@ def _grouping(facts: Facts) -> list[Block]:
     for d in facts.datasets:
         alike: dict[ManifestSpec, dict[str, ManifestSpec]] = {}
         for by_domain in (False, True):
-            for c in facts.conditions(d["dataset"], by_domain=by_domain):
+            for c in facts.conditions(d.dataset, by_domain=by_domain):
                 key = replace(c, group_by=ManifestSpec.group_by)
                 alike.setdefault(key, {})[c.group_by] = c
         for key, conditions in alike.items():
             rows += _grouping_rows(facts, key, conditions)
         groupings = {g for conditions in alike.values() for g in conditions}
         if gone := [g for g in GROUPINGS if g not in groupings]:
-            usual = ManifestSpec(d["dataset"])
+            usual = ManifestSpec(d.dataset)
             blocks.append(
                 Missing(
-                    f"{d['dataset']} has no result on splits by {' or '.join(gone)}.",
+                    f"{d.dataset} has no result on splits by {' or '.join(gone)}.",
                     "\n".join(run_command(replace(usual, group_by=g)) for g in gone),
                 )
             )
@@ -140,7 +141,7 @@ def _grouping_rows(
     rows = []
     for e in (e for e in facts.sides if any(e in rows_of for rows_of in each.values())):
         by_grouping = {g: rows_of[e] for g, rows_of in each.items() if e in rows_of}
-        shared = set.intersection(*({r["fraction"] for r in rs} for rs in by_grouping.values()))
+        shared = set.intersection(*({r.fraction for r in rs} for rs in by_grouping.values()))
         if not shared:
             continue
         row: dict[str, Any] = {
@@ -150,7 +151,7 @@ def _grouping_rows(
             "fraction": max(shared),
         }
         for g in GROUPINGS:
-            at_largest = [r for r in by_grouping.get(g, []) if r["fraction"] == max(shared)]
+            at_largest = [r for r in by_grouping.get(g, []) if r.fraction == max(shared)]
             rows_of = [s for s in summarise(at_largest) if s.where in ("all", "in domain")]
             row |= {
                 g: rows_of[0].mean if rows_of else None,
@@ -230,19 +231,19 @@ def _domain(facts: Facts) -> list[Block]:
     rows: list[dict[str, Any]] = []
     blocks: list[Block] = []
     for d in facts.datasets:
-        n_domains = len(facts.domains[d["dataset"]])
-        conditions = facts.conditions(d["dataset"], by_domain=False, target="domain")
+        n_domains = len(facts.domains[d.dataset])
+        conditions = facts.conditions(d.dataset, by_domain=False, target="domain")
         if not conditions and n_domains > 1:
             blocks.append(
                 Missing(
-                    f"How much domain the embeddings of {d['dataset']} carry is not measured.",
-                    command("probes", "run", d["dataset"], "--target", "domain"),
+                    f"How much domain the embeddings of {d.dataset} carry is not measured.",
+                    command("probes", "run", d.dataset, "--target", "domain"),
                 )
             )
         for c in conditions:
             each = {m: by_side(facts.rows(c, m, "domain")) for m in ("auroc", "balanced_accuracy")}
             for e, of_side in each["auroc"].items():
-                top = max(r["fraction"] for r in of_side)
+                top = max(r.fraction for r in of_side)
                 row: dict[str, Any] = {
                     "dataset": c.dataset,
                     "condition": str(c),
@@ -252,7 +253,7 @@ def _domain(facts: Facts) -> list[Block]:
                     "chance": 1 / n_domains,
                 }
                 for m, by_metric in each.items():
-                    s = summarise([r for r in by_metric.get(e, []) if r["fraction"] == top], m)
+                    s = summarise([r for r in by_metric.get(e, []) if r.fraction == top], m)
                     row |= {m: s[0].mean if s else None, f"{m}_sd": s[0].sd if s else None}
                 rows.append(row)
     if not rows:

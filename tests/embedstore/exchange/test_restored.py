@@ -93,16 +93,15 @@ def test_probes_score_a_restored_model_as_the_original(
     spec = ManifestSpec("tiny", seed=11)
     original = run(here, spec, RunOptions(splits=Asked(folds=[0]), models=[RESNET]))
     restored = run(there, spec, RunOptions(splits=Asked(folds=[0]), models=[RESNET, "mine"]))
-    key = ("metric", "eval_domain")
     values = {
-        m: {tuple(r[k] for k in key): r["value"] for r in restored.rows if r["model"] == m}
+        m: {(r.metric, r.eval_domain): r.value for r in restored.rows if r.model == m}
         for m in (RESNET, "mine")
     }
-    expected = {tuple(r[k] for k in key): r["value"] for r in original.rows}
+    expected = {(r.metric, r.eval_domain): r.value for r in original.rows}
     assert values[RESNET] == values["mine"] == expected
-    assert {r["run_id"] for r in original.rows} < {r["run_id"] for r in restored.rows}
-    mine = [r for r in restored.rows if r["model"] == "mine"]
-    assert {(r["weights"], r["weights_sha256"]) for r in mine} == {("imported: bare.npz", None)}
+    assert {r.run_id for r in original.rows} < {r.run_id for r in restored.rows}
+    mine = [r for r in restored.rows if r.model == "mine"]
+    assert {(r.weights, r.weights_sha256) for r in mine} == {("imported: bare.npz", None)}
     again = run(there, spec, RunOptions(splits=Asked(folds=[0]), models=["mine"]))
     assert (again.n_new, again.n_recorded) == (0, 1)
     row = next(r for r in status(there, "tiny") if r["model"] == "mine")

@@ -90,9 +90,7 @@ def test_runs_scored_on_another_dataset_have_a_table(tmp_path: Path) -> None:
     done = run(made, ManifestSpec("one"), RunOptions(eval_dataset="two", n_resamples=20))
     report(made, ["one"], tmp_path / "r")
     (r,) = csv.DictReader(io.StringIO((tmp_path / "r" / "elsewhere.csv").read_text()))
-    want = np.mean(
-        [x["value"] for x in done.rows if x["metric"] == "auroc" and x["eval_domain"] == "all"]
-    )
+    want = np.mean([x.value for x in done.rows if x.metric == "auroc" and x.eval_domain == "all"])
     assert (r["eval_dataset"], r["n_runs"]) == ("two", "5")
     assert float(r["mean"]) == pytest.approx(want)
 

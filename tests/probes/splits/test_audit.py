@@ -54,8 +54,8 @@ def test_of_patches_what_they_share_is_unknown_not_zero(patches: Store) -> None:
     for dataset, cases in (("bare", None), ("cased", 1.0)):
         found = candidates(patches, ManifestSpec(dataset))
         (split,), _ = ensure_splits(patches, found, folds=[0], fractions=[1.0])
-        assert {k: split.row[k] for k in PLACES} == dict.fromkeys(PLACES)
-        assert split.row["shared_cases"] == cases
+        assert {k: getattr(split.row, k) for k in PLACES} == dict.fromkeys(PLACES)
+        assert split.row.shared_cases == cases
     said = call_command("probes", "split", "bare", "--fractions", "1", "--store", patches.uri).err
     assert said.count("an unknown share") == 4
     rows = call_command(

@@ -21,15 +21,15 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted: Store, tmp_path:
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d", seed=77)), folds=[2], fractions=[0.5]
     )
-    table = manifest_table(planted, split.row["manifest_id"])
+    table = manifest_table(planted, split.row.manifest_id)
     assert len(table) == len(split.train) + len(split.val) + len(split.test)
     file = tmp_path / "m.csv"
     done = call_command(
-        "probes", "manifest", "export", split.row["manifest_id"], file, "--store", planted.uri
+        "probes", "manifest", "export", split.row.manifest_id, file, "--store", planted.uri
     )
     assert done.code == 0, done.err
     rows, same_id = import_manifest(planted, "d", file)
-    assert [(r["fold"], r["fraction"], r["n_train"], r["n_test"]) for r in rows] == [
+    assert [(r.fold, r.fraction, r.n_train, r.n_test) for r in rows] == [
         (2, 0.5, len(split.train), len(split.test))
     ]
     assert import_manifest(planted, "d", file)[1] == same_id
@@ -63,7 +63,7 @@ def test_a_manifest_goes_out_is_changed_and_comes_back(planted: Store, tmp_path:
     by_id = run(
         planted,
         ManifestSpec("d"),
-        RunOptions(splits=Asked(manifest=split.row["manifest_id"]), models=["weak"]),
+        RunOptions(splits=Asked(manifest=split.row.manifest_id), models=["weak"]),
     )
     by_spec = run(
         planted,
@@ -95,7 +95,7 @@ def test_a_manifest_that_does_not_hold_is_refused_whole(
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d", seed=78)), folds=[0], fractions=[1.0]
     )
-    rows = manifest_table(planted, split.row["manifest_id"]).to_pylist()
+    rows = manifest_table(planted, split.row.manifest_id).to_pylist()
     rows = [{k: "" if v is None else str(v) for k, v in r.items()} for r in rows]
     change(rows)
     before = query(planted, "select count(*) as n from splits")
@@ -110,7 +110,7 @@ def test_a_manifest_of_another_dataset_or_of_changed_annotations_is_refused(
     (split,), _ = ensure_splits(
         planted, candidates(planted, ManifestSpec("d")), folds=[0], fractions=[1.0]
     )
-    manifest = split.row["manifest_id"]
+    manifest = split.row.manifest_id
     with pytest.raises(EmbedstoreError, match="of dataset 'd', not of 'e'"):
         recorded_manifest(planted, "e", manifest)
     with pytest.raises(EmbedstoreError, match="no manifest 'abc'; there: "):
@@ -134,6 +134,6 @@ def test_a_manifest_of_another_dataset_or_of_changed_annotations_is_refused(
     recorded_manifest(store, "f", imported)
     rows[0]["x"] = 9999
     add(uri, "f", write_csv(tmp_path / "a.csv", rows), AddOptions())
-    for manifest_id in (split.row["manifest_id"], imported):
+    for manifest_id in (split.row.manifest_id, imported):
         with pytest.raises(EmbedstoreError, match="have changed since manifest"):
             recorded_manifest(Store.open(uri), "f", manifest_id)

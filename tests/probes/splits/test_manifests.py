@@ -34,14 +34,14 @@ def real(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_default_fractions_too_small_are_skipped_and_named(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia"))
     splits, notes = ensure_splits(real, found, folds=range(5), fractions=None)
-    assert sorted({s.row["fraction"] for s in splits}) == [0.1, 1.0]
+    assert sorted({s.row.fraction for s in splits}) == [0.1, 1.0]
     assert len(splits) == 10
     assert [n[:30] for n in notes] == [
         "left out fraction 0.001: too s",
         "left out fraction 0.01: too sm",
     ]
     # 1,214 annotations: floor(0.2 n), floor(0.1 * 972), floor(0.8 * 97)
-    assert {(s.row["n_train"], s.row["n_val"], s.row["n_test"]) for s in splits} == {
+    assert {(s.row.n_train, s.row.n_val, s.row.n_test) for s in splits} == {
         (77, 20, 242),
         (777, 195, 242),
     }
@@ -137,7 +137,7 @@ def test_midog_leaks_as_the_protocol_says(real: Store) -> None:
     found = candidates(real, ManifestSpec("midogpp", where=MIDOG22))
     splits, _ = ensure_splits(real, found, folds=range(5), fractions=[1.0])
     mean = {
-        k: np.mean([s.row[k] for s in splits])
+        k: np.mean([getattr(s.row, k) for s in splits])
         for k in ("shared_slides", "overlapping_patches", "shared_centres")
     }
     assert mean["shared_slides"] > 0.99
@@ -149,11 +149,11 @@ def test_grouped_by_case_shares_nothing(real: Store) -> None:
     found = candidates(real, ManifestSpec("atypia", group_by="case"))
     splits, _ = ensure_splits(real, found, folds=range(5), fractions=[0.2, 1.0])
     for s in splits:
-        assert s.row["shared_cases"] == s.row["shared_slides"] == s.row["overlapping_patches"] == 0
-        assert s.row["n_test"] >= 0.2 * 1214
+        assert s.row.shared_cases == s.row.shared_slides == s.row.overlapping_patches == 0
+        assert s.row.n_test >= 0.2 * 1214
     by_fold: dict[int, Any] = {}
     for s in splits:
-        assert by_fold.setdefault(s.row["fold"], s.test) == s.test
+        assert by_fold.setdefault(s.row.fold, s.test) == s.test
 
 
 def audit_of(found: Any, split: Any) -> Any:
@@ -198,12 +198,12 @@ def test_cross_domain_leaves_out_what_cannot_train(tmp_path: Path) -> None:
     store = Store.open(uri)
     found = candidates(store, ManifestSpec("d", scheme="cross-domain"))
     splits, notes = ensure_splits(store, found, folds=range(5), fractions=[1.0])
-    assert {s.row["train_domain"] for s in splits} == {"big"}
+    assert {s.row.train_domain for s in splits} == {"big"}
     assert sorted(n.split(",")[0] for n in notes) == [
         "left out train domain one-label",
         "left out train domain small",
     ]
-    assert all(s.row["n_test"] == 12 + 34 for s in splits)
+    assert all(s.row.n_test == 12 + 34 for s in splits)
     with pytest.raises(EmbedstoreError, match="train domain small, fraction 1: too small"):
         ensure_splits(store, found, folds=[0], fractions=[1.0], domains=["small"])
     with pytest.raises(EmbedstoreError, match="no train domain lung; there: big, one-label, small"):

@@ -72,9 +72,9 @@ def test_val_is_cut_from_train_where_none_is_given(tiny: TinyDataset, tmp_path: 
     found = candidates(store, ManifestSpec("d", scheme="predefined"))
     splits, notes = ensure_splits(store, found, folds=range(5), fractions=[1.0])
     assert notes == []
-    assert {
-        (s.row["n_train"], s.row["n_val"], s.row["n_test"], s.row["val_by"]) for s in splits
-    } == {(25, 7, 16, "annotation")}
+    assert {(s.row.n_train, s.row.n_val, s.row.n_test, s.row.val_by) for s in splits} == {
+        (25, 7, 16, "annotation")
+    }
     assert len({tuple(sorted(s.train)) for s in splits}) == 5
     with pytest.raises(EmbedstoreError, match="fraction 0.01: too small"):
         ensure_splits(store, found, folds=[0], fractions=[0.01])
