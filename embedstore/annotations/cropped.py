@@ -1,7 +1,5 @@
 """Readers of pre-cropped patches: a table of files, or a folder a class."""
 
-import os
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from embedstore.annotations.format import Format, Glance
@@ -17,6 +15,7 @@ from embedstore.annotations.source import (
     split_of,
 )
 from embedstore.errors import EmbedstoreError
+from embedstore.files.folders import files_below, is_system
 from embedstore.files.tables import table_columns, table_rows
 
 SOURCE_ID = "patch"
@@ -46,9 +45,9 @@ def read_patches(path: Path) -> AnnotationFile:
     slides, distinct = dict[str, SourceSlide](), Distinct()
     for n, row in enumerate(rows, start=1):
         place = row_place(path, n)
-        if not row["path"] or not row["label"]:
+        if not row["path"].strip() or not row["label"].strip():
             raise EmbedstoreError(f"{path} {place}: path or label is empty; fill or drop the row")
-        name, attributes = _relative(f"{path} {place}", row["path"]), attributes_of(row)
+        name, attributes = _relative(f"{path} {place}", row["path"].strip()), attributes_of(row)
         split = split_of(attributes.get("split"))
         distinct.add(_patch(name, row["label"], attributes, split), path, place)
         of_patch = {k: v for k, v in attributes.items() if k not in OF_THE_ROW}
@@ -68,12 +67,14 @@ def read_imagefolder(path: Path) -> AnnotationFile:
     """
     if not path.is_dir():
         raise EmbedstoreError(f"{path} is no folder; imagefolder reads DIR/CLASS/FILE")
-    top = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    top = [p for p in path.iterdir() if p.is_dir() and not is_system(p.name)]
     n_above = 1 if top and all(p.name.lower() in SPLITS for p in top) else 0
     slides, annotations, n_other, n_loose = dict[str, SourceSlide](), [], 0, 0
-    for name in _files(path):
+    for name in (
+        PurePosixPath(f.relative_to(path).as_posix()) for f in files_below(path, with_system=True)
+    ):
         parts = name.parts
-        if name.suffix.lower() not in SUFFIXES or any(p.startswith(".") for p in parts):
+        if name.suffix.lower() not in SUFFIXES or any(map(is_system, parts)):
             n_other += 1
         elif len(parts) < n_above + 2:
             n_loose += 1
@@ -87,17 +88,6 @@ def read_imagefolder(path: Path) -> AnnotationFile:
     note_count(notes, n_other, "files that are no images were")
     note_count(notes, n_loose, "images in no class's folder were")
     return AnnotationFile(path, "imagefolder", slides, annotations, notes=notes, kind="patch")
-
-
-def _files(folder: Path) -> Iterable[PurePosixPath]:
-    """Return the files below a folder, relative to it; folders that are links are followed."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    walked = os.walk(folder, onerror=refuse, followlinks=True)
-    files = (Path(root) / name for root, _, names in walked for name in names)
-    return sorted(PurePosixPath(f.relative_to(folder).as_posix()) for f in files)
 
 
 def _patch(

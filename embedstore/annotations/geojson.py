@@ -1,12 +1,16 @@
 """Reader of QuPath's GeoJSON: one file a slide, or a folder of them."""
 
+import gzip
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from embedstore.annotations.format import Format, Glance
+from embedstore.annotations.outlines import Place, common_centroid, joined
 from embedstore.annotations.source import (
     AnnotationFile,
     Distinct,
@@ -17,11 +21,11 @@ from embedstore.annotations.source import (
     note_count,
 )
 from embedstore.errors import EmbedstoreError
+from embedstore.files.folders import is_system, note_unread
 from embedstore.files.tables import MALFORMED
 
-Place = tuple[float, float]
 Feature = Mapping[str, Any]
-SUFFIXES = (".geojson", ".json")
+SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 
 
 def is_geojson(data: Any) -> bool:
@@ -34,63 +38,51 @@ def is_geojson(data: Any) -> bool:
 def read_geojson(path: Path) -> AnnotationFile:
     """Return QuPath's objects that have a class; the slide is named by the file without its ending.
 
-    Points count one by one, polygons by their centroid, in level-0 pixels; lines and objects
-    without a class are left out and counted.
+    Points count one by one, polygons by their centroid, in level-0 pixels. A feature of several
+    polygons is as many objects, but for parts that touch: those are one. Lines, shapes without a
+    place and objects without a class are left out and counted.
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    files = _geojson_files(path) if path.is_dir() else [path]
     by_file = _read_files(path, files)
-    slides, distinct, n_unclassed, n_shapeless = [], Distinct(), 0, 0
+    slides, distinct, counts, first_empty = [], Distinct(), Counter[str](), ""
     for file, features in by_file.items():
-        slide = file.stem  # a.svs.geojson is of a.svs, a.geojson of the slide a
+        slide = _slide_of(file)
         slides.append(SourceSlide(slide))
         for n, feature in enumerate(features, start=1):
-            category, places = _category(feature), _places(feature, f"{file} feature {n}")
+            category = _category(feature)
+            places = _places(feature.get("geometry"), counts if category else Counter())
             if category is None:
-                n_unclassed += 1
-            elif places is None:
-                n_shapeless += 1
-            else:
-                for a in _annotations(slide, feature, category, places):
-                    distinct.add(a, file, f"feature {n}")
+                counts["objects without a class were"] += 1
+                continue
+            if counts[_EMPTY] and not first_empty:
+                first_empty = f" (the first: {file.name} feature {n})"
+            for a in _annotations(slide, feature, category, places):
+                distinct.add(a, file, f"feature {n}")
     notes: list[str] = []
-    note_count(notes, n_unclassed, "objects without a class were")
-    note_count(notes, n_shapeless, "objects that are neither points nor polygons were")
+    if counts[_SEVERAL]:
+        touching = f"; {counts[_TOUCHING]} parts that touch another count with it" * bool(
+            counts[_TOUCHING]
+        )
+        notes.append(
+            f"{counts[_SEVERAL]} features of several outlines: each is an object{touching}"
+        )
+    for what in ("objects without a class were", _SHAPELESS):
+        note_count(notes, counts[what], what)
+    note_count(notes, counts[_EMPTY], f"{_EMPTY}{first_empty} were")
+    if path.is_dir():
+        note_unread(
+            notes, path, files, f"annotations end in {', '.join(SUFFIXES)}, in no subfolder"
+        )
     annotations = distinct.values(notes, "objects")
     kept = keep_annotated(path, slides, annotations, notes)
     return AnnotationFile(path, "geojson", kept, annotations, notes=notes)
-
-
-def centroid(ring: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """Return the area centroid (x, y) of a closed ring and its area, in pixels; holes are no part.
-
-    The shoelace sums run from the first vertex, since far from the origin they lose all digits. A
-    ring without area, or one that crosses itself so that its centroid falls outside of its bounds,
-    gives the mean of its vertices.
-    """
-    x0, y0 = float(ring[0][0]), float(ring[0][1])
-    points = [(float(p[0]) - x0, float(p[1]) - y0) for p in ring]
-    if len(points) > 1 and points[-1] == points[0]:
-        points.pop()
-    twice = x = y = 0.0
-    for (ax, ay), (bx, by) in zip(points, points[1:] + points[:1], strict=True):
-        cross = ax * by - bx * ay
-        twice, x, y = twice + cross, x + (ax + bx) * cross, y + (ay + by) * cross
-    xs, ys = [p[0] for p in points], [p[1] for p in points]
-    extent = max(max(xs) - min(xs), max(ys) - min(ys))
-    if abs(twice) > 1e-9 * extent**2:
-        cx, cy = x / (3 * twice), y / (3 * twice)
-        if min(xs) <= cx <= max(xs) and min(ys) <= cy <= max(ys):
-            return x0 + cx, y0 + cy, abs(twice) / 2
-    return x0 + sum(xs) / len(xs), y0 + sum(ys) / len(ys), 0.0
 
 
 def _read_files(path: Path, files: Iterable[Path]) -> dict[Path, list[Feature]]:
     features, wrong = {}, []
     for file in files:
         try:
-            features[file] = _features(json.loads(file.read_text(encoding="utf-8-sig")))
+            features[file] = _features(json.loads(_text(file)))
         except MALFORMED as e:
             wrong.append(f"{file.name} ({e})")
     if wrong:
@@ -99,6 +91,31 @@ def _read_files(path: Path, files: Iterable[Path]) -> dict[Path, list[Feature]]:
             "or name what this is with --format"
         )
     return features
+
+
+def _geojson_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that end as annotations do; subfolders are not looked into."""
+    files = (p for p in folder.iterdir() if p.is_file() and not is_system(p.name))
+    return sorted(p for p in files if p.name.lower().endswith(SUFFIXES))
+
+
+def _slide_of(file: Path) -> str:
+    """Return the slide a file is of: a.svs.geojson is of a.svs, a.geojson (or .gz) of a."""
+    return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
+
+
+def _text(file: Path) -> str:
+    raw = file.read_bytes()
+    if raw.startswith(b"\x1f\x8b"):
+        with gzip.open(file) as unpacked:
+            raw = unpacked.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise ValueError(f"it holds more than {MAX_BYTES / 1e9:g} GB when unpacked")
+    return raw.decode("utf-8-sig")
+
+
+MAX_BYTES = 4 * 10**9
+"""A packed file that holds more is taken for damaged, or for worse."""
 
 
 def _features(data: Any) -> list[Feature]:
@@ -118,32 +135,64 @@ def _category(feature: Feature) -> str | None:
     return classification if isinstance(classification, str) and classification.strip() else None
 
 
-def _places(feature: Feature, where: str) -> list[Place] | None:
-    """Return the centres that a feature's geometry stands for, None where it stands for none."""
-    geometry = feature.get("geometry") or {}
-    kind: Any = geometry.get("type")
-    coordinates: Any = geometry.get("coordinates")
-    if kind not in ("Point", "MultiPoint", "Polygon", "MultiPolygon"):
-        return None
-    if kind.startswith("Multi") and coordinates == []:
-        return None
-    try:
-        if kind in ("Point", "MultiPoint"):
-            points = [coordinates] if kind == "Point" else coordinates
-            return [(float(p[0]), float(p[1])) for p in points]
-        polygons = [coordinates] if kind == "Polygon" else coordinates
-        return [_common_centroid([rings[0] for rings in polygons])]
-    except MALFORMED as e:
-        raise EmbedstoreError(f"{where}: its {kind} has no usable coordinates ({e})") from e
+_SEVERAL, _TOUCHING = "several", "touching"
+_SHAPELESS = "objects that are neither points nor polygons were"
+_EMPTY = "shapes without usable coordinates"
 
 
-def _common_centroid(rings: Iterable[Sequence[Sequence[float]]]) -> Place:
-    """Return the centroid of several rings by area, the mean of theirs where none has any."""
-    parts = [centroid(ring) for ring in rings]
-    total = sum(p[2] for p in parts)
-    weights = [p[2] / total if total else 1 / len(parts) for p in parts]
-    x, y = (sum(w * p[k] for w, p in zip(weights, parts, strict=True)) for k in (0, 1))
-    return x, y
+def _places(geometry: Any, counts: "Counter[str]") -> list[Place]:
+    """Return the centres that a geometry stands for; what stands for none is counted."""
+    outlines, points = list[list[Place]](), list[Place]()
+    kinds = list(_shapes(geometry))
+    if not kinds:
+        counts[
+            _EMPTY if isinstance(geometry, dict) and geometry.get("type") in _KNOWN else _SHAPELESS
+        ] += 1
+    for kind, coordinates in kinds:
+        if kind not in ("Point", "Polygon"):
+            counts[_SHAPELESS] += 1
+            continue
+        try:
+            if kind == "Point":
+                points.append(_finite([coordinates])[0])
+            else:
+                outlines.append(_finite(coordinates[0]))
+        except MALFORMED:
+            counts[_EMPTY] += 1
+    together = joined(outlines)
+    if len(outlines) > 1:
+        counts[_SEVERAL] += 1
+        counts[_TOUCHING] += len(outlines) - len(together)
+    return points + [common_centroid(rings) for rings in together]
+
+
+_KNOWN = ("Point", "MultiPoint", "Polygon", "MultiPolygon", "GeometryCollection")
+
+
+def _shapes(geometry: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the single shapes of a geometry, (type, coordinates), those of collections too."""
+    waiting = [geometry]
+    while waiting:
+        shape = waiting.pop(0)
+        if not isinstance(shape, dict):
+            continue
+        kind, coordinates = shape.get("type"), shape.get("coordinates")
+        if kind == "GeometryCollection":
+            parts = shape.get("geometries")
+            waiting += parts if isinstance(parts, list) else []
+        elif kind in ("MultiPoint", "MultiPolygon"):
+            parts = coordinates if isinstance(coordinates, list) else []
+            yield from ((kind.removeprefix("Multi"), part) for part in parts)
+        else:
+            yield kind, coordinates
+
+
+def _finite(ring: Any) -> list[Place]:
+    """Return a ring's vertices; ValueError where there are none, or one that is no place."""
+    vertices = [(float(p[0]), float(p[1])) for p in ring]
+    if not vertices or not all(math.isfinite(v) for place in vertices for v in place):
+        raise ValueError("no place")
+    return vertices
 
 
 def _annotations(
@@ -157,7 +206,8 @@ def _annotations(
     attributes = {
         k: str(v) for k, v in feature["properties"].items() if isinstance(v, str | int | float)
     }
-    several = feature["geometry"]["type"] == "MultiPoint"
+    kind = (feature.get("geometry") or {}).get("type")
+    several = len(places) > 1 or kind == "MultiPoint"
     annotations = []
     for n, (x, y) in enumerate(places):
         source_id = content_id(slide, x, y) if own_name is None else own_name + f"-{n}" * several
@@ -167,7 +217,9 @@ def _annotations(
 
 def _claim(file: Glance) -> list[str] | None:
     if file.path.is_dir():
-        return [] if any(p.suffix.lower() in SUFFIXES for p in file.path.iterdir()) else None
+        return [] if _geojson_files(file.path) else None
+    if file.head.startswith(b"\x1f\x8b"):
+        return [] if file.path.name.lower().endswith(SUFFIXES) else None
     return [] if file.is_json and is_geojson(file.json) else None
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from embedstore.annotations.names import tidy
 from embedstore.annotations.source import AnnotationFile, SourceAnnotation
 from embedstore.errors import EmbedstoreError
 
@@ -72,6 +73,7 @@ def map_labels(
     labels says what a class means; known names are guessed. EmbedstoreError where a class named
     in labels is not in the file, or no class means anything. Numbers mean nothing by themselves.
     """
+    labels = {tidy(c): tidy(label) for c, label in labels.items()}
     n_by_class = dict(Counter(a.category for a in content.annotations).most_common())
     if unknown := [c for c in labels if c not in n_by_class]:
         raise EmbedstoreError(

@@ -5,6 +5,7 @@ are [x, y, width, height]. Taking one for the other puts every centre in a wrong
 reader refuses boxes that contradict it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,12 @@ def detect_box_form(data: Any) -> tuple[str, list[str]]:
     image cannot be [x, y, width, height]; the majority decides, and the reader refuses the rest.
     """
     rows = data["annotations"]
+    weighed = Counter(form for a in rows for form in _forms_that_fit(a))
+    if weighed["coco"] != weighed["midog"]:
+        (format, n), *others = weighed.most_common()
+        against = f", {others[0][1]} against" if others else ""
+        form = "[x, y, width, height]" if format == "coco" else "[x1, y1, x2, y2]"
+        return format, [f"boxes are {form}: so say area and outline of {n} of them{against}"]
     if n_backward := sum(_ends_before_it_starts(a["bbox"]) for a in rows):
         return ("coco" if n_backward * 2 > len(rows) else "midog"), []
     n_known, n_beyond = _run_beyond(rows, _slides(data["images"]))
@@ -108,6 +115,38 @@ def detect_box_form(data: Any) -> tuple[str, list[str]]:
     if all(any(k in a for k in COCO_ONLY) for a in rows):
         format, form, other = "coco", "[x, y, width, height]", "midog"
     return format, [f"no box says which form it has: read as {form} (else --format {other})"]
+
+
+def _forms_that_fit(row: Row) -> list[str]:
+    """Return which reading of a row's box its outline or else its area agrees with, if just one.
+
+    The outline's own bounds decide; without one, an area that is just the box's.
+    """
+    a, b, c, d = (float(v) for v in row["bbox"])
+    if outline := _outline(row.get("segmentation")):
+        xs, ys = outline[0::2], outline[1::2]
+        bounds, slack = (min(xs), min(ys), max(xs), max(ys)), 2.0
+        readings = {"coco": (a, b, a + c, b + d), "midog": (a, b, c, d)}
+        fit = [
+            form
+            for form, box in readings.items()
+            if all(abs(v - w) <= slack for v, w in zip(box, bounds, strict=True))
+        ]
+    elif isinstance(area := row.get("area"), int | float) and area > 0:
+        sizes = {"coco": c * d, "midog": (c - a) * (d - b)}
+        fit = [form for form, size in sizes.items() if abs(size - area) <= 0.01 * area]
+    else:
+        fit = []
+    return fit if len(fit) == 1 else []
+
+
+def _outline(segmentation: Any) -> list[float]:
+    """Return the coordinates x, y, x, y, ... of COCO's polygons; none of masks or nothing."""
+    if not isinstance(segmentation, list):
+        return []
+    parts = segmentation if all(isinstance(p, list) for p in segmentation) else [segmentation]
+    values = [float(v) for part in parts for v in part]
+    return values if len(values) % 2 == 0 else []
 
 
 def _ends_before_it_starts(box: Sequence[float]) -> bool:

@@ -71,7 +71,7 @@ def row_place(path: Path, n: int) -> str:
 
 def attributes_of(row: Mapping[Any, Any]) -> dict[str, str]:
     """Return the cells of a row that hold something, by column."""
-    return {k: v for k, v in row.items() if k and isinstance(v, str) and v != ""}
+    return {k: v for k, v in row.items() if k and isinstance(v, str) and v.strip() != ""}
 
 
 def _annotation(where: str, row: Mapping[str, Any], slide_key: str) -> SourceAnnotation:
@@ -83,7 +83,7 @@ def _annotation(where: str, row: Mapping[str, Any], slide_key: str) -> SourceAnn
             f"{where}: x='{row['x']}', y='{row['y']}' are not numbers; "
             "give the centre in level-0 pixels"
         ) from None
-    if not row[slide_key] or not row["label"]:
+    if not row[slide_key].strip() or not row["label"].strip():
         raise EmbedstoreError(f"{where}: slide or label is empty; fill or drop the row")
     slide, attributes = file_name(row[slide_key]), attributes_of(row)
     return SourceAnnotation(

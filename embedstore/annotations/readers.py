@@ -7,6 +7,7 @@ from pathlib import Path
 
 import embedstore.annotations
 from embedstore.annotations.format import Format, Glance
+from embedstore.annotations.names import tidied
 from embedstore.annotations.source import AnnotationFile
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.tables import MALFORMED
@@ -44,7 +45,7 @@ def read_annotations(path: Path, format: str = "auto") -> AnnotationFile:
     if not content.annotations:
         why = f" ({'; '.join(content.notes)})" if content.notes else ""
         raise EmbedstoreError(f"{path} holds no annotations{why}; nothing to register")
-    return replace(content, notes=[*notes, *content.notes])
+    return tidied(replace(content, notes=[*notes, *content.notes]))
 
 
 def _detect(path: Path) -> tuple[str, list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedstore.annotations.names import tidy
 from embedstore.errors import EmbedstoreError
 from embedstore.files.tables import MALFORMED, file_name, table_rows
 
@@ -94,10 +95,14 @@ def read_slide_table(path: Path) -> SlideTable:
         raise EmbedstoreError(f"{path} has no column slide; name each slide's file in one")
     rows, misspelt = Rows(), Counter[tuple[str, str, str]]()
     for row in table:
-        if not row[key]:
+        if not row[key].strip():
             continue
         # The table's own name of the slide is no attribute: files know theirs.
-        attributes = {k.lower(): v for k, v in row.items() if k and v and k != key}
+        attributes = {
+            k.lower(): v.strip() if k.lower() == "path" else tidy(v)
+            for k, v in row.items()
+            if k and v.strip() and k != key
+        }
         for column, words in MISSPELT.items():
             if (value := attributes.get(column)) in words:
                 misspelt[column, value, words[value]] += 1

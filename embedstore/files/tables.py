@@ -3,6 +3,7 @@
 import csv
 import math
 import sqlite3
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -26,7 +27,7 @@ MALFORMED = (
 def file_name(text: str) -> str:
     """Return the last part of a path, which is how a slide is known."""
     # Files written on Windows carry backslashes; PureWindowsPath splits at both.
-    return PureWindowsPath(str(text)).name
+    return PureWindowsPath(str(text).strip()).name
 
 
 def is_parquet(path: Path) -> bool:
@@ -57,8 +58,15 @@ def table_rows(path: Path) -> list[dict[str, Any]]:
         return _parquet_rows(path)
     with path.open(newline="", encoding="utf-8-sig") as f:
         reader = _reader(f)
-        reader.fieldnames = _checked(path, reader.fieldnames or [])
-        return list(reader)
+        names = reader.fieldnames = _checked(path, reader.fieldnames or [])
+        rows = []
+        for row in reader:
+            surplus = row.pop(_SURPLUS, None)
+            if surplus is not None or _LACKING in row.values():
+                n = sum(v is not _LACKING for v in row.values()) + len(surplus or ())
+                raise _ragged(path, reader.line_num, n, names, surplus)
+            rows.append(row)
+        return rows
 
 
 def _checked(path: Path, columns: Any) -> list[str]:
@@ -75,7 +83,25 @@ def _reader(f: Any) -> "csv.DictReader[str]":
     class Dialect(csv.excel):
         delimiter = max(",;\t", key=first.count)
 
-    return csv.DictReader(f, dialect=Dialect)
+    return csv.DictReader(f, dialect=Dialect, restkey=_SURPLUS, restval=_LACKING)
+
+
+_SURPLUS, _LACKING = "\0surplus", "\0lacking"
+
+
+def _ragged(
+    path: Path, line: int, n: int, names: Sequence[str], surplus: Sequence[str] | None
+) -> EmbedstoreError:
+    """Return the error that says of a row that its fields and the columns differ in number."""
+    why = (
+        "; numbers with decimal commas need a semicolon or a tab between columns, or points"
+        if surplus and all(v.strip().isdigit() for v in surplus)
+        else "; put a field that holds the separator in quotes"
+    )
+    return EmbedstoreError(
+        f"{path} line {line} has {n} fields, and there are {len(names)} columns "
+        f"({', '.join(names)}){why}"
+    )
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,10 @@
 """QuPath's GeoJSON: every geometry, every form of class, and centroids against brute force."""
 
+import gzip
 import json
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from embedstore.add import AddOptions, add
-from embedstore.annotations.geojson import centroid
+from embedstore.annotations.outlines import centroid
 from embedstore.annotations.readers import read_annotations
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
@@ -110,13 +112,16 @@ def test_every_geometry(tmp_path: Path) -> None:
         "m-1": (5, 6),
         "sq": (20, 30),
         "hole": (20, 30),
-        "mp": ((400 * 20 + 100 * 115) / 500, (400 * 30 + 100 * 25) / 500),
+        "mp-0": (20, 30),
+        "mp-1": (115, 25),
         "flat": (10, 0),
         "dot": (7, 8),
     }
     assert content.notes == [
+        "1 features of several outlines: each is an object",
         "1 objects without a class were left out",
-        "4 objects that are neither points nor polygons were left out",
+        "2 objects that are neither points nor polygons were left out",
+        "2 shapes without usable coordinates (the first: s.geojson feature 9) were left out",
     ]
 
 
@@ -272,9 +277,79 @@ def test_all_broken_files_of_a_folder_are_named_at_once(tmp_path: Path) -> None:
         ("Polygon", [["x"]]),
     ],
 )
-def test_unusable_coordinates_are_named_by_file_and_feature(
+def test_a_shape_without_usable_coordinates_is_left_out_and_named(
     tmp_path: Path, kind: str, coordinates: Any
 ) -> None:
-    path = write(tmp_path / "s.geojson", [feature("Point", [1, 1]), feature(kind, coordinates)])
-    with pytest.raises(EmbedstoreError, match=f"s.geojson feature 2: its {kind} has no usable"):
-        read_annotations(path)
+    features = [feature("Point", [1, 1]), feature(kind, coordinates), feature("Point", [2, 2])]
+    content = read_annotations(write(tmp_path / "s.geojson", features))
+    assert [(a.x_l0, a.y_l0) for a in content.annotations] == [(1, 1), (2, 2)]
+    said = "1 shapes without usable coordinates (the first: s.geojson feature 2) were left out"
+    assert said in content.notes
+
+
+def outline(x: float, y: float, r: float = 9) -> list[list[list[float]]]:
+    angles = np.linspace(0, 2 * np.pi, 9)
+    return [[[x + r * np.cos(a), y + r * np.sin(a)] for a in angles]]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=30, unique=True
+    )
+)
+def test_cells_of_one_feature_are_as_many_annotations(cells: list[tuple[int, int]]) -> None:
+    """Cells 25 px apart do not touch; those of one Feature keep their centres and distinct ids."""
+    with TemporaryDirectory() as folder:
+        centres = [(25.0 * x, 25.0 * y) for x, y in cells]
+        shape = feature("MultiPolygon", [outline(*c) for c in centres], id="all")
+        content = read_annotations(write(Path(folder) / "a.geojson", [shape]))
+    assert len({a.source_id for a in content.annotations}) == len(cells)
+    read = sorted((a.x_l0, a.y_l0) for a in content.annotations)
+    np.testing.assert_allclose(np.array(read, dtype=float), sorted(centres), atol=1e-6)
+
+
+def test_parts_that_touch_are_one_and_told(tmp_path: Path) -> None:
+    left, right = (
+        [[[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]],
+        [[[10, 0], [20, 0], [20, 10], [10, 10], [10, 0]]],
+    )
+    across = [[[-5, 4], [25, 4], [25, 6], [-5, 6], [-5, 4]]]  # no vertex of it lies inside
+    shapes = [
+        feature("MultiPolygon", [left, right, outline(100, 100)]),
+        feature("MultiPolygon", [left, across]),
+    ]
+    content = read_annotations(write(tmp_path / "a.geojson", shapes))
+    assert [(a.x_l0, a.y_l0) for a in content.annotations][:2] == [
+        (10, 5),
+        pytest.approx((100, 100)),
+    ]
+    assert len(content.annotations) == 3
+    assert (
+        "2 features of several outlines: each is an object; 2 parts that touch another"
+        in content.notes[0]
+    )
+
+
+def test_collections_and_packed_files(tmp_path: Path) -> None:
+    parts = [
+        {"type": "Polygon", "coordinates": outline(50, 60)},
+        {"type": "LineString", "coordinates": [[0, 0], [1, 1]]},
+    ]
+    shape = feature("GeometryCollection", None)
+    shape["geometry"] = {"type": "GeometryCollection", "geometries": parts}
+    text = json.dumps({"type": "FeatureCollection", "features": [shape]})
+    (tmp_path / "a.svs.geojson.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "._a.svs.geojson.gz").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "notes.docx").write_bytes(b"PK")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.geojson").write_text(text)
+    content = read_annotations(tmp_path)
+    (cell,) = content.annotations
+    assert cell.slide == "a.svs"
+    assert (cell.x_l0, cell.y_l0) == pytest.approx((50, 60))
+    assert any(
+        "2 files of the folder were not read (more/b.geojson, notes.docx)" in n
+        for n in content.notes
+    )
+    assert "1 objects that are neither points nor polygons were left out" in content.notes

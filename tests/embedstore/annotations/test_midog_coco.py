@@ -203,7 +203,7 @@ def test_where_no_box_tells_the_form_it_says_what_it_took(tmp_path: Path) -> Non
     assert content.notes == [
         "no box says which form it has: read as [x1, y1, x2, y2] (else --format coco)"
     ]
-    path = write(tmp_path / "b.json", [(100, 100, 150, 150)], area=22_500, iscrowd=0)
+    path = write(tmp_path / "b.json", [(100, 100, 150, 150)], area=9_000, iscrowd=0)
     content = read_annotations(path)
     assert (content.format, centres(content)) == ("coco", [(175, 175)])
     assert "--format midog" in content.notes[0]
