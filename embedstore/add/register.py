@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.add.changes import Before, follow_changes
-from embedstore.add.slide_rows import SlideFinder, note_sizes, slide_row
+from embedstore.add.slide_rows import SlideFinder, note_mpp, note_sizes, slide_row
 from embedstore.annotations.labels import choose_positive, map_labels, note_left_out
 from embedstore.annotations.readers import read_annotations
 from embedstore.annotations.slide_table import read_slide_table
@@ -82,6 +82,8 @@ def add(
     slides = _slide_rows(dataset, rows, attributes, content, options, before, on_slide)
     if content.kind == "patch":
         note_sizes(slides, notes)
+    else:
+        note_mpp(slides, notes)
     sources = [*(before.entry.get("source") or "").split(", "), annotations.resolve().name]
     entry = {
         "dataset": dataset,
@@ -151,7 +153,7 @@ def _slide_rows(
     for n, slide in enumerate(s for s in content.slides.values() if s.slide in cases):
         on_slide(n, len(cases))
         of_slide = attributes[slide.slide]
-        path = finder.find(slide.slide, of_slide.get("path"))
+        path = finder.find(slide.slide, of_slide)
         row = slide_row(dataset, slide, of_slide, content.kind, path, options.mpp, before)
         slides.append(row | {"case_id": cases[slide.slide], "case_source": source})
     on_slide(len(cases), len(cases))
@@ -168,6 +170,7 @@ def _annotation_rows(
 ) -> list[dict[str, Any]]:
     domain_key = None if options.domain else options.domain_from or content.domain_key
     case_key = options.case_from or content.case_key
+    _check_unit([a for a, _ in kept], content)
     if lost := [a for a, _ in kept if a.x_l0 is not None and not _is_placed(a)]:
         raise EmbedstoreError(
             f"{content.path}: {len(lost)} annotations have no finite centre, for example "
@@ -215,6 +218,17 @@ def _annotation_rows(
         notes.append("the file names no case: every slide counts as its own (--case-from)")
     _check_unique(rows, content.path)
     return rows
+
+
+def _check_unit(annotations: Sequence[SourceAnnotation], content: AnnotationFile) -> None:
+    """Raise EmbedstoreError where every place lies in the unit square: those are no pixels."""
+    places = [v for a in annotations for v in (a.x_l0, a.y_l0) if v is not None]
+    is_relative = bool(places) and all(0 <= v <= 1 for v in places) and any(v % 1 for v in places)
+    if is_relative:
+        raise EmbedstoreError(
+            f"{content.path}: all x and y lie between 0 and 1, so they are parts of the slide's "
+            "width and height and no pixels; multiply them by the width and height of level 0"
+        )
 
 
 def _is_placed(a: SourceAnnotation) -> bool:

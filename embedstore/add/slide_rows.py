@@ -1,15 +1,19 @@
 """The rows of `slides` that `add` writes: where each file lies, its size, scale and state."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedstore.add.changes import Before
 from embedstore.annotations.source import AnnotationFile, SourceSlide
 from embedstore.errors import EmbedstoreError
+from embedstore.files.folders import files_below
+from embedstore.files.tables import file_name
 from embedstore.slides.slide import (
+    AGAINST,
+    FROM_FILE,
     MPP_MAX,
     MPP_MIN,
     SLIDE_SUFFIXES,
@@ -25,14 +29,17 @@ class SlideFinder:
     def __init__(self, content: AnnotationFile, folder: Path | None) -> None:
         """Look in folder, if given; paths that the file states may be relative to its own."""
         self._kind, self._folder, self._beside = content.kind, folder, content.folder
-        self._by_stem: dict[str, list[Path]] | None = None
+        self._by_name: dict[str, list[Path]] | None = None
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
 
-    def find(self, name: str, stated: str | None) -> Path | None:
-        """Return where a slide's file is, or None; `stated` is the path its file gives it.
+    def find(self, name: str, attributes: Mapping[str, str]) -> Path | None:
+        """Return where a slide's file is, or None; attributes are what is known of the slide.
 
-        A name without a suffix stands for the one slide file of that stem; EmbedstoreError where
-        there are several.
+        Looked for are its path, if stated, its name, and the name with any suffix of slides, in the
+        folder or below it; then whatever other attribute is the name of a file there.
+        EmbedstoreError where several files would do.
         """
+        stated = attributes.get("path")
         if self._kind == "patch":
             places = [d / name for d in (self._folder, self._beside) if d is not None]
         else:
@@ -41,24 +48,39 @@ class SlideFinder:
                 places += [Path(stated), self._beside / stated]
         file = next((p for p in places if p.is_file()), None)
         if file is None and self._kind == "slide":
-            file = self._of_stem(name)
+            file = self._below(name) or self._named_by(name, attributes)
         return file.resolve() if file else None
 
-    def _of_stem(self, name: str) -> Path | None:
+    def _named_by(self, name: str, attributes: Mapping[str, str]) -> Path | None:
+        """Return the file that an attribute names with its suffix, as a column filename does."""
+        named = {v for v in attributes.values() if Path(v).suffix.lower() in SLIDE_SUFFIXES}
+        files = {f for v in named if (f := self._below(file_name(v))) is not None}
+        if len(files) > 1:
+            raise self._several(name, sorted(files))
+        return files.pop() if files else None
+
+    def _below(self, name: str) -> Path | None:
+        """Return the one slide file of a name, with or without its suffix, in the folder's tree."""
         if self._folder is None:
             return None
-        if self._by_stem is None:
-            self._by_stem = {}
-            for path in sorted(self._folder.iterdir()):
-                if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
-                    self._by_stem.setdefault(path.stem, []).append(path)
-        candidates = self._by_stem.get(name, [])
+        if self._by_name is None:
+            self._by_name = defaultdict(list)
+            for path in files_below(self._folder):
+                if path.suffix.lower() in SLIDE_SUFFIXES:
+                    self._by_name[path.name].append(path)
+                    self._by_stem[path.stem].append(path)
+        candidates = self._by_name.get(name) or self._by_stem.get(name, [])
         if len(candidates) > 1:
-            raise EmbedstoreError(
-                f"slide {name} could be {', '.join(p.name for p in candidates)} in {self._folder}; "
-                "name it with its ending, or keep one of them there"
-            )
+            raise self._several(name, candidates)
         return candidates[0] if candidates else None
+
+    def _several(self, name: str, files: Sequence[Path]) -> EmbedstoreError:
+        assert self._folder is not None
+        named = ", ".join(f.relative_to(self._folder).as_posix() for f in files)
+        return EmbedstoreError(
+            f"slide {name} could be {named} in {self._folder}; "
+            "name it with its ending, or keep one of them there"
+        )
 
 
 def slide_row(
@@ -93,16 +115,32 @@ def slide_row(
     if kind == "patch":
         return row | probe_patch(path)
     given: tuple[float | None, str | None]
+    wins = True  # what a user states outright is taken, whatever the file says
     if mpp:
         given = mpp, "option"
     elif stated_mpp := _table_mpp(slide.slide, attributes):
         given = stated_mpp, "slide table"
+    elif old.get("mpp_source") in (None, FROM_FILE):
+        of_dataset = before.entry.get("mpp")  # stated when other slides were added
+        given, wins = (of_dataset, "option") if of_dataset else (None, None), False
     else:
-        stated = old.get("mpp_source") in (None, "slide")
-        of_dataset = before.entry.get("mpp")
-        of_all = (of_dataset, "option") if of_dataset else (None, None)
-        given = of_all if stated else (old["mpp"], old["mpp_source"])
-    return row | probe(path, given)
+        given = old["mpp"], old["mpp_source"]
+    row |= probe(path, given, wins=wins)
+    if row["status"] in ("missing", "unreadable") and old.get("fingerprint"):
+        # What was known of the file stays, so that another one in its place is seen.
+        kept = ("fingerprint", "width", "height", *(("mpp", "mpp_source") if not mpp else ()))
+        row |= {k: old[k] for k in kept if old.get(k) is not None}
+    return row
+
+
+def note_mpp(slides: Sequence[Mapping[str, Any]], notes: list[str]) -> None:
+    """Append which slides' files state another mpp than the one that was given and taken."""
+    against = [s for s in slides if (s["problem"] or "").startswith(AGAINST)]
+    if against:
+        notes.append(
+            f"{len(against)} slides: {against[0]['problem']}, for example {against[0]['slide']}; "
+            "leave out --mpp or the column mpp to take the files' own"
+        )
 
 
 def note_sizes(slides: list[dict[str, Any]], notes: list[str]) -> None:

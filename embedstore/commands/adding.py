@@ -46,7 +46,8 @@ def add_command(
     ] = None,
     format: Annotated[str, typer.Option(help=f"auto, {', '.join(FORMATS)}.")] = "auto",
     mpp: Annotated[
-        float | None, typer.Option(help="um per level-0 pixel, for slides that do not say.")
+        float | None,
+        typer.Option(help="um per level-0 pixel; wins over what the slides say, and says so."),
     ] = None,
     slide_table: Annotated[
         Path | None,

@@ -132,6 +132,10 @@ def models_command(
 def sql_command(
     query: Annotated[str, typer.Argument(help="One SELECT over the views.")],
     printed: OutputOptions,
+    files: Annotated[
+        bool,
+        typer.Option("--files", help="Let this query read files: read_csv, read_parquet, ... ."),
+    ] = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -145,7 +149,8 @@ def sql_command(
     from embedstore.store import Store
     from embedstore.store.sql import run_sql
 
-    print_arrow(run_sql(Store.open(store), query), printed.format, printed.output, as_json)
+    rows = run_sql(Store.open(store), query, files=files)
+    print_arrow(rows, printed.format, printed.output, as_json)
 
 
 def export_command(

@@ -1,14 +1,18 @@
 """The boundary to OpenSlide: open a slide, say its size and mpp, read RGB regions."""
 
 import hashlib
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import openslide
 from openslide.lowlevel import OpenSlideError
-from PIL import Image
+from PIL import Image, ImageOps
 
 from embedstore.errors import SlideError
+from embedstore.slides.pixels import check_png, check_tiff, why_unread
+from embedstore.slides.tiff import ORIENTATION, UPRIGHT
 
 MPP_MIN, MPP_MAX = 0.05, 2.0
 """Plausible micrometres per level-0 pixel of a light microscope's slide."""
@@ -55,7 +59,8 @@ class Slide:
 
     Attributes: width, height (level-0 pixels); mpp (micrometres per level-0 pixel, None unless the
     file states a plausible one); mpp_problem (why a stated mpp was not taken, or None);
-    downsamples (level-0 pixels per pixel, per level).
+    downsamples (level-0 pixels per pixel, per level; infinite where the file leaves it in doubt).
+    A picture whose tag says that it is stored turned is read as it is looked at.
     """
 
     def __init__(self, path: str | Path, *, decode: bool = True) -> None:
@@ -67,15 +72,30 @@ class Slide:
             self._slide: Any = openslide.open_slide(path)
             if isinstance(self._slide, openslide.ImageSlide):
                 self._slide.close()
-                self._slide = _plain_image(path, decode)
+                self._slide, size = _plain_image(path, decode)
+            else:
+                check_tiff(Path(path), must_be_upright=True)
+                size = self._slide.dimensions
         except FileNotFoundError as e:
             raise SlideError(f"no slide file at {path}") from e
         except UNREADABLE as e:
-            raise SlideError(f"{path} cannot be read as a slide: {e}") from e
+            raise SlideError(
+                f"{path} cannot be read as a slide: {why_unread(Path(path), e)}"
+            ) from e
         self.path = str(path)
-        self.width, self.height = map(int, self._slide.dimensions)
-        self.downsamples = tuple(float(d) for d in self._slide.level_downsamples)
+        self.width, self.height = map(int, size)
+        self.downsamples = true_downsamples(
+            self._slide.level_dimensions, self._slide.level_downsamples, self._tiles()
+        )
         self.mpp, self.mpp_problem = _stated_mpp(self._slide.properties)
+
+    def _tiles(self) -> list[tuple[int, int] | None]:
+        """Return the size of a tile per level, None where the file has none."""
+        stated = [
+            [self._slide.properties.get(f"openslide.level[{n}].tile-{side}") for side in _SIDES]
+            for n in range(self._slide.level_count)
+        ]
+        return [None if None in s else (int(str(s[0])), int(str(s[1]))) for s in stated]
 
     def __enter__(self) -> "Slide":
         return self
@@ -110,16 +130,60 @@ def read_image(path: str | Path) -> Image.Image:
         raise SlideError(f"{path} is too large for one patch") from e
 
 
-def _plain_image(path: str | Path, decode: bool) -> openslide.ImageSlide:
+_SIDES = ("width", "height")
+
+
+def true_downsamples(
+    sizes: Sequence[tuple[int, int]],
+    stated: Sequence[float],
+    tiles: Sequence[tuple[int, int] | None],
+) -> tuple[float, ...]:
+    """Return each level's level-0 pixels per pixel, infinity where its size does not say it.
+
+    OpenSlide divides the sizes, and files may fill their last tiles up with nothing: a level of
+    1000 x 750 is then one of 1024 x 768. A level is in doubt if its sides disagree, or if it is no
+    whole part of level 0 and its sides are whole tiles of one that is.
+    """
+    (width, height), result = sizes[0], [float(stated[0])]
+    for (w, h), down, tile in zip(sizes[1:], stated[1:], tiles[1:], strict=True):
+        whole = round(width / w)
+        is_whole = all(abs(n * whole - of) < 2 * whole for n, of in ((w, width), (h, height)))
+        agree = abs(width / w - height / h) * min(w, h) <= 2 * max(width / w, height / h)
+        filled = tile is not None and any(
+            w == _filled(width, k, tile[0]) and h == _filled(height, k, tile[1])
+            for k in range(2, 2 * max(width, height))
+            if k <= 256
+        )
+        in_doubt = not is_whole and (filled or not agree)
+        result.append(math.inf if in_doubt else float(down))
+    return tuple(result)
+
+
+def _filled(length: int, down: int, tile: int) -> int:
+    """Return how long a level is whose last tile is filled up."""
+    return math.ceil(math.ceil(length / down) / tile) * tile
+
+
+def _plain_image(path: str | Path, decode: bool) -> tuple[openslide.ImageSlide, tuple[int, int]]:
+    """Return a picture that Pillow reads, and its size as it is looked at."""
     with Image.open(path) as image:
         _check_mode(image)
+        size = _upright_size(image)
         if not decode:
-            return openslide.ImageSlide(path)
+            return openslide.ImageSlide(path), size
         image.load()  # now: Pillow decodes at the first read, which threads must not share
-        return openslide.ImageSlide(image)
+        return openslide.ImageSlide(ImageOps.exif_transpose(image)), size
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height once the picture is turned as its tag says."""
+    is_on_its_side = image.getexif().get(ORIENTATION, UPRIGHT) in (5, 6, 7, 8)
+    return (image.height, image.width) if is_on_its_side else (image.width, image.height)
 
 
 def _check_mode(image: Image.Image) -> None:
+    check_png(Path(str(image.filename)))  # type: ignore[attr-defined]
+    check_tiff(Path(str(image.filename)))  # type: ignore[attr-defined]
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
         raise ValueError(f"its pixels are not 8-bit (mode {image.mode}); convert it to RGB")
 
@@ -140,13 +204,26 @@ def _stated_mpp(properties: Any) -> tuple[float | None, str | None]:
     return (x + y) / 2, None
 
 
-def probe(path: Path | None, fallback: tuple[float | None, str | None]) -> dict[str, Any]:
+FROM_FILE = "slide"
+"""The source of an mpp that the slide's own file states."""
+
+AGAINST = "the file itself states"
+"""How the problem of a slide begins whose file states another mpp than the one given."""
+
+
+def probe(
+    path: Path | None,
+    given: tuple[float | None, str | None],
+    *,
+    wins: bool = False,
+) -> dict[str, Any]:
     """Return the slide columns that opening the file decides: size, mpp, status and problem.
 
-    fallback is (mpp, its source), used where the file states no plausible mpp. status is ok,
-    missing (no file yet), unreadable or no-mpp. fingerprint tells the file from another.
+    given is (mpp, its source): used where the file states no plausible mpp, and in place of what it
+    states if it `wins`: then problem has both where they differ. status is ok, missing (no file
+    yet), unreadable or no-mpp. fingerprint tells the file from another.
     """
-    mpp, source = fallback
+    mpp, source = given
     row: dict[str, Any] = {"mpp": mpp, "mpp_source": source, "fingerprint": None}
     if path is None or not path.is_file():
         return row | {"status": "missing", "problem": "no slide file"}
@@ -156,14 +233,21 @@ def probe(path: Path | None, fallback: tuple[float | None, str | None]) -> dict[
             size = {"width": slide.width, "height": slide.height}
             stated, mpp_problem = slide.mpp, slide.mpp_problem
     except SlideError as e:
-        # The fallback is kept for when the file is mended.
+        # What was given is kept for when the file is mended.
         return row | {"status": "unreadable", "problem": str(e)}
     row |= size
-    if stated:
-        row |= {"mpp": stated, "mpp_source": "slide"}
+    if stated and not (wins and mpp):
+        row |= {"mpp": stated, "mpp_source": FROM_FILE}
+    elif stated and mpp:
+        differs = abs(stated - mpp) > 0.005 * mpp
+        against = f"{AGAINST} {stated:g} um/px, and {mpp:g} was taken ({source})"
+        mpp_problem = against if differs else None
     if row["mpp"] is None:
         why = mpp_problem or "the file states no mpp"
-        problem = f"{why}: add again with --mpp X, or with a --slide-table that has a column mpp"
+        problem = (
+            f"{why}: add again with a --slide-table that has a column mpp, or with --mpp X, "
+            "which is then taken for every slide"
+        )
         return row | {"status": "no-mpp", "problem": problem}
     return row | {"status": "ok", "problem": mpp_problem}
 
@@ -181,9 +265,9 @@ def probe_patch(path: Path | None) -> dict[str, Any]:
     try:
         with Image.open(path) as image:
             _check_mode(image)
-            width, height = image.size
+            width, height = _upright_size(image)
     except UNREADABLE as e:
-        problem = f"{path} cannot be read as a patch: {e}"
+        problem = f"{path} cannot be read as a patch: {why_unread(path, e)}"
         return row | {"status": "unreadable", "problem": problem}
     return row | {"width": width, "height": height, "status": "ok", "problem": None}
 

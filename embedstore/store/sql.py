@@ -82,13 +82,13 @@ UNIONS = ("embeddings", "embedding_views")
 """Views over the tables of all models."""
 
 
-def connect(store: Store) -> duckdb.DuckDBPyConnection:
+def connect(store: Store, *, files: bool = False) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection that sees the store's views, pinned to this moment.
 
-    Not to be shared by threads. Each model's table is there under its own name, `embeddings`
-    unites them.
+    files: whether its SQL may read files. Not to be shared by threads. Each model's table is there
+    under its own name, `embeddings` unites them.
     """
-    con = connect_to(store, *TABLES)
+    con = connect_to(store, *TABLES, files=files)
     for view, sql in VIEWS.items():
         con.execute(f"create temp view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"
@@ -100,15 +100,29 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
 
 
 @functools.cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """Return the one database of this process, empty: what a connection sees is its own alone."""
-    # Without this SQL could name Python variables of ours as if they were tables.
-    return duckdb.connect(config={"python_enable_replacements": "false"})
+def _database(files: bool) -> duckdb.DuckDBPyConnection:
+    """Return a database of this process, empty: what a connection sees is its own alone.
+
+    Its SQL reaches no file, no other database, no extension and no setting; with files, it does
+    reach files. Sorts and joins larger than memory still go to disk.
+    """
+    config = {
+        # Without this SQL could name Python variables of ours as if they were tables.
+        "python_enable_replacements": "false",
+        "enable_external_access": str(files).lower(),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "lock_configuration": "true",
+    }
+    return duckdb.connect(config=config)
 
 
-def connect_to(store: Store, *tables: str) -> duckdb.DuckDBPyConnection:
-    """Return a DuckDB connection that sees some tables, each as _NAME, and no view."""
-    con = _database().cursor()
+def connect_to(store: Store, *tables: str, files: bool = False) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection that sees some tables, each as _NAME, and no view.
+
+    files: whether its SQL may read files.
+    """
+    con = _database(files).cursor()
     for table in tables:
         # A store of an older format may be read before it is upgraded, maybe without the right to.
         if not store.is_current and not store.has(table):
@@ -163,8 +177,7 @@ def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) ->
 def embedded_models(con: duckdb.DuckDBPyConnection, dataset: str) -> list[str]:
     """Return the names of the models that have embeddings of a dataset."""
     sql = "select distinct model from embeddings where dataset = $dataset order by 1"
-    names: list[str] = fetch(con, sql, {"dataset": dataset})["model"].to_pylist()
-    return names
+    return [r["model"] for r in fetch_rows(con, sql, {"dataset": dataset})]
 
 
 def identifier(name: str) -> str:
@@ -177,12 +190,12 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def run_sql(store: Store, query: str) -> pa.Table:
-    """Return the rows of one read-only statement over the views.
+def run_sql(store: Store, query: str, *, files: bool = False) -> pa.Table:
+    """Return the rows of one read-only statement over the views; with files, it may read files.
 
     Raises EmbedstoreError for SQL with an error, for several statements and for any that writes.
     """
-    con = connect(store)
+    con = connect(store, files=files)
     try:
         statements = con.extract_statements(query)
     except duckdb.Error as e:
@@ -202,7 +215,20 @@ def run_sql(store: Store, query: str) -> pa.Table:
             f"the store is read only in SQL, {kind.name} is not allowed; "
             "write results to a file with --output FILE"
         )
+    if files and _writes(con, query):
+        raise EmbedstoreError("--files lets SQL read files, not write them; --output FILE does")
     return fetch(con, query)
+
+
+def _writes(con: duckdb.DuckDBPyConnection, query: str) -> bool:
+    """Return whether a statement has a part that writes a file: a COPY may stand in a CTE."""
+    if re.match(r"(?i)\s*explain\b", query):
+        return "copy" in query.lower()
+    try:
+        plan = con.execute(f"explain {query}").fetchall()
+    except duckdb.Error as e:
+        raise _sql_error(e, con) from e
+    return any(re.search("(?i)copy.to.file", str(text)) for row in plan for text in row)
 
 
 Params = Sequence[Any] | Mapping[str, Any]
@@ -228,8 +254,7 @@ def fetch_rows(
     con: duckdb.DuckDBPyConnection, query: str, params: Params | None = None
 ) -> list[dict[str, Any]]:
     """Return a query's rows as dicts, params as for `fetch`; EmbedstoreError if DuckDB refuses."""
-    rows: list[dict[str, Any]] = fetch(con, query, params).to_pylist()
-    return rows
+    return list(fetch(con, query, params).to_pylist())
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -249,6 +274,11 @@ def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> Embedstor
         models = [r[0] for r in con.execute("select model from _models order by 1").fetchall()]
         names = [*sorted([*VIEWS, *UNIONS]), *(identifier(m) for m in models)]
         hint = f"\nviews: {', '.join(names)}"
+    if isinstance(error, duckdb.PermissionException):
+        return EmbedstoreError(
+            f"SQL: {str(error).strip()}\nSQL here sees the store alone; `embedstore sql --files` "
+            "may read files, and --output FILE writes the rows"
+        )
     return EmbedstoreError(f"SQL: {str(error).strip()}{hint}")
 
 

@@ -83,11 +83,12 @@ def test_real_slides_with_problems_are_set_aside_not_lost(data: Path, tmp_path: 
         {"status": "ok", "n": 2},
         {"status": "unreadable", "n": 2},
     ]
-    add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25))
+    told = add(uri, "wsi", file, AddOptions(slides=wsi, mpp=0.25)).notes
+    assert any("states 0.499 um/px, and 0.25 was taken (option)" in n for n in told)
     found = query_of(
         uri, "select slide, mpp, mpp_source from slides where status = 'ok' order by slide"
     )
-    assert [(r["mpp"], r["mpp_source"]) for r in found] == [(0.499, "slide"), (0.25, "option")]
+    assert [(r["mpp"], r["mpp_source"]) for r in found] == [(0.25, "option"), (0.25, "option")]
     add(uri, "wsi", file, AddOptions())  # told nothing, it keeps what it knows
     assert query_of(uri, "select count(*) as n from slides where status = 'ok'") == [{"n": 2}]
 

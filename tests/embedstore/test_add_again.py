@@ -56,7 +56,7 @@ def test_another_scale_or_file_drops_the_embeddings_of_its_slides(
     folder.mkdir()
     for name in ("a.tiff", "b.tiff"):
         pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
-        # Only a.tiff depends on --mpp: b.tiff says its own.
+        # The table says a.tiff's alone: b.tiff says its own.
         write_slide(folder / name, pixels, mpp=None if name == "a.tiff" else 0.25)
     rows = [
         {
@@ -68,7 +68,8 @@ def test_another_scale_or_file_drops_the_embeddings_of_its_slides(
         for k in range(20)
     ]
     file, uri = write_csv(tmp_path / "a.csv", rows), str(tmp_path / "s")
-    add(uri, "d", file, AddOptions(slides=folder, mpp=0.25))
+    table = write_csv(tmp_path / "t.csv", [{"slide": "a.tiff", "mpp": 0.25}])
+    add(uri, "d", file, AddOptions(slides=folder, slide_table=table))
     options = IngestOptions(weights={"timm:test_resnet": "random"})
     ingest(Store.open(uri), "d", ["timm:test_resnet"], options)
     before = vectors(uri)
@@ -78,7 +79,8 @@ def test_another_scale_or_file_drops_the_embeddings_of_its_slides(
         write_slide(
             folder / "a.tiff", rng.integers(0, 255, (400, 400, 3), dtype=np.uint8), mpp=None
         )
-    report = add(uri, "d", file, AddOptions(slides=folder, mpp=0.5 if change == "mpp" else 0.25))
+    write_csv(table, [{"slide": "a.tiff", "mpp": 0.5 if change == "mpp" else 0.25}])
+    report = add(uri, "d", file, AddOptions(slides=folder, slide_table=table))
     assert any(
         "10 annotations moved (1 slides with another file or mpp)" in n for n in report.notes
     )

@@ -51,7 +51,7 @@ ARROWS = {
         "crops": "errors slides store",
         "identity": "errors models store",
         "writer": "crops identity slides store",
-        "add": "annotations errors slides store",
+        "add": "annotations errors files slides store",
         "exchange": "errors files identity store writer",
         "ingest": "crops embed errors identity models slides store writer",
         "commands": "add annotations demo errors exchange ingest models neighbors status store "

@@ -165,7 +165,7 @@ def test_images_that_would_be_read_wrongly_or_not_at_all_are_slide_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(np.full((50, 50), 60000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(SlideError, match="not 8-bit"):
+    with pytest.raises(SlideError, match="not 8-bit|16 bits a channel"):
         Slide(tmp_path / "deep.png")
     Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(tmp_path / "big.png")
     content = bytearray((tmp_path / "big.png").read_bytes())

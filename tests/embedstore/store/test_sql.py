@@ -1,5 +1,6 @@
 """SQL over the store: every view answers, nothing can be written, widths may differ."""
 
+import contextlib
 import csv
 import io
 import json
@@ -212,3 +213,88 @@ def test_conditions_are_kept(embedded: str) -> None:
 def test_a_model_cannot_hide_a_view(name: str) -> None:
     with pytest.raises(EmbedstoreError, match="--as NAME"):
         check_model_name(name)
+
+
+EFFECTS = (
+    "copy (select 1 as a) to '{file}'",
+    "copy (select 1 as a) to '{file}' (format parquet)",
+    "select * from read_csv('{readable}')",
+    "select * from read_text('{readable}')",
+    "select * from read_blob('{readable}')",
+    "select * from read_parquet('{readable}')",
+    "select * from read_json('{readable}')",
+    "select * from glob('{folder}/*')",
+    "select * from '{readable}'",
+    "from parquet_metadata('{readable}')",
+    "from sniff_csv('{readable}')",
+    "attach '{file}'",
+    "export database '{folder}/out'",
+    "import database '{folder}'",
+    "install httpfs",
+    "load httpfs",
+    "set enable_external_access = true",
+    "reset enable_external_access",
+    "pragma enable_external_access",
+    "create table t as select 1",
+    "create macro m() as 1",
+    "insert into _annotations select * from _annotations",
+    "delete from _annotations",
+    "update _annotations set label = 'x'",
+    "drop view annotations",
+    "vacuum",
+    "checkpoint",
+)
+"""What has an effect in DuckDB, or reads what is not the store's."""
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_sql_reaches_nothing_but_the_store(embedded: str, tmp_path: Path, effect: str) -> None:
+    """Alone, in a common table, in a sub-select, and in the condition of verbs that take one."""
+    readable, file = tmp_path / "secret.csv", tmp_path / "written"
+    readable.write_text("a\nsecret\n")
+    before = sorted(tmp_path.iterdir())
+    effect = effect.format(readable=readable, file=file, folder=tmp_path)
+    store = Store.open(embedded)
+    n = run_sql(store, "select count(*) as n from annotations")["n"][0].as_py()
+    alone, *unused = (effect, f"with x as ({effect}) select 1")
+    queries = [alone, f"with x as ({effect}) select * from x", f"select (select a from ({effect}))"]
+    for query in [*queries, *(f"explain analyze {q}" for q in queries)]:
+        with pytest.raises(EmbedstoreError) as told:
+            run_sql(store, query)
+        assert "secret" not in str(told.value).replace(str(readable), "")
+    for query in unused:  # what a query does not use DuckDB does not do
+        with contextlib.suppress(EmbedstoreError):
+            assert run_sql(store, query).to_pylist() == [{"1": 1}]
+    for where in (f"exists ({effect})", f"label in ({effect})", f"1 = 1) or exists ({effect}"):
+        for words in (
+            ("probes", "split", "tiny", "--where", where),
+            ("embedstore", "neighbors", "tiny/a/0", "--model", "x", "--where", where),
+        ):
+            refused = call_command(*words, "--store", embedded)
+            assert refused.code in (1, 2)
+            assert "Traceback" not in refused.err
+    assert sorted(tmp_path.iterdir()) == before
+    assert run_sql(store, "select count(*) as n from annotations")["n"][0].as_py() == n
+
+
+def test_files_are_read_where_a_query_is_allowed_to_and_never_written(
+    embedded: str, tmp_path: Path
+) -> None:
+    (tmp_path / "more.csv").write_text("label,weight\nmitotic figure,2\n")
+    read = f"select a.label, weight from annotations a join read_csv('{tmp_path}/more.csv') using (label)"
+    store = Store.open(embedded)
+    assert set(run_sql(store, read, files=True)["weight"].to_pylist()) == {2}
+    shown = call_command("embedstore", "sql", read, "--files", "--json", "--store", embedded)
+    assert shown.json()[0] == {"label": "mitotic figure", "weight": 2}
+    refused = call_command("embedstore", "sql", read, "--store", embedded)
+    assert (refused.code, "--files" in refused.err) == (1, True)
+    for query in (
+        f"with x as (copy (select 1) to '{tmp_path}/w.csv') select 1",
+        f"explain analyze with x as (copy (select 1) to '{tmp_path}/w.csv') select * from x",
+    ):
+        with contextlib.suppress(EmbedstoreError):
+            run_sql(store, query, files=True)
+    used = f"with x as (copy (select 1) to '{tmp_path}/w.csv') select * from x"
+    with pytest.raises(EmbedstoreError, match="read files, not write them"):
+        run_sql(store, used, files=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["more.csv"]
