@@ -38,8 +38,8 @@ def upgrade(store: "Store", stored: int) -> None:
     for model in store.viewed_models():
         add_columns(store, views_table(model), views_schema(1))
     for n in range(stored, FORMAT):
-        if n in STEPS:
-            STEPS[n](store)
+        for step in STEPS.get(n, ()):
+            step(store)
     set_format(store, stored)
 
 
@@ -84,5 +84,5 @@ def _fill_pixels(store: "Store") -> None:
         store.update_columns("results", filled)
 
 
-STEPS: dict[int, Callable[["Store"], None]] = {3: _fill_pixels}
+STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {3: (_fill_pixels,), 4: ()}
 """What turns a store of a format into one of the next, once its columns are there."""
