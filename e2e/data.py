@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from embedstore.crops import Placed
 from embedstore.slides.patches import PatchGeometry, fit_patch, read_patch
-from embedstore.slides.slide import Slide, read_image
+from embedstore.slides.images import read_image
+from embedstore.slides.slide import Slide
 from embedstore.store.patch_cache import PatchCache
 
 Rows = NDArray[np.int64]

@@ -10,7 +10,9 @@ from embedstore.add.changes import Before
 from embedstore.annotations.source import AnnotationFile, SourceSlide
 from embedstore.errors import EmbedstoreError
 from embedstore.files.folders import files_below
+from embedstore.files.packed import exists
 from embedstore.files.tables import file_name
+from embedstore.slides.images import probe_patch
 from embedstore.slides.slide import (
     AGAINST,
     FROM_FILE,
@@ -19,7 +21,6 @@ from embedstore.slides.slide import (
     SLIDE_SUFFIXES,
     is_plausible_mpp,
     probe,
-    probe_patch,
 )
 
 
@@ -46,7 +47,7 @@ class SlideFinder:
             places = [self._folder / (stated or name), self._folder / name] if self._folder else []
             if stated:
                 places += [Path(stated), self._beside / stated]
-        file = next((p for p in places if p.is_file()), None)
+        file = next((p for p in places if exists(p)), None)
         if file is None and self._kind == "slide":
             file = self._below(name) or self._named_by(name, attributes)
         return file.resolve() if file else None

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedstore.annotations.columns import NOTHING, Declared, columns_of, roles
 from embedstore.annotations.source import AnnotationFile
-from embedstore.files.tables import is_parquet, table_columns
+from embedstore.files.folders import files_below
+from embedstore.files.packed import image_columns
+from embedstore.files.tables import DELIMITED, PARQUET, is_delimited, is_parquet, plain_name
+
+IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""Endings of files that may be a patch, lower case."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +22,7 @@ class Glance:
     """What can be seen of a file or folder at little cost, each thing when it is asked for."""
 
     path: Path
+    declared: Declared = NOTHING
 
     @functools.cached_property
     def head(self) -> bytes:
@@ -40,27 +47,46 @@ class Glance:
         """Whether a file is a delimited or Parquet table."""
         if self.path.is_dir():
             return False
-        is_delimited = self.path.suffix.lower() in (".csv", ".tsv", ".txt")
-        is_text = is_delimited and b"\x00" not in self.head and not self.is_json
-        return is_text or is_parquet(self.path)
+        is_text = is_delimited(self.path) and b"\x00" not in self.head and not self.is_json
+        return is_text or self._is_packed_table or is_parquet(self.path)
+
+    @property
+    def _is_packed_table(self) -> bool:
+        return self.head.startswith(b"\x1f\x8b") and is_delimited(self.path)
 
     @functools.cached_property
-    def columns(self) -> set[str]:
-        """The columns of a table; none of any other file."""
-        return set(table_columns(self.path)) if self.is_table else set()
+    def files(self) -> list[Path]:
+        """The files of a folder that holds no image file; of any other, and of a file, none."""
+        files = files_below(self.path) if self.path.is_dir() else []
+        return [] if any(f.suffix.lower() in IMAGES for f in files) else files
+
+    @property
+    def tables(self) -> list[Path]:
+        """Those files that end as tables do."""
+        return [f for f in self.files if plain_name(f).endswith((*DELIMITED, *PARQUET))]
+
+    @functools.cached_property
+    def roles(self) -> set[str]:
+        """What a table, or the first one of a folder, has columns for; path for one of images."""
+        table = self.path if self.is_table else next(iter(self.tables), None)
+        if table is None:
+            return set()
+        images = {"path"} if is_parquet(table) and image_columns(table) else set()
+        return images | set(roles(table, columns_of(table, self.declared), self.declared))
 
 
 @dataclass(frozen=True)
 class Format:
     """A format: read makes an AnnotationFile of a path; claim says whether a file is of it.
 
-    claim returns None where it is not, else notes on what was taken for granted. is_last: claims
+    takes_columns: read takes a Declared as well. claim returns None where it is not, else notes on what was taken for granted. is_last: claims
     only what no other format does. Both may raise KeyError, ValueError and their like.
     """
 
-    read: Callable[[Path], AnnotationFile]
+    read: Callable[..., AnnotationFile]
     claim: Callable[[Glance], list[str] | None]
     is_last: bool = False
+    takes_columns: bool = False
 
 
 def load_json(path: Path) -> Any:

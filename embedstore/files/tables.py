@@ -1,9 +1,12 @@
 """Tables in files: the rows of delimited text and of Parquet as dicts of text."""
 
 import csv
+import gzip
+import io
+import json
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -30,34 +33,55 @@ def file_name(text: str) -> str:
     return PureWindowsPath(str(text).strip()).name
 
 
+DELIMITED = (".csv", ".tsv", ".txt")
+PARQUET = (".parquet", ".pq")
+
+
+def plain_name(path: Path) -> str:
+    """Return a file's name in lower case without the .gz of a packed one."""
+    return path.name.lower().removesuffix(".gz")
+
+
+def is_delimited(path: Path) -> bool:
+    """Return whether a file's name ends as delimited text does."""
+    return plain_name(path).endswith(DELIMITED)
+
+
 def is_parquet(path: Path) -> bool:
     """Return whether a file is Parquet, by its ending or its first bytes."""
-    if path.suffix.lower() in (".parquet", ".pq"):
+    if path.suffix.lower() in PARQUET:
         return True
     with path.open("rb") as f:
         return f.read(4) == b"PAR1"
 
 
-def table_columns(path: Path) -> list[str]:
-    """Return the column names of a table, without the spaces around them."""
+def table_columns(path: Path, header: Sequence[str] = ()) -> list[str]:
+    """Return the column names of a table, without the spaces around them.
+
+    header names the columns, in order, of delimited text that has no names in its first line.
+    """
     if is_parquet(path):
         import pyarrow.parquet as pq
 
         return _checked(path, pq.read_schema(path).names)
-    with path.open(newline="", encoding="utf-8-sig") as f:
-        return _checked(path, _reader(f).fieldnames or [])
+    with _opened(path) as f:
+        return _checked(path, _reader(f, header).fieldnames or [])
 
 
-def table_rows(path: Path) -> list[dict[str, Any]]:
+def table_rows(
+    path: Path, header: Sequence[str] = (), *, without: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the rows of a delimited or Parquet file as text; what is empty there is empty here.
 
     Parquet's whole numbers are text without a decimal point, also where they are stored as floats;
-    NaN and null are empty. Columns of lists, records or bytes raise EmbedstoreError.
+    NaN and null are empty, and codes whose names the file states are these names. Columns of lists,
+    records or bytes raise EmbedstoreError, unless they are to be left out. header: as in
+    `table_columns`.
     """
     if is_parquet(path):
-        return _parquet_rows(path)
-    with path.open(newline="", encoding="utf-8-sig") as f:
-        reader = _reader(f)
+        return _parquet_rows(path, without)
+    with _opened(path) as f:
+        reader = _reader(f, header)
         names = reader.fieldnames = _checked(path, reader.fieldnames or [])
         rows = []
         for row in reader:
@@ -76,14 +100,22 @@ def _checked(path: Path, columns: Any) -> list[str]:
     return names
 
 
-def _reader(f: Any) -> "csv.DictReader[str]":
+def _opened(path: Path) -> io.TextIOWrapper:
+    with path.open("rb") as f:
+        is_packed = f.read(2) == b"\x1f\x8b"
+    raw = gzip.open(path) if is_packed else path.open("rb")
+    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[type-var]
+
+
+def _reader(f: Any, header: Sequence[str] = ()) -> "csv.DictReader[str]":
     first = f.read(8192).split("\n", 1)[0]
     f.seek(0)
 
     class Dialect(csv.excel):
         delimiter = max(",;\t", key=first.count)
 
-    return csv.DictReader(f, dialect=Dialect, restkey=_SURPLUS, restval=_LACKING)
+    names = list(header) or None
+    return csv.DictReader(f, names, dialect=Dialect, restkey=_SURPLUS, restval=_LACKING)
 
 
 _SURPLUS, _LACKING = "\0surplus", "\0lacking"
@@ -104,12 +136,15 @@ def _ragged(
     )
 
 
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+def _parquet_rows(path: Path, without: Sequence[str]) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
+    file = pq.ParquetFile(path)
+    kept = [name for name in file.schema_arrow.names if name.strip() not in without]
+    table = file.read(columns=kept)
     names = _checked(path, table.column_names)
+    codes = _code_names(file.schema_arrow.metadata)
     wrong = [
         f"{name} ({field.type})"
         for name, field in zip(names, table.schema, strict=True)
@@ -120,8 +155,24 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
             f"{path}: a column holds text, numbers or dates, not lists, records or bytes: "
             f"{', '.join(wrong)}; drop or flatten it"
         )
-    columns = [[_text(v) for v in column.to_pylist()] for column in table.columns]
+    columns = [
+        [codes.get(name, {}).get(text := _text(v), text) for v in column.to_pylist()]
+        for name, column in zip(names, table.columns, strict=True)
+    ]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _code_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, str]]:
+    """Return by column what its codes are called, as Hugging Face's tables state it (ClassLabel)."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: {str(code): str(name) for code, name in enumerate(of["names"])}
+            for column, of in features.items()
+            if of.get("_type") == "ClassLabel" and of.get("names")
+        }
+    except (*MALFORMED, RecursionError):
+        return {}
 
 
 def _is_binary(type: Any) -> bool:

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from embedstore.slides.tiff import COMPRESSIONS, UPRIGHT, read_header
+from embedstore.slides.tiff import COMPRESSIONS, UPRIGHT, Source, opened, read_header
 
 CONVERT = "convert it, for example with vips: `vips tiffsave IN OUT.tiff --tile --pyramid`"
 
 
-def check_tiff(path: Path, *, must_be_upright: bool = False) -> None:
+def check_tiff(source: Source, *, must_be_upright: bool = False) -> None:
     """Raise ValueError for a TIFF whose pixels are not 8-bit grey or RGB, or that is stored turned.
 
     must_be_upright: whether the reader would pass over the tag that says so.
     """
-    header = read_header(path)
+    header = read_header(source)
     if header is None:
         return
     if header.problem is not None:
@@ -24,9 +24,9 @@ def check_tiff(path: Path, *, must_be_upright: bool = False) -> None:
         )
 
 
-def check_png(path: Path) -> None:
+def check_png(source: Source) -> None:
     """Raise ValueError for a PNG of more than 8 bits a channel, of which readers take eight."""
-    with path.open("rb") as f:
+    with opened(source) as f:
         head = f.read(26)
     if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 26 and head[24] > 8:
         raise ValueError(f"its pixels have {head[24]} bits a channel; convert it to RGB of 8")

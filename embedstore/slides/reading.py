@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from embedstore.errors import SlideError
 from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patch
-from embedstore.slides.slide import Slide, read_image
+from embedstore.slides.images import read_image
+from embedstore.slides.slide import Slide
 
 CHUNK = 16
 """Patches one task reads; small enough to share a slide among threads."""

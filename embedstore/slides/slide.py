@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from embedstore.errors import SlideError
 from embedstore.slides.pixels import check_png, check_tiff, why_unread
-from embedstore.slides.tiff import ORIENTATION, UPRIGHT
+from embedstore.slides.tiff import ORIENTATION, UPRIGHT, Source
 
 MPP_MIN, MPP_MAX = 0.05, 2.0
 """Plausible micrometres per level-0 pixel of a light microscope's slide."""
@@ -121,15 +121,6 @@ class Slide:
         return white
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Return a whole image file in RGB, transparent pixels white; SlideError if unreadable."""
-    try:
-        with Slide(path) as image:
-            return image.read_region(0, 0, 0, image.width, image.height)
-    except MemoryError as e:
-        raise SlideError(f"{path} is too large for one patch") from e
-
-
 _SIDES = ("width", "height")
 
 
@@ -167,23 +158,24 @@ def _filled(length: int, down: int, tile: int) -> int:
 def _plain_image(path: str | Path, decode: bool) -> tuple[openslide.ImageSlide, tuple[int, int]]:
     """Return a picture that Pillow reads, and its size as it is looked at."""
     with Image.open(path) as image:
-        _check_mode(image)
-        size = _upright_size(image)
+        check_mode(image, Path(path))
+        size = upright_size(image)
         if not decode:
             return openslide.ImageSlide(path), size
         image.load()  # now: Pillow decodes at the first read, which threads must not share
         return openslide.ImageSlide(ImageOps.exif_transpose(image)), size
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height once the picture is turned as its tag says."""
     is_on_its_side = image.getexif().get(ORIENTATION, UPRIGHT) in (5, 6, 7, 8)
     return (image.height, image.width) if is_on_its_side else (image.width, image.height)
 
 
-def _check_mode(image: Image.Image) -> None:
-    check_png(Path(str(image.filename)))  # type: ignore[attr-defined]
-    check_tiff(Path(str(image.filename)))  # type: ignore[attr-defined]
+def check_mode(image: Image.Image, source: Source) -> None:
+    """Raise ValueError for pixels that would be read as what they are not; source is the file."""
+    check_png(source)
+    check_tiff(source)
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
         raise ValueError(f"its pixels are not 8-bit (mode {image.mode}); convert it to RGB")
 
@@ -227,7 +219,7 @@ def probe(
     row: dict[str, Any] = {"mpp": mpp, "mpp_source": source, "fingerprint": None}
     if path is None or not path.is_file():
         return row | {"status": "missing", "problem": "no slide file"}
-    row["fingerprint"] = _fingerprint(path)
+    row["fingerprint"] = fingerprint(path)
     try:
         with Slide(path, decode=False) as slide:
             size = {"width": slide.width, "height": slide.height}
@@ -252,27 +244,7 @@ def probe(
     return row | {"status": "ok", "problem": mpp_problem}
 
 
-def probe_patch(path: Path | None) -> dict[str, Any]:
-    """Return the columns of `probe` for an image file that is one patch.
-
-    Only the header is read, and a patch needs no mpp: it is NULL. status is ok, missing (no
-    file yet) or unreadable.
-    """
-    row: dict[str, Any] = {"mpp": None, "mpp_source": None, "fingerprint": None}
-    if path is None or not path.is_file():
-        return row | {"status": "missing", "problem": "no patch file"}
-    row["fingerprint"] = _fingerprint(path)
-    try:
-        with Image.open(path) as image:
-            _check_mode(image)
-            width, height = _upright_size(image)
-    except UNREADABLE as e:
-        problem = f"{path} cannot be read as a patch: {why_unread(path, e)}"
-        return row | {"status": "unreadable", "problem": problem}
-    return row | {"width": width, "height": height, "status": "ok", "problem": None}
-
-
-def _fingerprint(path: Path) -> str:
+def fingerprint(path: Path) -> str:
     """Return a digest of a file's length and its ends: enough to see that a slide was replaced."""
     n, ends = path.stat().st_size, 2**16
     with path.open("rb") as f:

@@ -3,6 +3,7 @@
 OpenSlide and Pillow both hand on pixels of 16 bits or of five channels as if they were 8-bit RGB.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,13 +70,22 @@ class TiffHeader:
         return None
 
 
-def read_header(path: Path) -> TiffHeader | None:
+Source = Path | bytes
+"""An image as it is encoded: a file, or its bytes."""
+
+
+def opened(source: Source) -> BinaryIO:
+    """Return an encoded image to read from."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def read_header(source: Source) -> TiffHeader | None:
     """Return what a TIFF or BigTIFF file says of its first image; None for any other file.
 
     A damaged directory gives None as well: readers say what is wrong with it.
     """
     try:
-        with path.open("rb") as f:
+        with opened(source) as f:
             tags = dict(_tags(f))
     except (OSError, struct.error, KeyError, ValueError, OverflowError):
         return None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from embedstore.errors import SlideError
 from embedstore.slides.patches import PatchGeometry, centre, fit_patch
-from embedstore.slides.slide import read_image
+from embedstore.slides.images import read_image
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import fetch_rows, literal
 from probes.report.data import Facts

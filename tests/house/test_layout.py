@@ -28,7 +28,7 @@ BOUNDARIES = {
     "typer": {"embedstore/terminal", "embedstore/commands", "probes/commands", "e2e/commands"},
     "rich": {"embedstore/terminal"},
     "tifffile": {"embedstore/demo/files.py"},
-    "h5py": {"embedstore/exchange/h5.py"},
+    "h5py": {"embedstore/exchange/h5.py", "embedstore/files/packed.py"},
     "peft": {"e2e/network.py"},
     "matplotlib": {"probes/report/plots.py", "probes/report/panels.py"},
     "jinja2": {"probes/report/page.py"},
@@ -39,7 +39,7 @@ ARROWS = {
     "embedstore": {
         "errors": "",
         "files": "errors",
-        "slides": "errors",
+        "slides": "errors files",
         "models": "errors",
         "demo": "errors",
         "annotations": "errors files",

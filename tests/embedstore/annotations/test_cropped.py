@@ -12,7 +12,7 @@ from embedstore.add import AddOptions, add
 from embedstore.annotations.readers import read_annotations
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest.plan import plan, retry_slides
-from embedstore.slides.slide import probe_patch
+from embedstore.slides.images import probe_patch
 from embedstore.store import Store
 from tests.making.images import image
 from tests.making.stores import query_of
@@ -107,7 +107,7 @@ def test_nothing_known_of_the_case_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("path,label,x,y\na.png,m,1,2\n", "column x and y: its rows are points.*--format csv"),
+        ("path,label,x,y\na.png,m,1,2\na.png,m,3,4\n", "several rows of one file.*--format csv"),
         ("file,label\na.png,m\n", "needed: path, label"),
         ("path,label\n/data/a.png,m\n", "line 2: '/data/a.png' must be relative"),
         ("path,label\nC:\\data\\a.png,m\n", "must be relative"),

@@ -1,0 +1,72 @@
+"""Images that are one patch each: files of their own, or packed many to a file."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from embedstore.errors import SlideError
+from embedstore.files.packed import Packed, exists, locate, read_packed
+from embedstore.slides.pixels import why_unread
+from embedstore.slides.slide import UNREADABLE, Slide, check_mode, fingerprint, upright_size
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Return a whole image in RGB, transparent pixels white; SlideError if unreadable."""
+    packed = locate(path)
+    try:
+        if packed is not None:
+            return _over_white(_decoded(packed))
+        with Slide(path) as image:
+            return image.read_region(0, 0, 0, image.width, image.height)
+    except MemoryError as e:
+        raise SlideError(f"{path} is too large for one patch") from e
+    except FileNotFoundError as e:
+        raise SlideError(f"no file at {path}") from e
+    except UNREADABLE as e:
+        raise SlideError(f"{path} cannot be read as a patch: {e}") from e
+
+
+def probe_patch(path: Path | None) -> dict[str, Any]:
+    """Return the columns of `slide.probe` for an image that is one patch.
+
+    Of a file only the header is read, and a patch needs no mpp: it is NULL. status is ok, missing
+    (no file yet) or unreadable.
+    """
+    row: dict[str, Any] = {"mpp": None, "mpp_source": None, "fingerprint": None}
+    if path is None or not exists(path):
+        return row | {"status": "missing", "problem": "no patch file"}
+    try:
+        if (packed := locate(path)) is not None:
+            image = _decoded(packed)
+            row["fingerprint"] = hashlib.sha256(image.tobytes()).hexdigest()[:16]
+            width, height = image.size
+        else:
+            row["fingerprint"] = fingerprint(path)
+            with Image.open(path) as image:
+                check_mode(image, path)
+                width, height = upright_size(image)
+    except UNREADABLE as e:
+        why = str(e) if locate(path) else why_unread(path, e)
+        return row | {"status": "unreadable", "problem": f"{path} cannot be read as a patch: {why}"}
+    return row | {"width": width, "height": height, "status": "ok", "problem": None}
+
+
+def _decoded(packed: Packed) -> Image.Image:
+    pixels = read_packed(packed)
+    if not isinstance(pixels, bytes):
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    with Image.open(io.BytesIO(pixels)) as encoded:
+        check_mode(encoded, pixels)
+        return ImageOps.exif_transpose(encoded)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode not in ("LA", "PA", "RGBA", "P"):
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(image, mask=image.getchannel("A"))
+    return white
