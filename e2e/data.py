@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.crops import Placed
-from embedstore.slides.patches import PatchGeometry, fit_patch, read_patch
 from embedstore.slides.images import read_image
+from embedstore.slides.patches import PatchGeometry, fit_patch, read_patch
 from embedstore.slides.slide import Slide
 from embedstore.store.patch_cache import PatchCache
 

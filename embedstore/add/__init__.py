@@ -1,5 +1,6 @@
 """The verb `add`: annotations and slides into the store."""
 
-from embedstore.add.register import AddOptions, AddReport, add
+from embedstore.add.options import AddOptions
+from embedstore.add.register import AddReport, add
 
 __all__ = ["AddOptions", "AddReport", "add"]

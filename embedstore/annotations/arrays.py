@@ -81,7 +81,9 @@ def read_arrays(path: Path, declared: Declared = NOTHING) -> AnnotationFile:
     notes: list[str] = []
     if path.is_dir():
         note_unread(notes, path, sorted(used), "they are no arrays of images or of their classes")
-    case = next((k for k in ("case", "slide") if k in slides[annotations[0].slide].attributes), None)
+    case = next(
+        (k for k in ("case", "slide") if k in slides[annotations[0].slide].attributes), None
+    )
     return AnnotationFile(path, "arrays", slides, annotations, None, case, notes, "patch")
 
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from embedstore.annotations.source import SourceAnnotation
+from embedstore.annotations.source import SourceAnnotation, split_of
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.tables import is_delimited, table_columns, table_rows
 
@@ -34,8 +34,9 @@ class Declared:
     """What a user says of a file's columns, which comes before what their names say.
 
     columns: the column (or key) of each role of ROLES, of vote (a pattern), or of any attribute;
-    header: the columns in order, where a table does not name them; box: what x and y are of the boxes
-    that have a width and height, or "slide" if these are the slide's; case_from_name: the pattern of a case in a slide's name.
+    header: the columns in order, where a table does not name them; box: what x and y are of boxes
+    that have a width and height, or "slide" if these are the slide's; case_from_name: the pattern
+    of a case in a slide's name.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class UnknownColumnsError(EmbedstoreError):
         rows: Sequence[Mapping[str, str]] = (),
     ) -> None:
         """Say what is needed of the table at path."""
-        self.path, self.columns, self.rows = path, columns, rows
+        self.path, self.needed, self.columns, self.rows = path, needed, columns, rows
         self.names: Sequence[str] = ()
         super().__init__(f"{path} has columns {', '.join(columns) or 'none'}; needed: {needed}")
 
@@ -143,9 +144,7 @@ def roles(path: Path, columns: Sequence[str], declared: Declared = NOTHING) -> d
     lacking = [
         column
         for role, column in declared.columns.items()
-        if not (
-            any(fnmatchcase(c, column) for c in columns) if role == VOTE else column in columns
-        )
+        if not (any(fnmatchcase(c, column) for c in columns) if role == VOTE else column in columns)
     ]
     if lacking:
         raise EmbedstoreError(
@@ -155,7 +154,9 @@ def roles(path: Path, columns: Sequence[str], declared: Declared = NOTHING) -> d
     return of | {r: c for r, c in declared.columns.items() if r in ROLES}
 
 
-def declare(annotation: SourceAnnotation, declared: Declared, of_slide: Any) -> SourceAnnotation:
+def declare(
+    annotation: SourceAnnotation, declared: Declared, of_slide: Mapping[str, str]
+) -> SourceAnnotation:
     """Return an annotation of a file that is no table with what is declared of its keys."""
     known = {**of_slide, **annotation.attributes}
     if (key := declared.columns.get("label")) is not None:
@@ -165,10 +166,12 @@ def declare(annotation: SourceAnnotation, declared: Declared, of_slide: Any) -> 
                 f"has: {', '.join(sorted(known)) or 'nothing'}"
             )
         annotation = replace(annotation, category=known[key])
+    split = split_of(known.get(declared.columns.get("split", ""), ""))
     return replace(
         annotation,
         attributes=declared.attributes(dict(annotation.attributes)),
         votes=declared.votes(known) or annotation.votes,
+        split=split or annotation.split,
     )
 
 

@@ -79,8 +79,9 @@ class Glance:
 class Format:
     """A format: read makes an AnnotationFile of a path; claim says whether a file is of it.
 
-    takes_columns: read takes a Declared as well. claim returns None where it is not, else notes on what was taken for granted. is_last: claims
-    only what no other format does. Both may raise KeyError, ValueError and their like.
+    takes_columns: read takes a Declared as well. claim returns None where it is not, else notes on
+    what was taken for granted. is_last: claims only what no other format does. Both may raise
+    KeyError, ValueError and their like.
     """
 
     read: Callable[..., AnnotationFile]

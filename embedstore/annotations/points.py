@@ -1,6 +1,6 @@
 """Reader of tables of annotations: CSV and Parquet with a point or a box a row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

@@ -73,11 +73,13 @@ def _read(path: Path, format: str, declared: Declared) -> AnnotationFile:
     }
     of = {name: s.attributes for name, s in slides.items()}
     annotations = [declare(a, declared, of[a.slide]) for a in content.annotations]
-    keys = {
-        f"{role}_key": role if role in declared.columns else getattr(content, f"{role}_key")
-        for role in ("domain", "case")
-    }
-    return replace(content, slides=slides, annotations=annotations, **keys)
+    return replace(
+        content,
+        slides=slides,
+        annotations=annotations,
+        domain_key="domain" if "domain" in declared.columns else content.domain_key,
+        case_key="case" if "case" in declared.columns else content.case_key,
+    )
 
 
 def _with_cases(content: AnnotationFile, pattern: str) -> AnnotationFile:

@@ -5,7 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from embedstore.annotations.columns import UnknownColumnsError
+from embedstore.annotations.columns import UnknownColumnsError, roles
 from embedstore.annotations.format import IMAGES
 from embedstore.annotations.labels import KNOWN_CLASSES
 from embedstore.annotations.source import SPLITS
@@ -20,7 +20,9 @@ _WORDS: dict[str, str] = {
     "y": r"^y|y$|^c_?y|coord.*y|^row$",
 }
 _EXPERT = re.compile(r"^(.*?(?:expert|rater|annotator|reader|pathologist|vote).*?)\d+$", re.I)
-_NEGATIVE = re.compile(r"^(non|no|not|normal|benign|negative|healthy|other|background|0|n)\b|^N", re.I)
+_NEGATIVE = re.compile(
+    r"^(non|no|not|normal|benign|negative|healthy|other|background|0|n)\b|^N", re.I
+)
 _MAX_CLASSES = 30
 
 
@@ -64,7 +66,8 @@ def suggestion(error: UnknownColumnsError) -> list[str]:
     columns.take(c for c in error.columns if votes and c.startswith(votes))
     one_each = bool(files) and not _repeats(columns.values[files[0]])
     points = _points(columns)
-    if not one_each:  # else each row is a patch, and its place is that on the slide
+    # Where each row has a file it is a patch, and its place is that on the slide.
+    if not one_each and not {"xmin", "ymin"} <= set(roles(error.path, error.columns)):
         options += [f"{role}={column}" for role, column in points.items() if role != column]
     splits = columns.take(c for c in columns.named("split") if _are_splits(columns.values[c]))
     options += [f"split={c}" for c in splits[:1] if c != "split"]
@@ -88,6 +91,8 @@ def other_labels(error: UnknownColumnsError, options: Sequence[str]) -> list[str
     """Return the columns that may hold the class beside the one that is suggested."""
     columns = _Columns(error.columns, error.rows)
     chosen = {o.partition("=")[2] for o in options}
+    if "label" in error.columns:
+        return []
     return [c for c in columns.named("label") if c in labels(columns) and c not in chosen]
 
 
@@ -149,7 +154,7 @@ def labels(columns: _Columns) -> list[str]:
 
 def _groups(columns: _Columns, names: Sequence[str]) -> list[str]:
     """Return the options for case and domain."""
-    cases, domains = columns.named("case"), [c for c in columns.named("domain")]
+    cases, domains = columns.named("case"), columns.named("domain")
     options = ["--case-from", cases[0]] if cases else []
     if not cases and (pattern := case_pattern(names)):
         options = ["--case-from-name", pattern]

@@ -1,11 +1,13 @@
 """The commands that bring annotations and slides: add, and the demonstration's files."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedstore.annotations.columns import Box, Declared
 from embedstore.annotations.readers import FORMATS
 from embedstore.errors import EmbedstoreError
 from embedstore.terminal.options import JsonOption, StoreOption, pairs
@@ -14,6 +16,7 @@ from embedstore.terminal.progress import progress_bar
 
 if TYPE_CHECKING:
     from embedstore.add import AddReport
+    from embedstore.store import Store
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,46 @@ class ColumnOptions:
         str | None, typer.Option(help="Column or key that holds the domain.")
     ] = None
     case_from: Annotated[str | None, typer.Option(help="Column or key that holds the case.")] = None
+    case_from_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Pattern whose first group is the case in a slide's or patch's file name.",
+        ),
+    ] = None
+    label_from: Annotated[str | None, typer.Option(help="Column or key that holds the class.")] = (
+        None
+    )
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=NAME",
+            help="The column of slide, path, x, y, xmin, ..., label, id, split, domain, case or an "
+            "attribute; of votes a pattern: vote='Expert_*'. Repeatable.",
+        ),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Names of the columns in order, if a table has none: x,y,label."),
+    ] = None
+    box: Annotated[
+        Box | None,
+        typer.Option(help="What x and y are of boxes; slide: width and height are the slide's."),
+    ] = None
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="CLASS=LABEL", help="What a class of the file means; repeatable."),
     ] = None
     positive: Annotated[str | None, typer.Option(help="Which of two labels is positive.")] = None
+
+    def declared(self) -> Declared:
+        """Return what is said of the file's columns."""
+        columns = pairs(self.column, "--column")
+        label = self.label_from or columns.get("label")
+        if label is not None and columns.setdefault("label", label) != label:
+            raise typer.BadParameter("--label-from names another column than --column label=")
+        header = tuple(c.strip() for c in (self.columns or "").split(",")) if self.columns else ()
+        return Declared(columns, header, self.box, self.case_from_name)
 
 
 def add_command(
@@ -37,7 +75,7 @@ def add_command(
     annotations: Annotated[
         Path,
         typer.Option(
-            help=f"Annotation file, or a folder of GeoJSON or of patches: {', '.join(FORMATS)}."
+            help=f"Annotation file, or a folder of them or of patches: {', '.join(FORMATS)}."
         ),
     ],
     columns: ColumnOptions,
@@ -53,6 +91,9 @@ def add_command(
         Path | None,
         typer.Option(help="CSV or Parquet with column slide and any of mpp, scanner, ... ."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be registered, and write nothing.")
+    ] = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +101,6 @@ def add_command(
 
     Example: embedstore add midog --annotations midog.json --slides slides/
     """
-    from embedstore import status
     from embedstore.add import AddOptions, add
     from embedstore.store import Store
 
@@ -74,17 +114,52 @@ def add_command(
         case_from=columns.case_from,
         labels=pairs(columns.label, "--label"),
         positive=columns.positive,
+        declared=columns.declared(),
+        dry_run=dry_run,
     )
     with progress_bar("opening slides", "slides") as on_slide:
         report = add(store, dataset, annotations, options, on_slide)
-    opened = Store.open(store)
-    rows = status.composition(opened, dataset)
+    if dry_run:
+        _print_dry(report, as_json=as_json)
+        return
+    _print_added(Store.open(store), report, as_json=as_json)
+
+
+def _print_added(store: "Store", report: "AddReport", *, as_json: bool) -> None:
+    """Print what the store now has of a dataset."""
+    from embedstore import status
+
+    rows = status.composition(store, report.dataset)
     if as_json:
-        print_json([{"dataset": dataset, **r} for r in rows])
+        print_json([{"dataset": report.dataset, **r} for r in rows])
     else:
-        print_table(f"{dataset}: annotations", rows)
+        print_table(f"{report.dataset}: annotations", rows)
     _say_read(report)
-    say_problems(status.problems(opened, dataset))
+    say_problems(status.problems(store, report.dataset))
+
+
+_FIRST_ROWS = 5
+
+
+def _print_dry(report: "AddReport", *, as_json: bool) -> None:
+    """Print what `add` would register: counts, the first rows, and what is doubtful."""
+    keys = ("domain", "label", "split")
+    counts = Counter(tuple(r[k] for k in keys) for r in report.annotations)
+    composition: list[dict[str, Any]] = [
+        {**dict(zip(keys, key, strict=True)), "n_annotations": n} for key, n in counts.items()
+    ]
+    composition.sort(key=lambda r: str(r))
+    shown = ("slide", "case_id", "domain", "label", "x_l0", "y_l0", "votes", "split")
+    first = [{k: r[k] for k in shown} for r in report.annotations[:_FIRST_ROWS]]
+    if as_json:
+        print_json([{"dataset": report.dataset, **r} for r in composition])
+    else:
+        print_table(f"{report.dataset}: would be registered", composition)
+        print_table("the first rows", first)
+    _say_read(report)
+    bad = [s for s in report.slides if s["status"] != "ok"]
+    say_notes([f"{s['slide']}: {s['problem']}" for s in bad[:10]])
+    say(f"a dry run: nothing was written; {len(bad):,} of {report.n_slides:,} files are not ok")
 
 
 def _say_read(report: "AddReport") -> None:

@@ -103,8 +103,9 @@ def _checked(path: Path, columns: Any) -> list[str]:
 def _opened(path: Path) -> io.TextIOWrapper:
     with path.open("rb") as f:
         is_packed = f.read(2) == b"\x1f\x8b"
-    raw = gzip.open(path) if is_packed else path.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[type-var]
+    if is_packed:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _reader(f: Any, header: Sequence[str] = ()) -> "csv.DictReader[str]":
@@ -163,7 +164,7 @@ def _parquet_rows(path: Path, without: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _code_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, str]]:
-    """Return by column what its codes are called, as Hugging Face's tables state it (ClassLabel)."""
+    """Return by column what its codes are called, as tables of Hugging Face state it."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {

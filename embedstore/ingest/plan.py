@@ -7,8 +7,8 @@ from typing import Any
 
 from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed
 from embedstore.errors import EmbedstoreError
-from embedstore.slides.patches import PLAIN
 from embedstore.slides.images import probe_patch
+from embedstore.slides.patches import PLAIN
 from embedstore.slides.slide import probe
 from embedstore.store import Store
 from embedstore.store.layout import model_schema, views_schema

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import SlideError
-from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patch
 from embedstore.slides.images import read_image
+from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patch
 from embedstore.slides.slide import Slide
 
 CHUNK = 16

@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 5
+FORMAT = 4
 """Version of the layout below: an older store is upgraded (`migrations`), a newer one refused."""
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedstore.errors import SlideError
-from embedstore.slides.patches import PatchGeometry, centre, fit_patch
 from embedstore.slides.images import read_image
+from embedstore.slides.patches import PatchGeometry, centre, fit_patch
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import fetch_rows, literal
 from probes.report.data import Facts

@@ -67,7 +67,7 @@ def test_folders_are_geojson_where_json_lies_in_them_else_a_folder_a_class(tmp_p
         ("a.json", '{"images": [], "categories": [], "annotations": []}', "holds no annotations"),
         ("a.sqlite", "SQLite format 3 but nothing else", "does not read as sliderunner"),
         ("a.parquet", "PAR1 but nothing else", "does not read in any known format"),
-        ("a.bin", "\x00\x01", "--format coco|csv|geojson|"),
+        ("a.bin", "\x00\x01", "--format arrays|coco|csv|geojson|"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, name: str, text: str, said: str) -> None:
