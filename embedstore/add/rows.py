@@ -19,6 +19,11 @@ def annotation_rows(
     options: AddOptions,
     notes: list[str],
 ) -> list[dict[str, Any]]:
+    """Return the rows of (annotation, its label); slides are the attributes of each.
+
+    EmbedstoreError where an id stands twice, a slide is in two cases, a place is no place, or what
+    domain and case are taken from is not there.
+    """
     domain_key = None if options.domain else options.domain_from or content.domain_key
     case_key = options.case_from or content.case_key
     _check_unit([a for a, _ in kept], content)

@@ -138,7 +138,7 @@ def true_downsamples(
     (width, height), result = sizes[0], [float(stated[0])]
     for (w, h), down, tile in zip(sizes[1:], stated[1:], tiles[1:], strict=True):
         whole = round(width / w)
-        is_whole = all(abs(n * whole - of) < 2 * whole for n, of in ((w, width), (h, height)))
+        is_whole = all(abs(n * whole - of) <= whole for n, of in ((w, width), (h, height)))
         agree = abs(width / w - height / h) * min(w, h) <= 2 * max(width / w, height / h)
         filled = tile is not None and any(
             w == _filled(width, k, tile[0]) and h == _filled(height, k, tile[1])
