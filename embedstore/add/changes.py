@@ -31,8 +31,8 @@ class Before:
         entries = fetch_rows(con, f"select * from _datasets {where}")
         slides = fetch_rows(
             con,
-            f"select slide, kind, case_id, path, width, height, mpp, mpp_source, fingerprint from "
-            f"_slides {where}",
+            f"select slide, kind, case_id, path, width, height, mpp, mpp_source, fingerprint, "
+            f"bounds, frame, frame_source, unit from _slides {where}",
         )
         columns = "annotation_id, slide, label, domain, x_l0, y_l0"
         annotations = fetch_rows(con, f"select {columns} from _annotations {where}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedstore.annotations.columns import NOTHING, Declared
+from embedstore.annotations.source import Frame, Unit
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.slides.slide import MPP_MAX, MPP_MIN, is_plausible_mpp
 
@@ -23,6 +24,8 @@ class AddOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     positive: str | None = None
     declared: Declared = NOTHING
+    unit: Unit | None = None
+    frame: Frame | None = None
     dry_run: bool = False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from embedstore.add.changes import Before, follow_changes
 from embedstore.add.options import AddOptions, check_options
+from embedstore.add.places import place
 from embedstore.add.reading import read_or_suggest
 from embedstore.add.rows import annotation_rows
 from embedstore.add.slide_rows import SlideFinder, note_mpp, note_sizes, slide_row
@@ -72,6 +73,7 @@ def add(
             f"{len(staying)} annotations registered before are not in this file; they stay"
         )
     slides = _slide_rows(dataset, rows, attributes, content, options, before, on_slide)
+    place(rows, slides, content, options, before, notes)
     if content.kind == "patch":
         note_sizes(slides, notes)
     else:
@@ -111,8 +113,12 @@ def _entry(
 
 
 def _check_kind(content: AnnotationFile, options: AddOptions) -> None:
-    if content.kind == "patch" and options.mpp is not None:
-        raise EmbedstoreError("--mpp is for slides; patches are taken as they are: leave it out")
+    stated = {"--mpp": options.mpp, "--unit": options.unit, "--frame": options.frame}
+    given = [option for option, value in stated.items() if value is not None]
+    if content.kind == "patch" and given:
+        raise EmbedstoreError(
+            f"{given[0]} is for slides; patches are taken as they are: leave it out"
+        )
 
 
 def _attributes(

@@ -26,7 +26,6 @@ def annotation_rows(
     """
     domain_key = None if options.domain else options.domain_from or content.domain_key
     case_key = options.case_from or content.case_key
-    _check_unit([a for a, _ in kept], content)
     if lost := [a for a, _ in kept if a.x_l0 is not None and not _is_placed(a)]:
         raise EmbedstoreError(
             f"{content.path}: {len(lost)} annotations have no finite centre, for example "
@@ -74,17 +73,6 @@ def annotation_rows(
         notes.append("the file names no case: every slide counts as its own (--case-from)")
     _check_unique(rows, content.path)
     return rows
-
-
-def _check_unit(annotations: Sequence[SourceAnnotation], content: AnnotationFile) -> None:
-    """Raise EmbedstoreError where every place lies in the unit square: those are no pixels."""
-    places = [v for a in annotations for v in (a.x_l0, a.y_l0) if v is not None]
-    is_relative = bool(places) and all(0 <= v <= 1 for v in places) and any(v % 1 for v in places)
-    if is_relative:
-        raise EmbedstoreError(
-            f"{content.path}: all x and y lie between 0 and 1, so they are parts of the slide's "
-            "width and height and no pixels; multiply them by the width and height of level 0"
-        )
 
 
 def _is_placed(a: SourceAnnotation) -> bool:

@@ -129,7 +129,13 @@ def slide_row(
     row |= probe(path, given, wins=wins)
     if row["status"] in ("missing", "unreadable") and old.get("fingerprint"):
         # What was known of the file stays, so that another one in its place is seen.
-        kept = ("fingerprint", "width", "height", *(("mpp", "mpp_source") if not mpp else ()))
+        kept = (
+            "fingerprint",
+            "width",
+            "height",
+            "bounds",
+            *(("mpp", "mpp_source") if not mpp else ()),
+        )
         row |= {k: old[k] for k in kept if old.get(k) is not None}
     return row
 

@@ -1,12 +1,13 @@
 """Which column of a table holds what: by its name, or as a user declares it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from embedstore.annotations.source import SourceAnnotation, split_of
+from embedstore.annotations.source import SourceAnnotation, Unit, split_of
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.tables import is_delimited, table_columns, table_rows
 
@@ -101,6 +102,13 @@ class Table:
         of = {k: v for k, v in row.items() if k and isinstance(v, str) and v.strip() != ""}
         return self.declared.attributes(of)
 
+    @property
+    def unit(self) -> Unit | None:
+        """What places are in, where the names of their columns say so, as QuPath's do."""
+        names = [self.of[r] for r in ("x", "xmin") if r in self.of]
+        units = [unit for name in names for unit, is_said in _UNITS.items() if is_said.search(name)]
+        return units[0] if units else None
+
     def place(self, n: int) -> str:
         """Return where the n-th row (from 1) is found by who looks for it."""
         if not is_delimited(self.path):
@@ -112,6 +120,12 @@ class Table:
         names = {self.of[role] for role in (*POINT, *CORNERS) if role in self.of} | set(POINT)
         pattern = self.declared.columns.get(VOTE)
         return names | {c for c in self.columns if pattern and fnmatchcase(c, pattern)}
+
+
+_UNITS: dict[Unit, re.Pattern[str]] = {
+    "um": re.compile(r"[µμ]m|(?<![a-z])um(?![a-z])|micron|micromet", re.I),
+    "px": re.compile(r"(?<![a-z])(px|pixels?)(?![a-z])", re.I),
+}
 
 
 def read_table(path: Path, declared: Declared = NOTHING, *, without: Sequence[str] = ()) -> Table:

@@ -59,7 +59,9 @@ def read_csv(path: Path, declared: Declared = NOTHING) -> AnnotationFile:
     annotations = distinct.values(notes)
     kept = keep_annotated(path, slides.values(), annotations, notes)
     domain, case = (next((t.of[r] for t in tables if r in t.of), None) for r in ("domain", "case"))
-    return AnnotationFile(path, "csv", kept, annotations, domain, case, notes)
+    units = {t.unit for t in tables}
+    unit = units.pop() if len(units) == 1 else None
+    return AnnotationFile(path, "csv", kept, annotations, domain, case, notes, unit=unit)
 
 
 def table_files(path: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from typing import Literal
 from embedstore.errors import EmbedstoreError
 
 Kind = Literal["slide", "patch"]
+Unit = Literal["px", "um", "relative", "percent"]
+Frame = Literal["level0", "bounds"]
 
 SPLITS: dict[str, str] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -64,6 +66,7 @@ class AnnotationFile:
     """What one file holds. `domain_key` and `case_key` name the format's usual attributes.
 
     kind is "slide" where slides are images to cut patches from, "patch" where each is one patch.
+    unit is what places are in where the file states it.
     """
 
     path: Path
@@ -74,6 +77,7 @@ class AnnotationFile:
     case_key: str | None = None
     notes: list[str] = field(default_factory=list)
     kind: Kind = "slide"
+    unit: Unit | None = None
 
     @property
     def folder(self) -> Path:

@@ -9,6 +9,7 @@ import typer
 
 from embedstore.annotations.columns import Box, Declared
 from embedstore.annotations.readers import FORMATS
+from embedstore.annotations.source import Frame, Unit
 from embedstore.errors import EmbedstoreError
 from embedstore.terminal.options import JsonOption, StoreOption, pairs
 from embedstore.terminal.printing import print_json, print_table, say, say_notes, say_problems
@@ -53,6 +54,17 @@ class ColumnOptions:
     box: Annotated[
         Box | None,
         typer.Option(help="What x and y are of boxes; slide: width and height are the slide's."),
+    ] = None
+    unit: Annotated[
+        Unit | None,
+        typer.Option(help="What x and y are in; relative: parts of the slide's width and height."),
+    ] = None
+    frame: Annotated[
+        Frame | None,
+        typer.Option(
+            help="From where x and y count on a slide with an empty border: its corner, or that "
+            "of the scanned area (QuPath)."
+        ),
     ] = None
     label: Annotated[
         list[str] | None,
@@ -115,6 +127,8 @@ def add_command(
         labels=pairs(columns.label, "--label"),
         positive=columns.positive,
         declared=columns.declared(),
+        unit=columns.unit,
+        frame=columns.frame,
         dry_run=dry_run,
     )
     with progress_bar("opening slides", "slides") as on_slide:

@@ -35,7 +35,7 @@ def probe_patch(path: Path | None) -> dict[str, Any]:
     Of a file only the header is read, and a patch needs no mpp: it is NULL. status is ok, missing
     (no file yet) or unreadable.
     """
-    row: dict[str, Any] = {"mpp": None, "mpp_source": None, "fingerprint": None}
+    row: dict[str, Any] = {"mpp": None, "mpp_source": None, "fingerprint": None, "bounds": None}
     if path is None or not exists(path):
         return row | {"status": "missing", "problem": "no patch file"}
     try:

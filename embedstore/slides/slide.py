@@ -59,7 +59,9 @@ class Slide:
 
     Attributes: width, height (level-0 pixels); mpp (micrometres per level-0 pixel, None unless the
     file states a plausible one); mpp_problem (why a stated mpp was not taken, or None);
-    downsamples (level-0 pixels per pixel, per level; infinite where the file leaves it in doubt).
+    downsamples (level-0 pixels per pixel, per level; infinite where the file leaves it in doubt);
+    bounds (x, y, width, height of the scanned area in level-0 pixels where the file states one that
+    is not the whole, else None).
     A picture whose tag says that it is stored turned is read as it is looked at.
     """
 
@@ -88,6 +90,7 @@ class Slide:
             self._slide.level_dimensions, self._slide.level_downsamples, self._tiles()
         )
         self.mpp, self.mpp_problem = _stated_mpp(self._slide.properties)
+        self.bounds = _stated_bounds(self._slide.properties, self.width, self.height)
 
     def _tiles(self) -> list[tuple[int, int] | None]:
         """Return the size of a tile per level, None where the file has none."""
@@ -196,6 +199,19 @@ def _stated_mpp(properties: Any) -> tuple[float | None, str | None]:
     return (x + y) / 2, None
 
 
+def _stated_bounds(properties: Any, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Return the scanned area that a file states of a slide with an empty border, if it does."""
+    stated = [properties.get(f"openslide.bounds-{k}") for k in ("x", "y", "width", "height")]
+    try:
+        x, y = int(stated[0] or 0), int(stated[1] or 0)
+        w = min(int(stated[2] or width), width - x)
+        h = min(int(stated[3] or height), height - y)
+    except ValueError:
+        return None
+    is_area = x >= 0 and y >= 0 and w > 0 and h > 0
+    return (x, y, w, h) if is_area and (x, y, w, h) != (0, 0, width, height) else None
+
+
 FROM_FILE = "slide"
 """The source of an mpp that the slide's own file states."""
 
@@ -216,13 +232,13 @@ def probe(
     yet), unreadable or no-mpp. fingerprint tells the file from another.
     """
     mpp, source = given
-    row: dict[str, Any] = {"mpp": mpp, "mpp_source": source, "fingerprint": None}
+    row: dict[str, Any] = {"mpp": mpp, "mpp_source": source, "fingerprint": None, "bounds": None}
     if path is None or not path.is_file():
         return row | {"status": "missing", "problem": "no slide file"}
     row["fingerprint"] = fingerprint(path)
     try:
         with Slide(path, decode=False) as slide:
-            size = {"width": slide.width, "height": slide.height}
+            size = {"width": slide.width, "height": slide.height, "bounds": slide.bounds}
             stated, mpp_problem = slide.mpp, slide.mpp_problem
     except SlideError as e:
         # What was given is kept for when the file is mended.

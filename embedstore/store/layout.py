@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 4
+FORMAT = 5
 """Version of the layout below: an older store is upgraded (`migrations`), a newer one refused."""
 
 
@@ -49,6 +49,11 @@ TABLES: dict[str, pa.Schema] = {
         mpp=REAL,
         mpp_source=TEXT,
         fingerprint=TEXT,
+        bounds=pa.list_(INT),
+        frame=TEXT,
+        frame_source=TEXT,
+        unit=TEXT,
+        source_slide=TEXT,
         scanner=TEXT,
         status=TEXT,
         problem=TEXT,

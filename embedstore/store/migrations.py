@@ -84,5 +84,5 @@ def _fill_pixels(store: "Store") -> None:
         store.update_columns("results", filled)
 
 
-STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {3: (_fill_pixels,)}
+STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {3: (_fill_pixels,), 4: ()}
 """What turns a store of a format into one of the next, once its columns are there."""
