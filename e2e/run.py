@@ -114,7 +114,7 @@ def pixels_digest(store: Store, dataset: str, manifest: Candidates) -> str:
 
     Where the annotations lie is a part of the manifest's own digest.
     """
-    slides = set(manifest.slides)
+    slides = set(manifest.images)
     sql = (
         "select slide, fingerprint, mpp from _slides where dataset = "
         f"{literal(dataset)} order by slide"
@@ -203,7 +203,8 @@ def _outcome(
     no_scores = np.empty((0, len(labels)))
     cut = best_cut(val.codes.astype(np.intp), trained.scores.get("val", no_scores))
     resampled = resampled_by(row.group_by)
-    groups = _column(material.placed, test.ids, resampled)
+    group = "from_slide" if resampled == "slide" else resampled
+    groups = _column(material.placed, test.ids, group)
     evaluated = evaluate_split(
         row,
         test.codes.astype(np.intp),

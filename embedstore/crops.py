@@ -12,8 +12,9 @@ from embedstore.store.store import Store
 
 PLACES = (
     "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, "
-    "a.status, s.kind, s.path, s.mpp, s.width, s.height, s.status as slide_status "
-    "from annotations a join slides s using (dataset, slide) where dataset = $dataset"
+    "a.status, s.kind, s.path, s.mpp, s.width, s.height, s.status as slide_status, "
+    "a.source_slide from annotations a join slides s using (dataset, slide) "
+    "where dataset = $dataset"
 )
 """Where the annotations of a dataset lie."""
 
@@ -45,7 +46,13 @@ class Placed:
     width: int | None
     height: int | None
     slide_status: str
+    source_slide: str | None = None
     wants: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def from_slide(self) -> str:
+        """The slide that it comes from; a patch whose slide is not named is its own."""
+        return self.source_slide or self.slide
 
     @property
     def is_patch(self) -> bool:

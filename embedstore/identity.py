@@ -8,7 +8,8 @@ from embedstore.models.checkpoints import Weights, find_weights
 from embedstore.models.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.store import Store
 from embedstore.store.records import ModelRow, fetch_records
-from embedstore.store.sql import UNIONS, VIEWS, connect_to, fetch_rows, literal, views_name
+from embedstore.store.sql import UNIONS, connect_to, fetch_rows, literal, views_name
+from embedstore.store.views import VIEWS
 
 IDENTITY = (
     "arch",

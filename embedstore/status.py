@@ -87,7 +87,8 @@ def composition(store: Store, dataset: str) -> list[dict[str, Any]]:
     return fetch_rows(
         connect(store),
         "select domain, label, status, count(*) as n_annotations, "
-        "count(distinct slide) as n_slides, count(distinct case_id) as n_cases "
+        "count(distinct coalesce(source_slide, slide)) as n_slides, "
+        "count(distinct case_id) as n_cases "
         f"from annotations where dataset = {literal(dataset)} "
         "group by all order by all",
     )

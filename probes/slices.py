@@ -21,7 +21,13 @@ from embedstore.store.sql import connect_to, fetch, fetch_rows, literal
 from probes.splits.draw import ROLES
 from probes.splits.manifests import Candidates, StoredSplit
 
-FACTS = ("label", "domain", "slide", "case_id")
+FACTS = {
+    "label": "a.label",
+    "domain": "a.domain",
+    "slide": "coalesce(s.source_slide, a.slide)",
+    "case_id": "a.case_id",
+}
+"""What is known of each row of a matrix, and what says it."""
 Rows = NDArray[np.int64]
 
 BATCH_BYTES = 6 * 2**20
@@ -59,7 +65,7 @@ class Matrix:
             )
         dim = lance.schema.field("vector").type.list_size
         self.X = np.empty((n, dim), dtype=np.float32)
-        self._con = connect_to(store, "annotations")
+        self._con = connect_to(store, "annotations", "slides")
         self._index(self._scan(lance, columns))
 
     def _scan(self, lance: Any, columns: Sequence[str]) -> pa.Table:
@@ -102,8 +108,9 @@ class Matrix:
         self._con.register("_keys", numbered)
         annotations = fetch(
             self._con,
-            f"select k.annotation_id, {', '.join(f'a.{f}' for f in FACTS)} from _keys k "
-            "left join _annotations a using (annotation_id) order by k.row",
+            f"select k.annotation_id, {', '.join(f'{sql} as {f}' for f, sql in FACTS.items())} "
+            "from _keys k left join _annotations a using (annotation_id) left join _slides s on "
+            "s.slide_id = a.dataset || '/' || a.slide order by k.row",
         )
         self.ids: NDArray[Any] = annotations["annotation_id"].to_numpy()
         self.facts = {f: annotations[f].to_numpy() for f in FACTS}

@@ -11,7 +11,13 @@ from embedstore.add.options import AddOptions, check_options
 from embedstore.add.places import place
 from embedstore.add.reading import read_or_suggest
 from embedstore.add.rows import annotation_rows
-from embedstore.add.slide_rows import SlideFinder, note_mpp, note_sizes, slide_row
+from embedstore.add.slide_rows import (
+    SlideFinder,
+    name_source_slides,
+    note_mpp,
+    note_sizes,
+    slide_row,
+)
 from embedstore.annotations.labels import choose_positive, map_labels, note_left_out
 from embedstore.annotations.slide_table import read_slide_table
 from embedstore.annotations.source import AnnotationFile, Kind
@@ -74,6 +80,7 @@ def add(
         )
     slides = _slide_rows(dataset, rows, attributes, content, options, before, on_slide)
     place(rows, slides, content, options, before, notes)
+    name_source_slides(slides, notes)
     if content.kind == "patch":
         note_sizes(slides, notes)
     else:

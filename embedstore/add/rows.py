@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.add.options import AddOptions
-from embedstore.annotations.source import AnnotationFile, SourceAnnotation
+from embedstore.annotations.source import AnnotationFile, Kind, SourceAnnotation
 from embedstore.errors import EmbedstoreError
 
 
@@ -33,16 +33,7 @@ def annotation_rows(
         )
     # What a row says comes first.
     attributes = [{**slides[a.slide], **a.attributes} for a, _ in kept]
-    for key, option in ((domain_key, "--domain-from"), (case_key, "--case-from")):
-        lacking = [k for k, of in enumerate(attributes) if key is not None and not of.get(key)]
-        if lacking:
-            first = lacking[0]
-            n_slides = len({kept[k][0].slide for k in lacking})
-            more = f", nor have {n_slides - 1} others" if n_slides > 1 else ""
-            raise EmbedstoreError(
-                f"slide {kept[first][0].slide} has no '{key}' ({option}){more}; it has: "
-                f"{', '.join(sorted(attributes[first])) or 'nothing'}"
-            )
+    _check_keys({"--domain-from": domain_key, "--case-from": case_key}, kept, attributes)
     rows = [
         {
             "annotation_id": f"{dataset}/{a.slide}/{a.source_id}",
@@ -64,15 +55,35 @@ def annotation_rows(
         notes.append(
             f"the file names no domain: all are domain '{dataset}' (--domain-from, --domain)"
         )
-    if case_key is None and content.kind == "patch":
-        notes.append(
-            "the file names no case: every patch counts as a slide and a case of its own, so "
-            "splits cannot see which patches come from one slide (--case-from)"
-        )
-    elif case_key is None:
-        notes.append("the file names no case: every slide counts as its own (--case-from)")
+    if case_key is None:
+        notes.append(_NO_CASE[content.kind])
     _check_unique(rows, content.path)
     return rows
+
+
+_NO_CASE: dict[Kind, str] = {
+    "slide": "the file names no case: every slide counts as its own (--case-from)",
+    "patch": "the file names no case: every patch counts as a slide and a case of its own, so "
+    "splits cannot see which patches come from one slide (--case-from)",
+}
+
+
+def _check_keys(
+    keys: Mapping[str, str | None],
+    kept: Sequence[tuple[SourceAnnotation, str]],
+    attributes: Sequence[Mapping[str, str]],
+) -> None:
+    """Raise EmbedstoreError where an annotation lacks the attribute that an option names."""
+    for option, key in keys.items():
+        lacking = [k for k, of in enumerate(attributes) if key is not None and not of.get(key)]
+        if lacking:
+            first = lacking[0]
+            n_slides = len({kept[k][0].slide for k in lacking})
+            more = f", nor have {n_slides - 1} others" if n_slides > 1 else ""
+            raise EmbedstoreError(
+                f"slide {kept[first][0].slide} has no '{key}' ({option}){more}; it has: "
+                f"{', '.join(sorted(attributes[first])) or 'nothing'}"
+            )
 
 
 def _is_placed(a: SourceAnnotation) -> bool:

@@ -114,7 +114,7 @@ def slide_row(
         "attributes": json.dumps(dict(sorted(attributes.items())), ensure_ascii=False),
     }
     if kind == "patch":
-        return row | probe_patch(path)
+        return row | probe_patch(path) | {"source_slide": attributes.get("slide")}
     given: tuple[float | None, str | None]
     wins = True  # what a user states outright is taken, whatever the file says
     if mpp:
@@ -138,6 +138,23 @@ def slide_row(
         )
         row |= {k: old[k] for k in kept if old.get(k) is not None}
     return row
+
+
+def name_source_slides(slides: Sequence[dict[str, Any]], notes: list[str]) -> None:
+    """Tell apart the slides of patches that have one name in several cases, and say so."""
+    cases = defaultdict[str, set[str]](set)
+    for s in slides:
+        if s.get("source_slide"):
+            cases[s["source_slide"]].add(s["case_id"])
+    several = sorted(k for k, of in cases.items() if len(of) > 1)
+    for s in slides:
+        if s.get("source_slide") in several:
+            s["source_slide"] = f"{s['case_id']}/{s['source_slide']}"
+    if several:
+        notes.append(
+            f"{len(several)} names of slides stand in several cases ({', '.join(several[:3])}): "
+            "they are taken as a slide in each, CASE/SLIDE"
+        )
 
 
 def note_mpp(slides: Sequence[Mapping[str, Any]], notes: list[str]) -> None:

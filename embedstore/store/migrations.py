@@ -84,5 +84,20 @@ def _fill_pixels(store: "Store") -> None:
         store.update_columns("results", filled)
 
 
-STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {3: (_fill_pixels,), 4: ()}
+def _fill_source_slides(store: "Store") -> None:
+    """Name the slide of each patch whose table has a column slide."""
+    rows = store.lance("slides").to_table(
+        columns=["slide_id", "attributes"], filter="kind = 'patch' and source_slide is null"
+    )
+    named = [json.loads(a or "{}").get("slide") for a in rows["attributes"].to_pylist()]
+    slides = pa.array(named, pa.string())
+    filled = rows.select(["slide_id"]).append_column("source_slide", slides)
+    if (filled := filled.filter(slides.is_valid())).num_rows:
+        store.update_columns("slides", filled)
+
+
+STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {
+    3: (_fill_pixels,),
+    4: (_fill_source_slides,),
+}
 """What turns a store of a format into one of the next, once its columns are there."""

@@ -17,39 +17,44 @@ PATCH_UM = 224 * 0.25
 def audit(
     split: Split,
     *,
-    slides: Sequence[str],
-    cases: Sequence[str],
+    slides: Sequence[str | None],
+    cases: Sequence[str | None],
     centres_um: Floats,
-    is_patch: NDArray[np.bool_],
 ) -> dict[str, float | None]:
     """Return the shares of the test annotations that train gives something away about.
 
     Four numbers in 0..1: the annotation's slide is in train; its case is; its patch overlaps a
     train patch; a train annotation's centre lies inside its patch. Patches are squares of PATCH_UM
-    (slides without mpp are taken as 0.25 um/px). For pre-cropped patches, slide and place are
-    unknown, the case where none is recorded: shares are over the test annotations of which they
-    are known, None where of none. All arguments are of the pool's annotations, centres_um (n, 2).
+    (slides without mpp are taken as 0.25 um/px). Of pre-cropped patches the place is unknown, and
+    the slide and case where none is named: shares are over the test annotations of which they are
+    known, None where of none. All arguments are of the pool's annotations, None in slides and cases
+    and NaN in centres_um (n, 2) where unknown.
     """
-    on_slide = ~is_patch[split.test]
-    distance = _nearest_um(slides, centres_um, split.test, split.train[~is_patch[split.train]])
-    in_case = on_slide | np.array([cases[i] != slides[i] for i in split.test], dtype=bool)
+    is_placed: NDArray[np.bool_] = np.isfinite(centres_um[:, 0])
+    distance = _nearest_um(slides, centres_um, split.test, split.train[is_placed[split.train]])
     shares = {
-        "shared_slides": (_shared(slides, split.test, split.train), on_slide),
-        "shared_cases": (_shared(cases, split.test, split.train), in_case),
-        "overlapping_patches": (distance < PATCH_UM, on_slide),
-        "shared_centres": (distance < PATCH_UM / 2, on_slide),
+        "shared_slides": (_shared(slides, split.test, split.train), _known(slides, split.test)),
+        "shared_cases": (_shared(cases, split.test, split.train), _known(cases, split.test)),
+        "overlapping_patches": (distance < PATCH_UM, is_placed[split.test]),
+        "shared_centres": (distance < PATCH_UM / 2, is_placed[split.test]),
     }
     return {k: float(np.mean(v[of])) if of.any() else None for k, (v, of) in shares.items()}
 
 
-def _shared(names: Sequence[str], test: Indices, seen: Indices) -> NDArray[np.bool_]:
+def _known(names: Sequence[str | None], test: Indices) -> NDArray[np.bool_]:
+    return np.array([names[i] is not None for i in test], dtype=bool)
+
+
+def _shared(names: Sequence[str | None], test: Indices, seen: Indices) -> NDArray[np.bool_]:
     in_train = {names[i] for i in seen}
     return np.array([names[i] in in_train for i in test], dtype=bool)
 
 
-def _nearest_um(slides: Sequence[str], centres_um: Floats, test: Indices, seen: Indices) -> Floats:
+def _nearest_um(
+    slides: Sequence[str | None], centres_um: Floats, test: Indices, seen: Indices
+) -> Floats:
     """Return each test centre's Chebyshev distance to the nearest train centre on its slide, um."""
-    by_slide: dict[str, list[int]] = {}
+    by_slide: dict[str | None, list[int]] = {}
     for i in seen:
         by_slide.setdefault(slides[i], []).append(int(i))
     distance = np.full(len(test), np.inf)

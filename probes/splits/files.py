@@ -59,7 +59,7 @@ def manifest_table(store: Store, manifest_id: str) -> pa.Table:
     table = fetch(
         con,
         f"select {', '.join(COLUMNS)} from manifests join (select annotation_id, label, domain, "
-        "slide, case_id from annotations) using (annotation_id) "
+        "coalesce(source_slide, slide) as slide, case_id from annotations) using (annotation_id) "
         f"where manifest_id = {literal(manifest_id)} order by train_domain, fraction, fold, "
         "role desc, annotation_id",
     )

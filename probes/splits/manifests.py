@@ -37,15 +37,19 @@ from probes.splits.spec import ManifestSpec
 
 @dataclass(frozen=True)
 class Candidates:
-    """The annotations of a manifest and what the audit needs of each, in order of the pool."""
+    """The annotations of a manifest and what the audit needs of each, in order of the pool.
+
+    images: the file that each lies on; slides and cases: those it comes from, None where a patch's
+    are not named; centres_um (n, 2), NaN for patches.
+    """
 
     manifest_id: str
     spec: ManifestSpec
     pool: Pool
-    slides: list[str]
-    cases: list[str]
+    images: list[str]
+    slides: list[str | None]
+    cases: list[str | None]
     centres_um: NDArray[np.float64]
-    is_patch: NDArray[np.bool_]
     places: list[str]
     n_left_out: int
     notes: list[str]
@@ -101,21 +105,28 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
         if n_unsplit := len(column["split"]) - len(kept):
             notes.append(f"{n_unsplit} annotations that the dataset puts in no split are left out")
         column = {k: [v[i] for i in kept] for k, v in column.items()}
-    ids, slides, cases = column["annotation_id"], column["slide"], column["case_id"]
-    groups = {"annotation": ids, "slide": slides, "case": cases}[spec.group_by]
+    ids, images, cases = column["annotation_id"], column["slide"], column["case_id"]
+    slides: list[str | None] = column["source_slide"]
+    # What is not named is alone: a patch counts as a slide, and as a case, of its own.
+    alone = [s or image for s, image in zip(slides, images, strict=True)]
+    groups = {"annotation": ids, "slide": alone, "case": cases}[spec.group_by]
     # Only where it decides the roles is the dataset's split a part of what the digest covers.
     splits = column["split"] if SCHEMES[spec.scheme].is_given else None
     pool = Pool(ids, column["label"], column["domain"], groups, splits)
     is_patch = np.array([k == "patch" for k in column["kind"]], dtype=bool)
     counts = fetch_rows(
         con,
-        "select count(*) filter (status != 'ok') as aside, count(*) filter (case_id = slide) as "
-        f"alone, count(*) as n from annotations where dataset = {literal(spec.dataset)}",
+        "select count(*) filter (status != 'ok') as aside, count(*) as n, "
+        "count(*) filter (case_id = coalesce(source_slide, slide)) as alone "
+        f"from annotations where dataset = {literal(spec.dataset)}",
     )[0]
     if spec.group_by == "case" and counts["alone"] == counts["n"]:
         notes.append("no case is recorded, so every slide counts as its own case")
-    if spec.group_by == "slide" and is_patch.any():
-        notes.append("every patch counts as a slide of its own; what they share, a case can tell")
+    if n_alone := slides.count(None) * (spec.group_by == "slide"):
+        notes.append(
+            f"{n_alone} patches whose slide is not named count as slides of their own; what they "
+            "share, a column slide or a case can tell"
+        )
     x, y = (np.array(column[k], dtype=np.float64) for k in ("x_l0", "y_l0"))
     centres = np.column_stack((x, y)) * np.array(column["mpp"])[:, None]
     centres[is_patch] = np.nan
@@ -124,10 +135,14 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
         "patch" if of_patch else f"{at_x!r},{at_y!r}"
         for of_patch, at_x, at_y in zip(is_patch, column["x_l0"], column["y_l0"], strict=True)
     ]
+    known = [
+        None if s is None and case == image else case
+        for s, case, image in zip(slides, cases, images, strict=True)
+    ]
     parameters = {k: v for k, v in vars(spec).items() if k != "dataset"}
     digest = manifest_digest(pool, places, **parameters)
     return Candidates(
-        digest, spec, pool, slides, cases, centres, is_patch, places, counts["aside"], notes
+        digest, spec, pool, images, slides, known, centres, places, counts["aside"], notes
     )
 
 
@@ -139,8 +154,8 @@ def _selected(con: Any, spec: ManifestSpec) -> dict[str, list[Any]]:
         f"status = 'ok') where {where_clause(spec.where)} order by annotation_id"
     )
     columns = (
-        "annotation_id, label, domain, slide, case_id, x_l0, y_l0, coalesce(mpp, 0.25) as mpp, "
-        "kind, split"
+        "annotation_id, label, domain, slide, source_slide, case_id, x_l0, y_l0, "
+        "coalesce(mpp, 0.25) as mpp, kind, split"
     )
     rows = fetch(con, f"select {columns} {selected}").to_pydict()
     again = fetch(con, f"select annotation_id {selected}")["annotation_id"].to_pylist()
@@ -266,7 +281,6 @@ def split_row(
             slides=manifest.slides,
             cases=manifest.cases,
             centres_um=manifest.centres_um,
-            is_patch=manifest.is_patch,
         ),
         "created_at": now(),
         **roles,

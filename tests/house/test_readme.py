@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from embedstore.models.registry import REGISTRY
-from embedstore.store.sql import VIEWS
+from embedstore.store.views import VIEWS
 from tests.making.commands import BIN, ROOT, call_command
 from tests.making.slides import make_tiny
 

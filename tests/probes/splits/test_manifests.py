@@ -86,7 +86,7 @@ def test_where_cuts_before_the_split_and_is_part_of_the_identity(real: Store) ->
     labels = list(found.pool.labels)
     assert (labels.count("mitotic figure"), labels.count("non-mitotic figure")) == (9_500, 11_048)
     h03 = candidates(real, ManifestSpec("atypia", where="slide like 'H03%'"))
-    assert {s[:3] for s in h03.slides} == {"H03"}
+    assert {s[:3] for s in h03.images} == {"H03"}
     same = candidates(real, ManifestSpec("atypia", where="  slide like 'H03%' "))
     assert same.manifest_id == h03.manifest_id
     ids = {
@@ -162,7 +162,6 @@ def audit_of(found: Any, split: Any) -> Any:
         slides=found.slides,
         cases=found.cases,
         centres_um=found.centres_um,
-        is_patch=found.is_patch,
     )
 
 

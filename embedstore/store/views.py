@@ -1,0 +1,61 @@
+"""The views that SQL sees: each a query over the tables, whose names begin with _."""
+
+# An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
+_OFF_SLIDE = "(a.x_l0 < 0 or a.y_l0 < 0 or a.x_l0 >= s.width or a.y_l0 >= s.height)"
+# So does the centre of a patch: it is that of the whole file, whatever size that has.
+_X_L0, _Y_L0 = (
+    f"case when s.kind = 'patch' then s.{size} / 2 else a.{at} end"
+    for size, at in (("width", "x_l0"), ("height", "y_l0"))
+)
+# Of a patch it is what its table names; NULL where it names none.
+_SOURCE_SLIDE = (
+    "coalesce(s.source_slide, case when s.kind is distinct from 'patch' then a.slide end)"
+)
+_RUN_COLUMNS = "manifest_id, dataset, scheme, group_by, stratify, where_sql, seed, fold, fraction"
+
+VIEWS: dict[str, str] = {
+    "slides": (
+        "select dataset, slide, case_id, path, width, height, mpp, mpp_source, scanner, status, "
+        "problem, kind, case_source, source_slide, bounds, frame, unit, attributes from _slides"
+    ),
+    "annotations": (
+        "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, "
+        f"{_X_L0} as x_l0, {_Y_L0} as y_l0, "
+        f"a.source_id, case when {_OFF_SLIDE} then 'off-slide' "
+        "when s.status in ('unreadable', 'no-mpp') then s.status else 'ok' end as status, "
+        f"case when {_OFF_SLIDE} then 'the centre lies off the slide' "
+        "when s.status in ('unreadable', 'no-mpp') then s.problem end as problem, "
+        "a.category, a.votes, a.split, s.kind, s.scanner, s.mpp, "
+        f"{_SOURCE_SLIDE} as source_slide "
+        "from _annotations a join _slides s on s.slide_id = a.dataset || '/' || a.slide"
+    ),
+    "datasets": (
+        "select d.dataset, d.positive_label, coalesce(n.n, 0) as n_annotations, d.source, "
+        "d.created_at, d.mpp, d.classes, d.notes from _datasets d left join "
+        "(select dataset, count(*) as n from _annotations group by 1) n using (dataset)"
+    ),
+    "models": (
+        "select model, arch, dim, pooling, dtype, patch_px, mpp_out, n_params, weights, "
+        "weights_sha256, timm_version, created_at, mean, std, registry_name, parity, torch_version "
+        "from _models"
+    ),
+    "splits": (
+        f"select {_RUN_COLUMNS}, train_domain, val_by, n_train, n_val, n_test, shared_slides, "
+        "shared_cases, overlapping_patches, shared_centres, created_at, split_id from _splits"
+    ),
+    "manifests": " union all ".join(
+        f"select {_RUN_COLUMNS}, train_domain, unnest({role}) as annotation_id, "
+        f"'{role}' as role, split_id from _splits"
+        for role in ("train", "val", "test")
+    ),
+    "results": "select * exclude (result_id) from _results",
+    "probes": "select * from _probes",
+    "patches": (
+        "select annotation_id, dataset, slide, size_px, mpp_out, n_bytes, created_at from _patches"
+    ),
+    "comparisons": "select * exclude (comparison_id) from _comparisons",
+    "predictions": (
+        "select run_id, unnest(annotation_id) as annotation_id, role, label, "
+        "unnest(score) as score from _predictions"
+    ),
+}
