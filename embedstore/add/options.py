@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from embedstore.annotations.columns import NOTHING, Declared
 from embedstore.annotations.source import Frame, Unit
@@ -12,11 +13,14 @@ from embedstore.slides.slide import MPP_MAX, MPP_MIN, is_plausible_mpp
 
 @dataclass(frozen=True)
 class AddOptions:
-    """How a file is read: see `embedstore add --help` for each option."""
+    """How a file is read: see `embedstore add --help` for each option.
+
+    mpp: um per level-0 pixel of every slide, or "file" to take what the slides' files say again.
+    """
 
     format: str = "auto"
     slides: Path | None = None
-    mpp: float | None = None
+    mpp: float | Literal["file"] | None = None
     slide_table: Path | None = None
     domain: str | None = None
     domain_from: str | None = None
@@ -33,7 +37,7 @@ def check_options(dataset: str, options: AddOptions) -> None:
     """Raise UsageError for options that are not of their kind or contradict each other."""
     if not dataset or "/" in dataset or dataset != dataset.strip():
         raise UsageError(f"'{dataset}' cannot name a dataset: give a word without a slash")
-    if options.mpp is not None and not is_plausible_mpp(options.mpp):
+    if isinstance(options.mpp, float | int) and not is_plausible_mpp(options.mpp):
         raise UsageError(
             f"--mpp {options.mpp:g} is not between {MPP_MIN} and {MPP_MAX} um/px; "
             "give micrometres per pixel of level 0 (0.25 for a x40 scan)"

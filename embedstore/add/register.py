@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from embedstore.add.changes import Before, follow_changes
 from embedstore.add.options import AddOptions, check_options
@@ -107,13 +107,16 @@ def add(
 
 
 def _entry(
-    file: Path, mpp: float | None, classes: Mapping[str, str | None], old: Mapping[str, Any]
+    file: Path,
+    mpp: float | Literal["file"] | None,
+    classes: Mapping[str, str | None],
+    old: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what the dataset's row says of its files, beside what it said before."""
     sources = [*(old.get("source") or "").split(", "), file.resolve().name]
     return {
         "source": ", ".join(dict.fromkeys(s for s in sources if s)),
-        "mpp": mpp or old.get("mpp"),
+        "mpp": None if mpp == "file" else mpp or old.get("mpp"),
         "classes": json.dumps(classes, ensure_ascii=False),
         "created_at": old.get("created_at") or now(),
     }

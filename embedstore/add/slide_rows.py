@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from embedstore.add.changes import Before
 from embedstore.annotations.source import AnnotationFile, SourceSlide
@@ -90,7 +90,7 @@ def slide_row(
     attributes: Mapping[str, str],
     kind: str,
     path: Path | None,
-    mpp: float | None,
+    mpp: float | Literal["file"] | None,
     before: Before,
 ) -> dict[str, Any]:
     """Return a slide's row but for its case; mpp is the option's, path where its file lies."""
@@ -117,7 +117,9 @@ def slide_row(
         return row | probe_patch(path) | {"source_slide": attributes.get("slide")}
     given: tuple[float | None, str | None]
     wins = True  # what a user states outright is taken, whatever the file says
-    if mpp:
+    if mpp == "file":
+        given, wins = (None, None), False
+    elif mpp:
         given = mpp, "option"
     elif stated_mpp := _table_mpp(slide.slide, attributes):
         given = stated_mpp, "slide table"
@@ -163,7 +165,7 @@ def note_mpp(slides: Sequence[Mapping[str, Any]], notes: list[str]) -> None:
     if against:
         notes.append(
             f"{len(against)} slides: {against[0]['problem']}, for example {against[0]['slide']}; "
-            "leave out --mpp or the column mpp to take the files' own"
+            "--mpp file takes the files' own again, without a column mpp"
         )
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -96,8 +96,12 @@ def add_command(
     ] = None,
     format: Annotated[str, typer.Option(help=f"auto, {', '.join(FORMATS)}.")] = "auto",
     mpp: Annotated[
-        float | None,
-        typer.Option(help="um per level-0 pixel; wins over what the slides say, and says so."),
+        str | None,
+        typer.Option(
+            metavar="UM|file",
+            help="um per level-0 pixel; wins over what the slides say, and says so. file: what "
+            "they say is taken again.",
+        ),
     ] = None,
     slide_table: Annotated[
         Path | None,
@@ -119,7 +123,7 @@ def add_command(
     options = AddOptions(
         format=format,
         slides=slides,
-        mpp=mpp,
+        mpp=_mpp(mpp),
         slide_table=slide_table,
         domain=columns.domain,
         domain_from=columns.domain_from,
@@ -137,6 +141,16 @@ def add_command(
         _print_dry(report, as_json=as_json)
         return
     _print_added(Store.open(store), report, as_json=as_json)
+
+
+def _mpp(text: str | None) -> float | Literal["file"] | None:
+    """Return what --mpp says: a number, or that the files are to be believed."""
+    if text is None:
+        return None
+    try:
+        return "file" if text == "file" else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"--mpp '{text}' is neither a number of um nor 'file'") from None
 
 
 def _print_added(store: "Store", report: "AddReport", *, as_json: bool) -> None:

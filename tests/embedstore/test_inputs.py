@@ -60,6 +60,22 @@ def test_04_the_mpp_that_a_user_states_wins_and_is_told(work: Any, given: tuple[
     assert "the file itself states 0.5 um/px, and 0.25 was taken" in told
 
 
+def test_04_what_was_stated_is_taken_back(work: Any, data: Path) -> None:
+    uri, _ = work("04-mpp-against-file", "cells.csv", *SLIDES, "--mpp", "0.25")
+    inputs = data / "inputs/04-mpp-against-file"
+    line = ("embedstore", "add", "d", "--annotations", inputs / "cells.csv", "--store", uri)
+    assert call_command(*line).code == 0
+    assert slides(uri)["a.tiff"]["mpp"] == 0.25  # it is remembered
+    back = call_command(*line, "--mpp", "file")
+    assert (slides(uri)["a.tiff"]["mpp"], slides(uri)["a.tiff"]["mpp_source"]) == (0.5, "slide")
+    assert "moved (1 slides with another file or mpp)" in back.err
+    assert call_command(*line).code == 0
+    assert slides(uri)["a.tiff"]["mpp"] == 0.5
+    refused = call_command(*line, "--mpp", "files")
+    assert refused.code == 2
+    assert "neither a number of um nor 'file'" in refused.err
+
+
 def test_05_a_slide_changed_while_it_was_away(data: Path, tmp_path: Path) -> None:
     inputs, uri, folder = data / "inputs/05-changed-while-away", str(tmp_path / "s"), tmp_path / "S"
     folder.mkdir()
