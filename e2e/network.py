@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from embedstore.errors import EmbedstoreError
 from embedstore.models.embedder import Embedder, pool
+from probes.scores.predictions import log_odds
 
 PROJECTIONS = (
     "qkv",
@@ -135,6 +138,12 @@ def probabilities(logits: torch.Tensor) -> torch.Tensor:
         p = torch.sigmoid(z)
         return torch.cat((1 - p, p), dim=1)
     return z.softmax(dim=1)
+
+
+def decision(logits: torch.Tensor) -> NDArray[np.float64]:
+    """Return the log-odds of each label, float64 (n, K), for logits (n, 1 or K): what ranks."""
+    z = logits.double().numpy()
+    return np.hstack((-z, z)) if z.shape[1] == 1 else log_odds(z)
 
 
 def n_parameters(model: Classifier) -> tuple[int, int]:

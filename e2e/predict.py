@@ -70,7 +70,7 @@ def _config(store: Store, run_id: str) -> Config:
         return folder.config()
     runs = fetch_rows(
         connect(store),
-        "select run_id, any_value(method) as method from results group by 1 "
+        "select run_id, any_value(method) as method from all_results group by 1 "
         "order by max(created_at)",
     )
     method = next((r["method"] for r in runs if r["run_id"] == run_id), None)

@@ -213,8 +213,18 @@ def _outcome(
         groups,
         cut=cut,
         n_resamples=n_resamples,
+        decision=trained.decisions["test"],
     )
-    scores = {r: Scored(trained.parts[r].ids, p, labels) for r, p in trained.scores.items()}
+    scores = {
+        r: Scored(
+            trained.parts[r].ids,
+            p,
+            labels,
+            trained.decisions[r],
+            _column(material.placed, trained.parts[r].ids, "label"),
+        )
+        for r, p in trained.scores.items()
+    }
     chosen = {
         "epoch": trained.best.epoch,
         "epochs": trained.n_epochs,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from e2e.augment import augment, plain
 from e2e.data import Patches, n_batches, read_batches, rows_of_step
 from e2e.folder import Epoch, RunFolder
-from e2e.network import Classifier, loss_of, probabilities
+from e2e.network import Classifier, decision, loss_of
 from e2e.recipe import Recipe
 from embedstore.errors import EmbedstoreError
 from embedstore.models.embedder import DTYPES, choose_device, choose_dtype
@@ -270,9 +270,8 @@ def _validate(model: Classifier, setup: Setup, val: Part) -> tuple[float, float]
         return math.nan, math.nan
     logits = score(model, setup, val.ids)
     loss = float(loss_of(logits, torch.from_numpy(val.codes)).mean())
-    p = probabilities(logits).numpy()
     weights = np.ones((1, len(val.codes)))
-    return loss, float(auroc(val.codes.astype(np.intp), p, weights, 0.5)[0])
+    return loss, float(auroc(val.codes.astype(np.intp), decision(logits), weights, 0.5)[0])
 
 
 def best_epoch(curve: Sequence[Epoch]) -> Epoch:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2e.folder import CONFIG, LAST, Config, Epoch, RunFolder
-from e2e.network import Classifier, n_parameters, probabilities
+from e2e.network import Classifier, decision, n_parameters, probabilities
 from e2e.recipe import Recipe
 from e2e.train import Part, Setup, best_epoch, score, train
 from embedstore.crops import Placed
@@ -41,12 +41,14 @@ class Material:
 class Trained:
     """What came of a run: the annotations of its roles, scores of val and test, the epoch kept.
 
-    scores are probabilities, float64 (n, K), of those of the two roles that have annotations.
+    scores are probabilities and decisions log-odds, float64 (n, K), of those of the two roles that
+    have annotations.
     seconds are of this call alone: what an interrupted one took is not in them.
     """
 
     parts: Mapping[str, Part]
     scores: Mapping[str, NDArray[np.float64]]
+    decisions: Mapping[str, NDArray[np.float64]]
     best: Epoch
     n_epochs: int
     seconds: float
@@ -78,12 +80,16 @@ def train_run(
         on_epoch=on_epoch,
         on_step=on_step,
     )
-    scores = {
-        role: probabilities(score(model, setup, parts[role].ids)).numpy()
+    logits = {
+        role: score(model, setup, parts[role].ids)
         for role in ("val", "test")
         if len(parts[role].ids)
     }
-    return Trained(parts, scores, best_epoch(curve), len(curve), time.monotonic() - started)
+    scores = {role: probabilities(z).numpy() for role, z in logits.items()}
+    decisions = {role: decision(z) for role, z in logits.items()}
+    return Trained(
+        parts, scores, decisions, best_epoch(curve), len(curve), time.monotonic() - started
+    )
 
 
 def clear_outdated(folder: RunFolder, pixels: str, *, force: bool) -> None:

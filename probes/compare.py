@@ -70,6 +70,7 @@ def compare(
     if not rows:
         why = "; ".join(notes) or f"{first} has runs alone"
         raise EmbedstoreError(f"nothing to compare on '{spec.dataset}': {why}")
+    notes += _changed(con, rows)
     whole = [r for r in rows if r["fold"] is None]
     for kind in (True, False):
         of_kind = [r for r in whole if (r["eval_domain"] in (IN, OUT)) == kind]
@@ -204,36 +205,67 @@ def _folds(con: Any, runs: Pair, by_domain: bool, group_by: str) -> dict[str, Fo
     """Return the shared test set of two runs, whole or by eval domain."""
     table = fetch(
         con,
-        "select annotation_id, label, domain, slide, case_id, a_labels, a, b from (select "
-        "annotation_id, list(label order by label) as a_labels, list(score order by label) as a "
-        "from predictions where run_id = $one and role = 'test' group by 1) join (select "
-        "annotation_id, list(score order by label) as b from predictions "
+        "select annotation_id, truth, domain, coalesce(source_slide, slide) as slide, case_id, "
+        "labels, a, rank_a, b, rank_b from (select annotation_id, any_value(truth) as truth, "
+        "list(label order by label) as labels, list(score order by label) as a, "
+        "list(decision order by label) as rank_a from predictions "
+        "where run_id = $one and role = 'test' group by 1) join (select annotation_id, "
+        "list(score order by label) as b, list(decision order by label) as rank_b from predictions "
         "where run_id = $two and role = 'test' group by 1) using (annotation_id) "
         "join annotations using (annotation_id) order by annotation_id",
         {"one": runs[0].run_id, "two": runs[1].run_id},
     )
-    scored = table["a_labels"][0].as_py() if len(table) else []
-    truth = table["label"].to_pylist()
+    scored = table["labels"][0].as_py() if len(table) else []
+    truth = table["truth"].to_pylist()
     if len(scored) == 1:  # of two labels the positive one is stored
         order = ["", scored[0]]
         y = np.array([int(t == scored[0]) for t in truth], dtype=np.intp)
     else:
         order = scored
         y = codes_of(truth, order)
-    a, b = (_probabilities(table[side]) for side in "ab")
+    a, b, rank_a, rank_b = (_by_code(table[c]) for c in ("a", "b", "rank_a", "rank_b"))
     groups = table[resampled_by(group_by)].to_pylist()
     names = np.array(table["domain"].to_pylist() if by_domain else [ALL] * len(truth), dtype=object)
-    cuts = [0.5 if r.threshold is None else r.threshold for r in runs]
+    cut_a, cut_b = (0.5 if r.threshold is None else r.threshold for r in runs)
     folds = {}
     for name in sorted(set(names.tolist())):
         members = np.flatnonzero(names == name)
-        folds[name] = Fold(y[members], a[members], b[members], [groups[i] for i in members], *cuts)
+        folds[name] = Fold(
+            y[members],
+            a[members],
+            b[members],
+            [groups[i] for i in members],
+            cut_a,
+            cut_b,
+            rank_a=rank_a[members],
+            rank_b=rank_b[members],
+        )
     return folds
 
 
-def _probabilities(column: Any) -> NDArray[np.float64]:
+def _by_code(column: Any) -> NDArray[np.float64]:
+    """Return what is stored of each label, (n, K), of two labels that of the other one too."""
     each = np.array(column.to_pylist(), dtype=np.float64)
     return np.column_stack((1 - each[:, 0], each[:, 0])) if each.shape[1] == 1 else each
+
+
+def _changed(con: Any, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a note on annotations that are no longer what they were when these runs were made."""
+    run_ids = sorted({i for r in rows for i in r["run_ids"]})
+    (n,) = fetch_rows(
+        con,
+        "select count(distinct annotation_id) filter (a.label is null)::int as gone, "
+        "count(distinct annotation_id) filter (a.label != p.truth)::int as changed "
+        "from predictions p left join annotations a using (annotation_id) "
+        "where p.role = 'test' and list_contains($run_ids, p.run_id)",
+        {"run_ids": run_ids},
+    )
+    if not n["gone"] and not n["changed"]:
+        return []
+    return [
+        f"{n['changed']} annotations have another label since these runs: the runs' own were used; "
+        f"{n['gone']} are gone and were left out; `probes run` makes runs on what is there now"
+    ]
 
 
 def _row(folds: Sequence[Fold], seed: int, options: CompareOptions) -> dict[str, Any]:
@@ -250,5 +282,8 @@ def _row(folds: Sequence[Fold], seed: int, options: CompareOptions) -> dict[str,
     }
     if len(folds) == 1 and options.metric == "auroc" and folds[0].a.shape[1] == 2:
         (fold,) = folds
-        row["p_delong"] = to_null(delong(fold.y, fold.a[:, 1], fold.b[:, 1]).p_value)
+        one, two = (
+            r if r is not None else p for p, r in ((fold.a, fold.rank_a), (fold.b, fold.rank_b))
+        )
+        row["p_delong"] = to_null(delong(fold.y, one[:, 1], two[:, 1]).p_value)
     return row

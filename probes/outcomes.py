@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 from embedstore.errors import EmbedstoreError
 from embedstore.store import now
 from probes.methods.fits import Fit, Task
-from probes.scores.evaluate import ALL, evaluate_by, evaluate_split, resampled_by, seed_of
+from probes.scores.evaluate import (
+    ALL,
+    Evaluated,
+    evaluate_by,
+    evaluate_split,
+    resampled_by,
+    seed_of,
+)
 from probes.scores.metrics import best_cut
-from probes.scores.predictions import Scored
+from probes.scores.predictions import EVAL, Scored
 from probes.scores.results import Outcome, Run
-from probes.slices import Matrix, codes_of
+from probes.slices import Matrix, Rows, codes_of
 
 
 def codes_in(matrix: Matrix, target: str, order: Sequence[str]) -> NDArray[np.intp]:
@@ -44,22 +51,23 @@ class Scorer:
     def outcome(self, run: Run, fit: Fit, task: Task, matrix: Matrix) -> Outcome:
         """Score val and test of the manifest."""
         row, rows = run.split.row, task.rows
-        p = {r: fit.probabilities(matrix, rows[r]) for r in ("val", "test")}
-        cut = best_cut(task.codes[rows["val"]], p["val"])
-        scores = {r: Scored(matrix.ids[rows[r]], p[r], self.order) for r in p if len(rows[r])}
+        scores = {r: self._scored(fit, matrix, rows[r]) for r in ("val", "test")}
+        cut = best_cut(task.codes[rows["val"]], scores["val"].probabilities)
         test = rows["test"]
         groups, ci_by = _groups(run, matrix, test)
         evaluated = evaluate_split(
             row,
             task.codes[test],
-            p["test"],
+            scores["test"].probabilities,
             matrix.facts["domain"][test],
             groups,
             cut=cut,
             n_resamples=self.n_resamples,
             partial=self._partial,
+            decision=scores["test"].decision,
         )
         facts = self._facts(fit, cut, ci_by, None)
+        scores = {role: s for role, s in scores.items() if len(s.annotation_ids)}
         return Outcome(run, evaluated, scores, facts, self._learnt(run, fit, cut, matrix.dataset))
 
     def elsewhere(self, run: Run, fit: Fit, cut: float, other: Matrix) -> Outcome:
@@ -70,34 +78,34 @@ class Scorer:
             raise EmbedstoreError(
                 f"--eval-dataset {other.dataset} has none of: {', '.join(self.order)}"
             )
-        p = fit.probabilities(other, labelled, own=False)
+        scored = self._scored(fit, other, labelled, own=False)
         groups, ci_by = _groups(run, other, labelled)
         seed, n = seed_of(other.dataset), self.n_resamples
-        everything = np.full(len(labelled), ALL)
-        evaluated = evaluate_by(
-            everything,
-            codes[labelled],
-            p,
-            groups,
-            cut=cut,
-            seed=seed,
-            n_resamples=n,
-            partial=self._partial,
-        )
         domains = other.facts["domain"][labelled]
-        if len(set(domains.tolist())) > 1:
+        names = [
+            np.full(len(labelled), ALL),
+            *([domains] if len(set(domains.tolist())) > 1 else []),
+        ]
+        evaluated: dict[str, Evaluated] = {}
+        for by in names:
             evaluated |= evaluate_by(
-                domains,
+                by,
                 codes[labelled],
-                p,
+                scored.probabilities,
                 groups,
                 cut=cut,
                 seed=seed,
                 n_resamples=n,
                 partial=self._partial,
+                decision=scored.decision,
             )
-        scores = {f"test:{other.dataset}": Scored(other.ids[labelled], p, self.order)}
-        return Outcome(run, evaluated, scores, self._facts(fit, cut, ci_by, other.dataset))
+        facts = self._facts(fit, cut, ci_by, other.dataset)
+        return Outcome(run, evaluated, {EVAL: scored}, facts)
+
+    def _scored(self, fit: Fit, matrix: Matrix, rows: Rows, *, own: bool = True) -> Scored:
+        p, decision = fit.scores(matrix, rows, own=own)
+        truth = matrix.facts[self.target][rows]
+        return Scored(matrix.ids[rows], p, self.order, decision, truth)
 
     @property
     def _partial(self) -> bool:

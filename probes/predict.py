@@ -41,7 +41,7 @@ def _probe(con: Any, run_id: str, dataset: str) -> dict[str, Any]:
     probes = fetch_rows(con, f"select * from _probes where run_id = {literal(run_id)}")
     if probes:
         return probes[0]
-    sql = f"select * from results where run_id = {literal(run_id)} limit 1"
+    sql = f"select * from all_results where run_id = {literal(run_id)} limit 1"
     if runs := fetch_rows(con, sql):
         raise EmbedstoreError(
             f"run {run_id} ({runs[0]['method']}) keeps nothing to predict with, only linear probes "

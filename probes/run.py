@@ -216,7 +216,7 @@ def _fitted(
             yield scorer.outcome(run, fit, task, matrix)
         else:
             val = task.rows["val"]
-            cut = best_cut(codes[val], fit.probabilities(matrix, val))
+            cut = best_cut(codes[val], fit.scores(matrix, val)[0])
             yield scorer.elsewhere(run, fit, cut, elsewhere)
 
 

@@ -169,14 +169,19 @@ TABLES: dict[str, pa.Schema] = {
         threshold=REAL,
         created_at=TIME,
     ),
-    # One row holds all scores of a run, role and label: a run is written by one atomic merge.
+    # One row holds all scores of a run, dataset, role and label: a run is written by one atomic
+    # merge. truth: the labels of the annotations then; decision: what ranks, where it is more than
+    # the probability.
     "predictions": _schema(
         "prediction_id",
         run_id=TEXT,
+        dataset=TEXT,
         role=TEXT,
         label=TEXT,
         annotation_id=TEXTS,
-        score=pa.list_(pa.float32()),
+        truth=TEXTS,
+        probability=pa.list_(REAL),
+        decision=pa.list_(REAL),
     ),
     # One row an annotation and scale: a crop of size_px pixels, wider than the patch it was read
     # for, without loss (see `patch_cache.encode`).

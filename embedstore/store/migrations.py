@@ -96,8 +96,49 @@ def _fill_source_slides(store: "Store") -> None:
         store.update_columns("slides", filled)
 
 
+def _fill_predictions(store: "Store") -> None:
+    """Move scores into probability, in float64, and say of which dataset and truth they are.
+
+    The truth is today's label: none was kept. Another dataset's were of role test too; the key
+    tells.
+    """
+    if "score" not in store.open_table("predictions").schema.names:
+        return
+    annotations = store.lance("annotations").to_table(columns=["annotation_id", "label", "dataset"])
+    known = {k: annotations[k].to_pylist() for k in annotations.column_names}
+    label = dict(zip(known["annotation_id"], known["label"], strict=True))
+    dataset = dict(zip(known["annotation_id"], known["dataset"], strict=True))
+    scanner = store.lance("predictions").scanner(
+        columns=["prediction_id", "annotation_id", "score"], filter="probability is null"
+    )
+    for batch in scanner.to_batches():
+        filled = []
+        for row in batch.to_pylist():
+            ids = row["annotation_id"]
+            elsewhere = "/test:" in row["prediction_id"]
+            filled.append(
+                {
+                    "prediction_id": row["prediction_id"],
+                    "dataset": next((dataset[i] for i in ids if i in dataset), None),
+                    "role": "eval" if elsewhere else row["prediction_id"].split("/")[1],
+                    "truth": [label.get(i) for i in ids],
+                    "probability": row["score"],
+                }
+            )
+        if filled:
+            schema = pa.schema([TABLES["predictions"].field(k) for k in filled[0]])
+            store.update_columns("predictions", pa.Table.from_pylist(filled, schema=schema))
+
+    def drop() -> None:
+        table = store.open_table("predictions")
+        if "score" in table.schema.names:
+            table.drop_columns(["score"])
+
+    _tried(drop)
+
+
 STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {
     3: (_fill_pixels,),
-    4: (_fill_source_slides,),
+    4: (_fill_source_slides, _fill_predictions),
 }
 """What turns a store of a format into one of the next, once its columns are there."""

@@ -21,7 +21,7 @@ from embedstore.store.layout import (
     views_table,
 )
 from embedstore.store.store import Store
-from embedstore.store.views import VIEWS
+from embedstore.store.views import FORMER, VIEWS
 
 UNIONS = ("embeddings", "embedding_views")
 """Views over the tables of all models."""
@@ -76,7 +76,9 @@ def connect_to(store: Store, *tables: str, files: bool = False) -> duckdb.DuckDB
         lance = store.lance(table)
         missing = [f for f in TABLES[table] if f.name not in lance.schema.names]
         con.register(f"_{table}" if not missing else f"_stored_{table}", lance)
-        if missing:
+        if missing and table in FORMER:
+            con.execute(f"create temp view _{table} as {FORMER[table]}")
+        elif missing:
             con.register(f"_lacking_{table}", pa.schema(missing).empty_table())
             con.execute(
                 f"create temp view _{table} as select * from _stored_{table} union all by name "

@@ -13,6 +13,20 @@ _SOURCE_SLIDE = (
 )
 _RUN_COLUMNS = "manifest_id, dataset, scheme, group_by, stratify, where_sql, seed, fold, fraction"
 
+FORMER: dict[str, str] = {
+    "predictions": (
+        "select p.* exclude (role), d.dataset, d.truth, p.score::double[] as probability, "
+        "null::double[] as decision, if(prediction_id like '%/test:%', 'eval', role) as role "
+        "from _stored_predictions p join (select prediction_id, any_value(a.dataset) as dataset, "
+        "list(a.label order by n) as truth from (select prediction_id, unnest(annotation_id) as "
+        "annotation_id, generate_subscripts(annotation_id, 1) as n from _stored_predictions) "
+        "left join _annotations a using (annotation_id) group by 1) d using (prediction_id)"
+    )
+}
+"""How a table of an older format is read where it lacks columns, if not as NULL."""
+
+_STANDS = "manifest_id not in (select manifest_id from superseded)"
+
 VIEWS: dict[str, str] = {
     "slides": (
         "select dataset, slide, case_id, path, width, height, mpp, mpp_source, scanner, status, "
@@ -48,14 +62,27 @@ VIEWS: dict[str, str] = {
         f"'{role}' as role, split_id from _splits"
         for role in ("train", "val", "test")
     ),
-    "results": "select * exclude (result_id) from _results",
+    # Of the manifests of one spec the youngest that has results stands: older ones were cut from
+    # annotations that have changed since. Imported ones are each their own.
+    "superseded": (
+        "select manifest_id from (select manifest_id, row_number() over (partition by dataset, "
+        "scheme, group_by, stratify, where_sql, seed order by (manifest_id in (select manifest_id "
+        "from _results)) desc, max(created_at) desc, manifest_id) as n from _splits "
+        "where scheme != 'imported' group by dataset, scheme, group_by, stratify, where_sql, seed, "
+        "manifest_id) where n > 1"
+    ),
+    "results": f"select * exclude (result_id) from _results where {_STANDS}",
+    "all_results": (
+        f"select * exclude (result_id), not ({_STANDS}) as is_superseded from _results"
+    ),
     "probes": "select * from _probes",
     "patches": (
         "select annotation_id, dataset, slide, size_px, mpp_out, n_bytes, created_at from _patches"
     ),
-    "comparisons": "select * exclude (comparison_id) from _comparisons",
+    "comparisons": f"select * exclude (comparison_id) from _comparisons where {_STANDS}",
     "predictions": (
-        "select run_id, unnest(annotation_id) as annotation_id, role, label, "
-        "unnest(score) as score from _predictions"
+        "select run_id, dataset, unnest(annotation_id) as annotation_id, role, label, "
+        "unnest(truth) as truth, unnest(probability) as score, "
+        "unnest(coalesce(decision, probability)) as decision from _predictions"
     ),
 }

@@ -59,9 +59,11 @@ def compare_command(
         print_json(rows)
     else:
         shown = [r for r in rows if by_fold or r["fold"] is None]
-        hidden = {"metric", "manifest_id"} | {
-            k for k in ("train_domain", "fold", "p_delong") if all(r[k] is None for r in shown)
-        }
+        hidden = (
+            {"metric"}
+            | {k for k in ("manifest_id",) if len({r[k] for r in shown}) == 1}
+            | {k for k in ("train_domain", "fold", "p_delong") if all(r[k] is None for r in shown)}
+        )
         columns = [k for k in rows[0] if k not in hidden]
         print_table(f"{dataset}: difference in {metric}", shown, columns)
     say_notes(notes)

@@ -18,6 +18,7 @@ from embedstore.store.sql import connect_to, fetch
 from probes.methods import together
 from probes.methods.linear import LinearProbe, LogRegProbe
 from probes.methods.table import METHODS
+from probes.scores.predictions import log_odds
 from probes.slices import Matrix, Rows
 
 Floats = NDArray[np.float64]
@@ -56,24 +57,29 @@ class Fit:
     chosen: dict[str, Any] = field(default_factory=dict)
     logits: Floats | None = None
 
-    def probabilities(self, matrix: Matrix, rows: Rows, *, own: bool = True) -> Floats:
-        """Return float64 (n, K) of annotations by number; with views the mean over each one's.
+    def scores(
+        self, matrix: Matrix, rows: Rows, *, own: bool = True
+    ) -> tuple[Floats, Floats | None]:
+        """Return probabilities and log-odds, float64 (n, K), of annotations by number.
 
-        own says that the matrix is the one it was fitted on.
+        With views the probabilities are the mean over each one's. None in place of log-odds where a
+        probe has no logits: its probabilities rank. own says that the matrix is the one it was
+        fitted on.
         """
         n_labels = len(self.probe.classes_)
         if not len(rows):
-            return np.empty((0, n_labels))
-        if isinstance(self.probe, LinearProbe):
-            places = matrix.places[rows].ravel()
-            if own and self.logits is not None:
-                z = self.logits[places]
-            else:
-                z = together.logits(matrix.X, places, self.probe.coef_, self.probe.intercept_)
-            each = softmax(z, axis=1)
-        else:
+            return np.empty((0, n_labels)), None
+        n_views = matrix.places.shape[1]
+        if not isinstance(self.probe, LinearProbe):
             each = np.asarray(self.probe.predict_proba(matrix.vectors(rows)), dtype=np.float64)
-        return np.asarray(each.reshape(len(rows), -1, n_labels).mean(axis=1))
+            return np.asarray(each.reshape(len(rows), n_views, n_labels).mean(axis=1)), None
+        places = matrix.places[rows].ravel()
+        if own and self.logits is not None:
+            z = self.logits[places]
+        else:
+            z = together.logits(matrix.X, places, self.probe.coef_, self.probe.intercept_)
+        each = softmax(z, axis=1).reshape(len(rows), n_views, n_labels)
+        return np.asarray(each.mean(axis=1)), log_odds(z, n_views)
 
 
 def fit_tasks(

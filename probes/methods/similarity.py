@@ -1,7 +1,7 @@
 """Probes without training: nearest neighbours and class prototypes, as UNI evaluates them.
 
 Both centre embeddings by the training mean and scale each to length one (Wang et al. 2019,
-SimpleShot), so that Euclidean distance is one of angles.
+SimpleShot), so that Euclidean distance is one of angles, whatever the scale of the embeddings.
 """
 
 from typing import Any, Self
@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 Floats = NDArray[np.float64]
+
+ROUNDING = 1e-12
+"""Beside the largest number of an embedding, what is left of it by this share is rounding."""
 
 
 def _two_or_more(probe: Any, labels: NDArray[Any]) -> NDArray[Any]:
@@ -28,11 +29,31 @@ def _two_or_more(probe: Any, labels: NDArray[Any]) -> NDArray[Any]:
     return classes
 
 
+def _mean(data: NDArray[Any]) -> Floats:
+    """Return the mean row, float64 (d,), of finite rows of any size."""
+    largest = float(np.abs(data).max()) or 1.0
+    return np.asarray((data / data.dtype.type(largest)).mean(axis=0, dtype=np.float64) * largest)
+
+
+def on_sphere(data: NDArray[Any], mean: Floats) -> Floats:
+    """Return rows less the mean, each of length one, float64; one that is the mean stays zero."""
+    rows = data.astype(np.float64) - mean
+    reach = np.abs(rows).max(axis=1, keepdims=True)
+    whole = reach > ROUNDING * np.maximum(
+        np.abs(data).max(axis=1, keepdims=True), np.abs(mean).max()
+    )
+    # By its largest number first: squares of very large or small ones would not be numbers.
+    np.divide(rows, reach, out=rows, where=whole)
+    rows[~whole[:, 0]] = 0
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, lengths, out=rows, where=lengths > 0))
+
+
 class KnnProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """The share of each label among the nearest training rows; UNI takes 20 (Chen et al. 2024).
 
-    After fit: classes_; pipeline_, scikit-learn's, by brute force; collapsed_ (there are no more
-    rows than neighbours, so that all vote alike on everything).
+    After fit: classes_; mean_ float64 (d,); neighbors_, scikit-learn's, by brute force; collapsed_
+    (all vote alike on everything: no more rows than neighbours, or all rows are one).
     """
 
     def __init__(self, n_neighbors: int = 20) -> None:
@@ -44,19 +65,19 @@ class KnnProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         data, labels = validate_data(self, X, y, dtype=(np.float32, np.float64))
         check_classification_targets(labels)
         self.classes_ = _two_or_more(self, labels)
-        self.collapsed_ = len(data) <= self.n_neighbors
-        self.pipeline_ = make_pipeline(
-            StandardScaler(with_std=False),
-            Normalizer(),
-            KNeighborsClassifier(min(self.n_neighbors, len(data)), algorithm="brute"),
-        ).fit(data, labels)
+        self.mean_ = _mean(data)
+        rows = on_sphere(data, self.mean_).astype(data.dtype)
+        self.collapsed_ = len(data) <= self.n_neighbors or not rows.any()
+        n_neighbors = min(self.n_neighbors, len(data))
+        self.neighbors_ = KNeighborsClassifier(n_neighbors, algorithm="brute").fit(rows, labels)
         return self
 
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Return the share of votes, float64 (n, K), columns in the order of classes_."""
         check_is_fitted(self)
         data = validate_data(self, X, dtype=(np.float32, np.float64), reset=False)
-        return np.asarray(self.pipeline_.predict_proba(data), dtype=np.float64)
+        rows = on_sphere(data, self.mean_).astype(data.dtype)
+        return np.asarray(self.neighbors_.predict_proba(rows), dtype=np.float64)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Return the label with most votes of each row."""
@@ -67,7 +88,7 @@ class KnnProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class PrototypeProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Nearest class mean on the sphere: softmax of negative squared distances (Snell et al. 2017).
 
-    After fit: classes_; mean_ float64 (d,); prototypes_ float64 (K, d).
+    After fit: classes_; mean_ float64 (d,); prototypes_ float64 (K, d); collapsed_ (all are one).
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
@@ -75,28 +96,23 @@ class PrototypeProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         data, labels = validate_data(self, X, y, dtype=(np.float32, np.float64))
         check_classification_targets(labels)
         self.classes_ = _two_or_more(self, labels)
-        self.mean_ = data.mean(axis=0, dtype=np.float64)
-        rows, codes = self._on_sphere(data), np.searchsorted(self.classes_, labels)
+        self.mean_ = _mean(data)
+        rows, codes = on_sphere(data, self.mean_), np.searchsorted(self.classes_, labels)
         n_classes = len(self.classes_)
         self.prototypes_ = np.stack(
             [rows[codes == k].mean(axis=0, dtype=np.float64) for k in range(n_classes)]
         )
+        self.collapsed_ = bool((self.prototypes_ == self.prototypes_[0]).all())
         return self
 
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Return probabilities, float64 (n, K), columns in the order of classes_."""
         check_is_fitted(self)
-        data = self._on_sphere(validate_data(self, X, dtype=(np.float32, np.float64), reset=False))
+        data = validate_data(self, X, dtype=(np.float32, np.float64), reset=False)
+        data = on_sphere(data, self.mean_)
         # ||x - p||^2 without ||x||^2, which is the same for every label.
         logits = 2 * (data @ self.prototypes_.T) - (self.prototypes_**2).sum(axis=1)
         return np.asarray(softmax(logits, axis=1))
-
-    def _on_sphere(self, data: NDArray[Any]) -> NDArray[Any]:
-        centred = data - self.mean_.astype(data.dtype)
-        lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-        # The mean itself has no direction; it stays at the centre.
-        whole = np.zeros_like(centred)
-        return np.asarray(np.divide(centred, lengths, out=whole, where=lengths > 0))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Return the most probable class of each row."""

@@ -202,10 +202,9 @@ def _load(facts: Facts, c: ManifestSpec, fraction: float, table: str) -> Scores:
     more = "" if positive is not None else "r.run_id, "
     facts.con.execute(
         f"create temp table {table} as select {more}r.side, p.annotation_id, p.label, "
-        "p.score::double as score, "
-        "a.label = p.label as is_positive from (select run_id, label, unnest(annotation_id) as "
-        "annotation_id, unnest(score) as score from _predictions where role = 'test' and run_id in "
-        f"({wanted})) p join {table}_runs r using (run_id) join (select annotation_id, label from "
-        f"_annotations where dataset = {literal(c.dataset)}) a using (annotation_id)"
+        "p.score, p.truth = p.label as is_positive from (select run_id, label, "
+        "unnest(annotation_id) as annotation_id, unnest(truth) as truth, unnest(probability) as "
+        f"score from _predictions where role = 'test' and run_id in ({wanted})) p "
+        f"join {table}_runs r using (run_id)"
     )
     return Scores(facts, c, fraction, sides, positive, table)

@@ -42,10 +42,12 @@ def evaluate_by(
     seed: int,
     n_resamples: int,
     partial: bool = False,
+    decision: Floats | None = None,
 ) -> dict[str, Evaluated]:
     """Return the evaluation of each name among `names` (n,), one eval domain an annotation.
 
-    codes (n,), p (n, K), groups (n,): what is resampled for the intervals.
+    codes (n,), p (n, K), groups (n,): what is resampled for the intervals; decision (n, K): what
+    ranks, None: p.
     """
     of = np.asarray(names, dtype=object)
     evaluated = {}
@@ -59,6 +61,7 @@ def evaluate_by(
             seed=seed,
             n_resamples=n_resamples,
             partial=partial,
+            decision=None if decision is None else decision[members],
         )
         n_pos = int((codes[members] == 1).sum()) if p.shape[1] == 2 else None
         evaluated[name] = Evaluated(metrics, int(members.sum()), n_pos)
@@ -75,16 +78,26 @@ def evaluate_split(
     cut: float,
     n_resamples: int,
     partial: bool = False,
+    decision: Floats | None = None,
 ) -> dict[str, Evaluated]:
     """Return the evaluation of a split's test rows: by domain where one domain was trained on.
 
-    row is the split's row; codes (n,), p (n, K), domains (n,), groups (n,) of its test annotations.
+    row is the split's row; codes (n,), p and decision (n, K), domains (n,), groups (n,) of its test
+    annotations.
     What is resampled follows from the split alone, so methods share replicates.
     """
     by = np.full(len(codes), ALL) if row.train_domain is None else domains
     seed = seed_of(row.manifest_id, row.fold, row.train_domain)
     return evaluate_by(
-        by, codes, p, groups, cut=cut, seed=seed, n_resamples=n_resamples, partial=partial
+        by,
+        codes,
+        p,
+        groups,
+        cut=cut,
+        seed=seed,
+        n_resamples=n_resamples,
+        partial=partial,
+        decision=decision,
     )
 
 

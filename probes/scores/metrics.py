@@ -2,10 +2,11 @@
 
 Every metric takes y, label codes (n,); p, probabilities float64 (n, K), column k for code k; w,
 weights (B, n); cut, the threshold chosen on validation; and returns float64 (B,), a value for each
-row of weights. Weights of one give the value itself, the counts of a resampling its bootstrap
-replicates, so a metric and its interval have one definition. Of two labels code 1 is the positive
-one. Where a row of weights leaves a label empty the value is NaN, or, where that is asked for, the
-mean over the other labels.
+row of weights. One that ranks is given, in place of p, what ranks annotations by label and does not
+saturate as probabilities do (log-odds), where there is such. Weights of one give the value itself,
+the counts of a resampling its bootstrap replicates, so a metric and its interval have one
+definition. Of two labels code 1 is the positive one. Where a row of weights leaves a label empty
+the value is NaN, or, where that is asked for, the mean over the other labels.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,15 +83,16 @@ def calibration_error(y: Codes, p: Floats, w: Weights, cut: float) -> Floats:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as the module says, and whether less of it is better."""
+    """A metric as the module says, whether less of it is better, and whether it only ranks."""
 
     function: Function
     is_lower_better: bool = False
+    ranks: bool = False
 
 
 METRICS: dict[str, Metric] = {
-    "auroc": Metric(auroc),
-    "average_precision": Metric(average_precision),
+    "auroc": Metric(auroc, ranks=True),
+    "average_precision": Metric(average_precision, ranks=True),
     "balanced_accuracy": Metric(balanced_accuracy),
     "f1": Metric(f1),
     "sensitivity": Metric(sensitivity),
@@ -107,9 +109,11 @@ def evaluate(
     names: Sequence[str] | None = None,
     *,
     partial: bool = False,
+    decision: Floats | None = None,
 ) -> dict[str, Floats]:
     """Return the named metrics (None: all) as float64 (B,) for weights w (B, n).
 
+    decision (n, K): what ranks annotations by label; None: p does.
     A row of weights that leaves a label without weight has no AUROC: all metrics are NaN there,
     rather than one of them silently defined. If `partial`, two labels with weight are enough, and
     macro means are over those.
@@ -120,7 +124,13 @@ def evaluate(
     weight_of = w @ (y[:, None] == np.arange(p.shape[1]))
     n_there = (weight_of > 0).sum(axis=1)
     whole = n_there >= (2 if partial else p.shape[1])
-    return {name: np.where(whole, METRICS[name].function(y, p, w, cut), np.nan) for name in names}
+    ranking = p if decision is None else decision
+    values = {}
+    for name in names:
+        metric = METRICS[name]
+        each = metric.function(y, ranking if metric.ranks else p, w, cut)
+        values[name] = np.where(whole, each, np.nan)
+    return values
 
 
 def decide(p: Floats, cut: float) -> Codes:

@@ -7,15 +7,30 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+Floats = NDArray[np.float64]
+
+EVAL = "eval"
+"""The role of annotations of another dataset than the one trained on."""
+
+TINY = 1e-6
+"""Log-odds below which their mean over views is that of the mean probability to the last digit."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one role: ids, and probabilities float64 (n, K) in the order of `labels`."""
+    """The scores of one role: ids, and probabilities float64 (n, K) in the order of `labels`.
+
+    decision float64 (n, K): what ranks by label, where that is more than the probabilities;
+    truth: the label of each annotation.
+    """
 
     annotation_ids: Sequence[str] | NDArray[Any]
-    probabilities: NDArray[np.float64]
+    probabilities: Floats
     labels: Sequence[str]
+    decision: Floats | None = None
+    truth: Sequence[str] | NDArray[Any] | None = None
 
     def table(self) -> pa.Table:
         """Return annotation_id, label and score, by label, then in order of the ids.
@@ -32,3 +47,38 @@ class Scored:
                 "score": np.concatenate([self.probabilities[order, k] for k in shown]),
             }
         )
+
+    def rows(self, run_id: str, dataset: str, role: str) -> list[dict[str, Any]]:
+        """Return the rows of the table of predictions: one a label, of two the positive alone."""
+        return [
+            {
+                "prediction_id": f"{run_id}/{dataset}/{role}/{label}",
+                "run_id": run_id,
+                "dataset": dataset,
+                "role": role,
+                "label": label,
+                "annotation_id": self.annotation_ids,
+                "truth": self.truth,
+                "probability": self.probabilities[:, k],
+                "decision": None if self.decision is None else self.decision[:, k],
+            }
+            for k, label in enumerate(self.labels)
+            if len(self.labels) > 2 or k == 1  # of two labels the positive one says it all
+        ]
+
+
+def log_odds(logits: Floats, n_views: int = 1) -> Floats:
+    """Return the log-odds of each label, float64 (n, K), for logits (n * n_views, K).
+
+    They rank as the softmax does, its mean over the n_views rows of an annotation, but where that
+    is 1 or 0 to the last digit, and as well where all logits are all but equal.
+    """
+    n_labels = logits.shape[1]
+    others = [[j for j in range(n_labels) if j != k] for k in range(n_labels)]
+    rest = np.column_stack([logsumexp(logits[:, o], axis=1) for o in others])
+    odds = (logits - rest).reshape(-1, n_views, n_labels)
+    if n_views == 1:
+        return np.asarray(odds[:, 0])
+    # log p and log (1 - p), each stable: the mean over views is one of probabilities.
+    mean = logsumexp(-np.logaddexp(0, -odds), axis=1) - logsumexp(-np.logaddexp(0, odds), axis=1)
+    return np.asarray(np.where(np.abs(odds).max(axis=1) < TINY, odds.mean(axis=1), mean))

@@ -101,19 +101,8 @@ def record(store: Store, outcomes: Sequence[Outcome]) -> None:
 
 
 def _predictions(o: Outcome) -> list[dict[str, Any]]:
-    return [
-        {
-            "prediction_id": f"{o.run.run_id}/{role}/{label}",
-            "run_id": o.run.run_id,
-            "role": role.partition(":")[0],
-            "label": label,
-            "annotation_id": s.annotation_ids,
-            "score": s.probabilities[:, k].astype(np.float32),
-        }
-        for role, s in o.scores.items()
-        for k, label in enumerate(s.labels)
-        if len(s.labels) > 2 or k == 1  # of two labels the positive one says it all
-    ]
+    dataset = o.facts.get("eval_dataset") or o.run.split.row.dataset
+    return [r for role, s in o.scores.items() for r in s.rows(o.run.run_id, dataset, role)]
 
 
 def _results(o: Outcome) -> list[dict[str, Any]]:

@@ -54,18 +54,21 @@ def bootstrap(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     partial: bool = False,
+    decision: Floats | None = None,
 ) -> dict[str, Estimate]:
     """Return each metric with its percentile interval over resampled groups (Efron 1979).
 
-    y (n,), p (n, K) and groups (n,) are of the same test annotations; partial as in `evaluate`.
-    names None: all metrics. Replicates in which a label is absent are left out; with fewer than two
-    groups, or if that leaves fewer than half of them, there is no interval.
+    y (n,), p (n, K) and groups (n,) are of the same test annotations; partial and decision as in
+    `evaluate`. names None: all metrics. Replicates in which a label is absent are left out; with
+    fewer than two groups, or if that leaves fewer than half of them, there is no interval.
     """
     names = tuple(METRICS) if names is None else names
-    value = evaluate(y, p, np.ones((1, len(y))), cut, names, partial=partial)
-    replicates = _replicates(
-        groups, n_resamples, seed, lambda w: evaluate(y, p, w, cut, names, partial=partial)
-    )
+
+    def values(w: NDArray[np.floating]) -> dict[str, Floats]:
+        return evaluate(y, p, w, cut, names, partial=partial, decision=decision)
+
+    value = values(np.ones((1, len(y))))
+    replicates = _replicates(groups, n_resamples, seed, values)
     return {name: Estimate(float(value[name][0]), *interval(replicates[name])) for name in names}
 
 
@@ -140,7 +143,10 @@ def delong(y: Codes, a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Co
 
 @dataclass(frozen=True)
 class Fold:
-    """One test set scored by two methods: codes (n,), probabilities (n, K) of each, groups (n,)."""
+    """One test set scored by two methods: codes (n,), probabilities (n, K) of each, groups (n,).
+
+    rank_a and rank_b (n, K) are what ranks its annotations; None: the probabilities.
+    """
 
     y: Codes
     a: Floats
@@ -148,6 +154,8 @@ class Fold:
     groups: Sequence[str]
     cut_a: float = 0.5
     cut_b: float = 0.5
+    rank_a: Floats | None = None
+    rank_b: Floats | None = None
 
 
 def paired_bootstrap(
@@ -174,8 +182,9 @@ def paired_bootstrap(
         step = max(1, CHUNK // max(len(codes), 1))
 
         def difference(w: NDArray[np.floating], fold: Fold = fold) -> Floats:
-            one = evaluate(fold.y, fold.a, w, fold.cut_a, [metric])[metric]
-            return np.asarray(one - evaluate(fold.y, fold.b, w, fold.cut_b, [metric])[metric])
+            one = evaluate(fold.y, fold.a, w, fold.cut_a, [metric], decision=fold.rank_a)
+            two = evaluate(fold.y, fold.b, w, fold.cut_b, [metric], decision=fold.rank_b)
+            return np.asarray(one[metric] - two[metric])
 
         observed.append(float(difference(np.ones((1, len(codes))))[0]))
         parts = [difference(counts[i : i + step][:, codes]) for i in range(0, n_resamples, step)]

@@ -4,6 +4,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.splits.files import recorded_manifest
 from probes.splits.manifests import Candidates, StoredSplit, candidates, ensure_splits
+from probes.splits.newest import make_newest
 from probes.splits.spec import Asked, ManifestSpec
 
 
@@ -20,6 +21,7 @@ def splits_for(
             fractions=asked.fractions or (1.0,),
             domains=asked.train_domains,
         )
+        make_newest(store, spec, manifest.manifest_id)
         return manifest, splits, notes
     manifest, every = recorded_manifest(store, spec.dataset, asked.manifest)
     kept = {

@@ -60,8 +60,8 @@ def _manifests(facts: Facts) -> list[Block]:
     if any(r["n_older"] for r in rows):
         columns.append(Column("n_older", "older ones", number=True))
         notes.append(
-            "Older manifests of the same split, from before the annotations changed, are "
-            "in the store and not in this report."
+            "Older manifests of the same split, from before the annotations changed or imported "
+            "before, are in the store (view all_results) and not in this report."
         )
     return [TableBlock(Table("manifests", "Manifests", columns, rows, notes))]
 

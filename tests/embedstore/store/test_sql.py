@@ -91,7 +91,7 @@ def test_only_one_reading_statement_is_taken(embedded: str, sql: str) -> None:
     ("sql", "said"),
     [
         ("selec 1", "syntax error"),
-        ("select * from nowhere", 'views: annotations,.*"timm:test_vit"'),
+        ("select * from nowhere", 'views: all_results, annotations,.*"timm:test_vit"'),
         ("select nothing from results", "nothing"),
         ("select 1/'a'", "a"),
         ("", "one SQL statement"),
