@@ -90,7 +90,9 @@ class Matrix:
     def _check_finite(self, rows: NDArray[np.float32]) -> None:
         # A sum of squares shows it in a fifth of the time; it may overflow where no number does.
         flat = rows.ravel()
-        if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
+        with np.errstate(over="ignore"):
+            squares = np.dot(flat, flat)
+        if not np.isfinite(squares) and not np.isfinite(flat).all():
             raise EmbedstoreError(
                 f"model '{self.model}' has embeddings that are not finite in dataset "
                 f"'{self.dataset}'; delete and ingest them again"

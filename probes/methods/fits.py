@@ -183,7 +183,16 @@ def _linear(
         ends = np.cumsum([len(f.probe.coef_) for f in scored])
         for fit, of in zip(scored, np.split(z, ends[:-1], axis=1), strict=True):
             fit.logits = of
+            if fit.state == "ok" and _is_flat(of):
+                fit.state = "collapsed"
     return fits
+
+
+def _is_flat(logits: Floats) -> bool:
+    """Return whether all rows have the same logits, but for rounding: the intercept says it all."""
+    odds = logits[:, 1:] - logits[:, :1]
+    spread = np.ptp(odds, axis=0) if len(odds) else np.zeros(1)
+    return bool((spread <= 4 * np.finfo(np.float64).eps * np.abs(odds).max(initial=0)).all())
 
 
 def _state(probe: LinearProbe) -> str:
