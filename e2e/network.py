@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from embedstore.errors import EmbedstoreError
 from embedstore.models.embedder import Embedder, pool
-from probes.scores.predictions import log_odds
+from probes.methods.odds import log_odds
 
 PROJECTIONS = (
     "qkv",

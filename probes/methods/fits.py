@@ -17,8 +17,8 @@ from embedstore.store import Store
 from embedstore.store.sql import connect_to, fetch
 from probes.methods import together
 from probes.methods.linear import LinearProbe, LogRegProbe
+from probes.methods.odds import log_odds
 from probes.methods.table import METHODS
-from probes.scores.predictions import log_odds
 from probes.slices import Matrix, Rows
 
 Floats = NDArray[np.float64]

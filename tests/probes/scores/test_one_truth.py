@@ -14,10 +14,10 @@ from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch
 from probes.compare import compare
+from probes.methods.odds import log_odds
 from probes.methods.table import METHODS
 from probes.run import RunOptions, run
 from probes.scores.comparisons import CompareOptions
-from probes.scores.predictions import log_odds
 from probes.scores.sides import Side
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
