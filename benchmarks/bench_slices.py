@@ -22,7 +22,8 @@ from filled import NEGATIVE, POSITIVE, Cell, make_model, make_store, put_vectors
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from probes.slices import Matrix
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.candidates import candidates
+from probes.splits.manifests import ensure_splits
 from probes.splits.spec import ManifestSpec
 
 

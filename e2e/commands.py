@@ -142,6 +142,7 @@ def paper_command(
 
 
 def e2e_run_command(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(help="A registered dataset with its slides.")],
     cut: ManifestOptions,
     splits: SplitOptions,
@@ -172,7 +173,7 @@ def e2e_run_command(
         backbone=backbone,
         weights=weights,
         recipe=recipe.recipe,
-        splits=splits.asked,
+        splits=splits.asked(context),
         device=device,
         dtype=dtype,
         workers=workers,
@@ -186,7 +187,7 @@ def e2e_run_command(
             line=say,
         )
         report = run(Store.open(store, write=True), spec, options, listener)
-    print_runs(report, f"{dataset}, {spec.scheme}, by {spec.group_by}", "runs trained", as_json)
+    print_runs(report, "runs trained", as_json)
 
 
 def e2e_predict_command(

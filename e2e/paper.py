@@ -19,7 +19,8 @@ from probes.compare import compare
 from probes.report import report
 from probes.run import RunOptions, run
 from probes.scores.comparisons import CompareOptions, is_compared
-from probes.splits.manifests import StoredSplit, candidates, ensure_splits
+from probes.splits.candidates import candidates
+from probes.splits.manifests import StoredSplit, ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
 
 PROBE = "uni"

@@ -27,8 +27,8 @@ from probes.scores.results import Outcome, Run, RunReport, load_results, record
 from probes.scores.statistics import N_RESAMPLES
 from probes.slices import label_order
 from probes.splits.asked import splits_for
+from probes.splits.candidates import Candidates
 from probes.splits.draw import ROLES
-from probes.splits.manifests import Candidates
 from probes.splits.spec import Asked, ManifestSpec
 
 if TYPE_CHECKING:  # these import torch

@@ -24,6 +24,7 @@ from probes.scores.metrics import best_cut
 from probes.scores.predictions import EVAL, Scored
 from probes.scores.results import Outcome, Run
 from probes.slices import Matrix, Rows, codes_of
+from probes.splits.elsewhere import Elsewhere
 
 
 def codes_in(matrix: Matrix, target: str, order: Sequence[str]) -> NDArray[np.intp]:
@@ -47,6 +48,7 @@ class Scorer:
     views: str | None
     n_resamples: int
     embedded_at: datetime | None
+    other: Elsewhere | None = None
 
     def outcome(self, run: Run, fit: Fit, task: Task, matrix: Matrix) -> Outcome:
         """Score val and test of the manifest."""
@@ -73,7 +75,9 @@ class Scorer:
     def elsewhere(self, run: Run, fit: Fit, cut: float, other: Matrix) -> Outcome:
         """Score all of another dataset, whole and by domain; cut is the threshold to use."""
         codes = codes_in(other, self.target, self.order)
-        labelled = np.flatnonzero(codes >= 0)
+        assert self.other is not None
+        usable = other.rows_of(self.other.candidates.pool.ids)
+        labelled = usable[codes[usable] >= 0]
         if not len(labelled):
             raise EmbedstoreError(
                 f"--eval-dataset {other.dataset} has none of: {', '.join(self.order)}"
@@ -121,6 +125,9 @@ class Scorer:
             "ci_by": ci_by,
             "threshold": cut if len(self.order) == 2 else None,
             "eval_dataset": eval_dataset,
+            "eval_digest": None
+            if eval_dataset is None or self.other is None
+            else self.other.digest,
             "chosen": json.dumps(fit.chosen) if fit.chosen else None,
         }
 

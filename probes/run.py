@@ -23,11 +23,21 @@ from probes.methods.fits import Fit, Task, fit_tasks, recorded_fits
 from probes.methods.table import METHODS, TARGETS, USUAL
 from probes.outcomes import Scorer, codes_in
 from probes.scores.metrics import best_cut
-from probes.scores.results import Outcome, Run, RunReport, load_results, record, recorded_runs
+from probes.scores.results import (
+    Outcome,
+    Run,
+    RunReport,
+    Standing,
+    load_results,
+    record,
+    recorded_runs,
+)
 from probes.scores.statistics import N_RESAMPLES
 from probes.slices import Matrix, label_order, newest
 from probes.splits.asked import splits_for
-from probes.splits.manifests import Candidates
+from probes.splits.candidates import Candidates
+from probes.splits.elsewhere import Elsewhere, audit_elsewhere, elsewhere, left_out
+from probes.splits.schemes import trains_by_domain
 from probes.splits.spec import Asked, ManifestSpec
 
 RECORD_SECONDS = 5.0
@@ -63,7 +73,7 @@ def run(
     on_progress(done, total) counts fits. All names are checked and all slices found before the
     first fit of a model; EmbedstoreError otherwise, with nothing of it recorded.
     """
-    _check(store, options)
+    _check(store, spec, options)
     models = _models(store, spec.dataset, options.models)
     manifest, splits, notes = splits_for(store, spec, options.splits)
     runs = [
@@ -80,13 +90,17 @@ def run(
         for s in splits
         for name in options.methods
     ]
+    other = None
+    if options.eval_dataset is not None:
+        other = elsewhere(store, spec, options.eval_dataset)
+        order = label_order(store, manifest, options.target)
+        notes = [*notes, *left_out(other, order, options.target)]
     ids = [r.run_id for r in runs]
     recorded = {} if options.force else recorded_runs(store, ids, options.eval_dataset)
     # A recorded run stands as long as the embeddings it was made of do.
     age = _ages(store, manifest, [m["model"] for m in models], options)
-    todo = [
-        r for r in runs if r.run_id not in recorded or recorded[r.run_id] != age[r.model].of_scores
-    ]
+    digest = None if other is None else other.digest
+    todo = [r for r in runs if recorded.get(r.run_id) != Standing(age[r.model].of_scores, digest)]
     if manifest.n_left_out:
         notes = [*notes, f"{manifest.n_left_out} annotations with a problem are in no split"]
     done = 0
@@ -97,12 +111,14 @@ def run(
         def tell(n: int, before: int = done) -> None:
             on_progress(before + n, len(todo))
 
-        _run_model(store, manifest, of_model, options, age[model], tell)
+        _run_model(store, manifest, of_model, options, other, age[model], tell)
         done += len(of_model)
     for table in ("splits", "results", "predictions", "probes") if todo else ():
         store.compact(table)
     rows = load_results(store, ids, options.eval_dataset)
-    return RunReport(manifest.manifest_id, rows, len(todo), len(runs) - len(todo), notes, splits)
+    audits = None if other is None else audit_elsewhere(store, manifest, splits, other)
+    n_recorded = len(runs) - len(todo)
+    return RunReport(manifest.manifest_id, rows, len(todo), n_recorded, notes, splits, audits)
 
 
 @dataclass(frozen=True)
@@ -125,7 +141,7 @@ def _ages(
     return {m: _Age(newest_at, newest(store, m, both, views)) for m, newest_at in ages.items()}
 
 
-def _check(store: Store, options: RunOptions) -> None:
+def _check(store: Store, spec: ManifestSpec, options: RunOptions) -> None:
     if unknown := [m for m in options.methods if m not in METHODS]:
         raise UsageError(f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
     if options.target not in TARGETS:
@@ -134,6 +150,11 @@ def _check(store: Store, options: RunOptions) -> None:
         raise UsageError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
     if options.eval_dataset is not None:
         check_dataset(store, connect(store), options.eval_dataset)
+    if options.target == "domain" and trains_by_domain(spec.scheme):
+        raise UsageError(
+            f"--scheme {spec.scheme} trains without some domains, so that --target domain cannot "
+            "learn them; use --scheme monte-carlo or predefined"
+        )
 
 
 def _params(method: str, options: RunOptions) -> dict[str, Any]:
@@ -170,6 +191,7 @@ def _run_model(
     manifest: Candidates,
     runs: Sequence[Run],
     options: RunOptions,
+    eval_on: Elsewhere | None,
     age: _Age,
     on_progress: Callable[[int], None],
 ) -> None:
@@ -179,19 +201,19 @@ def _run_model(
     """
     model, views, other = runs[0].model, options.views, options.eval_dataset
     order = label_order(store, manifest, options.target)
-    scorer = Scorer(order, options.target, views, options.n_resamples, age.of_scores)
-    elsewhere = None if other is None else Matrix(store, model, other, views)
+    scorer = Scorer(order, options.target, views, options.n_resamples, age.of_scores, eval_on)
+    matrix = None if other is None else Matrix(store, model, other, views)
     recorded: dict[str, tuple[Fit, float]] = {}
-    if elsewhere is not None and not options.force:
+    if matrix is not None and not options.force:
         recorded = recorded_fits(store, {r.run_id: r.method for r in runs}, order, age.of_fits)
     todo = [r for r in runs if r.run_id not in recorded]
 
     def outcomes() -> Iterator[Outcome]:
         if todo:
-            yield from _fitted(store, manifest, todo, scorer, elsewhere, on_progress)
+            yield from _fitted(store, manifest, todo, scorer, matrix, on_progress)
         for run in runs:
-            if elsewhere is not None and run.run_id in recorded:
-                yield scorer.elsewhere(run, *recorded[run.run_id], elsewhere)
+            if matrix is not None and run.run_id in recorded:
+                yield scorer.elsewhere(run, *recorded[run.run_id], matrix)
 
     _record(store, outcomes())
     on_progress(len(runs))
@@ -202,7 +224,7 @@ def _fitted(
     manifest: Candidates,
     runs: Sequence[Run],
     scorer: Scorer,
-    elsewhere: Matrix | None,
+    other: Matrix | None,
     on_progress: Callable[[int], None],
 ) -> Iterator[Outcome]:
     """Yield what came of each run, all fitted on the model's one matrix."""
@@ -212,12 +234,12 @@ def _fitted(
     tasks = [Task(r.method, rows[r.split.split_id], codes, len(scorer.order)) for r in runs]
     fits = fit_tasks(matrix, tasks, lambda done, total: on_progress(done))
     for run, task, fit in zip(runs, tasks, fits, strict=True):
-        if elsewhere is None:
+        if other is None:
             yield scorer.outcome(run, fit, task, matrix)
         else:
             val = task.rows["val"]
             cut = best_cut(codes[val], fit.scores(matrix, val)[0])
-            yield scorer.elsewhere(run, fit, cut, elsewhere)
+            yield scorer.elsewhere(run, fit, cut, other)
 
 
 def _record(store: Store, outcomes: Iterable[Outcome]) -> None:

@@ -18,8 +18,9 @@ from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.sql import connect_to, fetch, fetch_rows, literal
+from probes.splits.candidates import Candidates
 from probes.splits.draw import ROLES
-from probes.splits.manifests import Candidates, StoredSplit
+from probes.splits.manifests import StoredSplit
 
 FACTS = {
     "label": "a.label",
@@ -134,7 +135,16 @@ class Matrix:
 
         EmbedstoreError naming what is not embedded yet.
         """
-        ids = pa.concat_arrays([split.ids(r) for r in ROLES])
+        numbers = self.rows_of(pa.concat_arrays([split.ids(r) for r in ROLES]), "the manifest")
+        ends = np.cumsum([len(split.ids(r)) for r in ROLES])
+        return dict(zip(ROLES, np.split(numbers, ends[:-1]), strict=True))
+
+    def rows_of(self, annotation_ids: Sequence[str] | pa.Array, of: str | None = None) -> Rows:
+        """Return the numbers of annotations here; EmbedstoreError naming what is not embedded.
+
+        of: what the annotations are those of, for the message.
+        """
+        ids = pa.array(annotation_ids, pa.string())
         place = pa.array(np.arange(len(ids)))
         self._con.register("_wanted", pa.table({"annotation_id": ids, "place": place}))
         numbered = fetch(
@@ -146,13 +156,11 @@ class Matrix:
         if column.null_count:
             lost = numbered.filter(column.is_null())["annotation_id"]
             raise EmbedstoreError(
-                f"{column.null_count} of {len(ids)} annotations of the manifest have no embedding "
-                f"of '{self.model}' (first: {lost[0]}); make them with `{self._how()}`, or leave "
-                "them out with --where"
+                f"{column.null_count} of {len(ids)} annotations of "
+                f"{of or f'dataset {self.dataset!r}'} have no embedding of '{self.model}' (first: "
+                f"{lost[0]}); make them with `{self._how()}`, or leave them out with --where"
             )
-        numbers = column.to_numpy()
-        ends = np.cumsum([len(split.ids(r)) for r in ROLES])
-        return dict(zip(ROLES, np.split(numbers, ends[:-1]), strict=True))
+        return np.asarray(column.to_numpy())
 
     def vectors(self, rows: Rows) -> NDArray[np.float32]:
         """Return the vectors of annotations by number, (n, dim), or with views (n * n_views, dim).

@@ -34,13 +34,14 @@ def annotation_rows(
     # What a row says comes first.
     attributes = [{**slides[a.slide], **a.attributes} for a, _ in kept]
     _check_keys({"--domain-from": domain_key, "--case-from": case_key}, kept, attributes)
+    domains = _domains(domain_key, attributes, options.domain or dataset, notes)
     rows = [
         {
             "annotation_id": f"{dataset}/{a.slide}/{a.source_id}",
             "dataset": dataset,
             "slide": a.slide,
             "case_id": of[case_key] if case_key else a.slide,
-            "domain": of[domain_key] if domain_key else options.domain or dataset,
+            "domain": domain,
             "label": label,
             "x_l0": a.x_l0,
             "y_l0": a.y_l0,
@@ -49,7 +50,7 @@ def annotation_rows(
             "votes": list(a.votes),
             "split": a.split,
         }
-        for (a, label), of in zip(kept, attributes, strict=True)
+        for (a, label), of, domain in zip(kept, attributes, domains, strict=True)
     ]
     if domain_key is None and options.domain is None:
         notes.append(
@@ -59,6 +60,21 @@ def annotation_rows(
         notes.append(_NO_CASE[content.kind])
     _check_unique(rows, content.path)
     return rows
+
+
+RESERVED = ("all", "in domain", "out of domain")
+"""What results call their sums over domains: a domain of that name is told apart."""
+
+
+def _domains(
+    key: str | None, attributes: Sequence[Mapping[str, str]], usual: str, notes: list[str]
+) -> list[str]:
+    """Return the domain of each annotation; one that has a sum's name gets another, and is told."""
+    stated = [of[key] if key else usual for of in attributes]
+    if taken := sorted(set(stated) & set(RESERVED)):
+        renamed = ", ".join(f"'{d}' is stored as 'domain {d}'" for d in taken)
+        notes.append(f"results call their sums over domains {', '.join(RESERVED)}: {renamed}")
+    return [f"domain {d}" if d in RESERVED else d for d in stated]
 
 
 _NO_CASE: dict[Kind, str] = {

@@ -18,8 +18,8 @@ from embedstore.errors import EmbedstoreError
 SUFFIXES = (".h5", ".hdf5")
 
 
-def read_centres(path: Path, tile_px_l0: float | None) -> NDArray[np.float64]:
-    """Return the tiles' centres, level-0 pixels as x, y, float64 (N, 2).
+def read_centres(path: Path, tile_px_l0: float | None) -> tuple[NDArray[np.float64], float]:
+    """Return the tiles' centres, level-0 pixels as x, y, float64 (N, 2), and their width in those.
 
     tile_px_l0 is their width where the file does not say it. EmbedstoreError where neither does,
     or both and they differ.
@@ -42,7 +42,8 @@ def read_centres(path: Path, tile_px_l0: float | None) -> NDArray[np.float64]:
         )
     if not np.isfinite(corners).all():
         raise EmbedstoreError(f"{path}: coords are not finite")
-    return corners + (np.asarray(width) if width is not None else np.float64(tile_px_l0)) / 2
+    sides = np.broadcast_to(np.asarray(tile_px_l0 if width is None else width, np.float64), (2,))
+    return corners + sides / 2, float(sides[0])
 
 
 def read_features(path: Path, rows: NDArray[np.intp], n_tiles: int) -> NDArray[Any]:

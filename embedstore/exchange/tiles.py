@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange.h5 import SUFFIXES, read_centres, read_features
-from embedstore.exchange.vector_files import VectorFile, narrow
+from embedstore.exchange.vector_files import VectorFile, narrow, notes_on
 
 WITHIN_PX = 1.0
 
@@ -51,6 +51,9 @@ class _Matched:
     too_far: list[float]
     n_shared: int = 0
     dtype: str = ""
+    small: list[str] = field(default_factory=list)
+    fields: dict[str, float] = field(default_factory=dict)
+    """How wide each file's tiles are, in um, where the slide's mpp is known."""
 
 
 def read_tiles(
@@ -83,7 +86,29 @@ def read_tiles(
         else np.zeros((len(matched.ids), 0), np.float32)
     )
     notes = _notes(matched, within, unmatched, len(by_slide) - len(files))
+    notes += notes_on(matched.small)
+    _check_fields(matched.fields, faults, notes)
     return VectorFile(matched.ids, vectors, matched.dtype, faults=faults, notes=notes)
+
+
+UNLIKE, DIFFERENT = 1.25, 1.03
+"""The ratio of the widest field to the narrowest from which it is no longer one, and is told."""
+
+
+def _check_fields(
+    fields: Mapping[str, float], faults: dict[str, list[str]], notes: list[str]
+) -> None:
+    """Put tiles of unlike widths in um into faults, slightly different ones into notes."""
+    if not fields:
+        return
+    narrow_file, wide_file = (f(fields, key=fields.__getitem__) for f in (min, max))
+    low, high = fields[narrow_file], fields[wide_file]
+    said = f"{low:.3g} um on {narrow_file}, {high:.3g} um on {wide_file}"
+    if high > UNLIKE * low:
+        what = f"files have tiles of unlike fields ({said}), and a model's vectors are of one"
+        faults[what] = [f for f, um in fields.items() if um > UNLIKE * low]
+    elif high > DIFFERENT * low:
+        notes.append(f"tiles are not of one width: {said}")
 
 
 _WIDTHS = "files have features of another width than the first"
@@ -135,7 +160,7 @@ def _match_slide(
 ) -> None:
     from scipy.spatial import cKDTree
 
-    centres = read_centres(file, tile_px_l0)
+    centres, width_px = read_centres(file, tile_px_l0)
     if not len(centres):
         return  # a slide without tissue has an empty file; its annotations are reported as missing
     points = np.array([(r["x_l0"], r["y_l0"]) for r in rows])
@@ -147,7 +172,9 @@ def _match_slide(
     tiles, place, count = np.unique(nearest[near], return_inverse=True, return_counts=True)
     features = read_features(file, tiles, len(centres))[place]
     ids = [r["annotation_id"] for r, is_near in zip(rows, near, strict=True) if is_near]
-    block = narrow(ids, features, faults)
+    if (mpp := rows[0].get("mpp")) is not None:
+        matched.fields[file.name] = width_px * mpp
+    block = narrow(ids, features, faults, matched.small)
     if matched.blocks and matched.blocks[0].shape[1] != block.shape[1]:
         faults.setdefault(_WIDTHS, []).append(
             f"{file.name} ({block.shape[1]}, not {matched.blocks[0].shape[1]})"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
+from embedstore.files.tables import MALFORMED
 
 ID = "annotation_id"
 TEXTS = (ID, "dataset", "slide", "case_id", "domain", "label")
@@ -61,11 +62,24 @@ def export_schema(dim: int, model: Mapping[str, Any]) -> pa.Schema:
 
 
 def narrow(
-    ids: list[str], values: NDArray[Any], faults: dict[str, list[str]]
+    ids: list[str], values: NDArray[Any], faults: dict[str, list[str]], small: list[str]
 ) -> NDArray[np.float32]:
-    """Return floating point rows as float32; what it cannot hold goes into faults, by id."""
-    with np.errstate(over="ignore"):
+    """Return floating point rows as float32; what it cannot hold goes into faults, by id.
+
+    Ids of rows with numbers that are zero in float32 alone go into small, or, where nothing else is
+    left of a row, into faults.
+    """
+    with np.errstate(over="ignore", under="ignore"):
         rows = values.astype(np.float32, copy=False)
+    if rows is not values:
+        became_zero = (rows == 0) & (values != 0)
+        is_gone = became_zero.any(axis=1) & ~rows.any(axis=1)
+        if is_gone.any():
+            gone = [ids[i] for i in np.flatnonzero(is_gone)]
+            faults.setdefault("vectors are zero in float32, their numbers too small", []).extend(
+                gone
+            )
+        small += [ids[i] for i in np.flatnonzero(became_zero.any(axis=1) & ~is_gone)]
     lost = ~np.isfinite(rows).all(axis=1)
     if lost.any():
         broken = ~np.isfinite(values).all(axis=1)
@@ -77,6 +91,13 @@ def narrow(
             if mask.any():
                 faults.setdefault(what, []).extend(ids[i] for i in np.flatnonzero(mask))
     return rows
+
+
+def notes_on(small: list[str]) -> list[str]:
+    """Return a note on rows that hold numbers which float32 has no other word for than zero."""
+    if not small:
+        return []
+    return [f"{len(small)} vectors hold numbers too small for float32, stored as 0 ({small[0]})"]
 
 
 # --------------------------------------------------------------------------------- Parquet
@@ -115,6 +136,7 @@ def _from_parquet(path: Path, file: Any) -> VectorFile:
     n = file.metadata.num_rows
     ids: list[str] = []
     faults: dict[str, list[str]] = {}
+    small: list[str] = []
     vectors = np.empty((n, 0), dtype=np.float32)
     centres = np.full((n, 2), np.nan) if has_centres else None
     columns = [ID, name, *(CENTRE if has_centres else ())]
@@ -139,11 +161,12 @@ def _from_parquet(path: Path, file: Any) -> VectorFile:
             faults.setdefault(what, []).append(batch_ids[row])
         kept = np.flatnonzero(good.to_numpy(zero_copy_only=False))
         flat = column.filter(good).flatten().to_numpy(zero_copy_only=False)
-        rows = narrow([batch_ids[i] for i in kept], flat.reshape(len(kept), dim), faults)
+        rows = narrow([batch_ids[i] for i in kept], flat.reshape(len(kept), dim), faults, small)
         vectors[part.start + kept] = rows
     text = (schema.metadata or {}).get(MODEL_KEY)
     model = _model_of(path, text.decode()) if text is not None else None
-    return VectorFile(ids, vectors, _numpy_name(kind.value_type), centres, model, faults)
+    dtype = _numpy_name(kind.value_type)
+    return VectorFile(ids, vectors, dtype, centres, model, faults, notes_on(small))
 
 
 def _where_not(good: pa.Array, lengths: pa.Array) -> tuple[list[int], list[int | None]]:
@@ -201,7 +224,7 @@ def read_npz(path: Path) -> VectorFile:
             raise ValueError("it holds one array without a name")
         with file:
             return _from_npz(path, file)
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as e:
+    except (*MALFORMED, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise EmbedstoreError(
             f"{path} cannot be read as npz ({e}); save ids as an array of unicode strings and "
             "vectors as a two-dimensional array of floating point numbers"
@@ -220,10 +243,11 @@ def _from_npz(path: Path, file: Any) -> VectorFile:
     texts = np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw
     faults: dict[str, list[str]] = {}
     ids = _ids_of(texts.tolist(), 0, faults)
+    small: list[str] = []
     vectors = np.empty(values.shape, dtype=np.float32) if values.dtype != np.float32 else values
     for start in range(0, len(values), _CHUNK):
         part = slice(start, start + _CHUNK)
-        vectors[part] = narrow(ids[part], values[part], faults)
+        vectors[part] = narrow(ids[part], values[part], faults, small)
     centres = None
     if all(c in file.files for c in CENTRE):
         centres = np.stack([file[c].astype(np.float64) for c in CENTRE], axis=1)
@@ -232,7 +256,7 @@ def _from_npz(path: Path, file: Any) -> VectorFile:
                 f"{', '.join(CENTRE)} have {len(centres)} rows, the vectors {len(ids)}"
             )
     model = _model_of(path, str(file[MODEL_ARRAY])) if MODEL_ARRAY in file.files else None
-    return VectorFile(ids, vectors, str(values.dtype), centres, model, faults)
+    return VectorFile(ids, vectors, str(values.dtype), centres, model, faults, notes_on(small))
 
 
 # ------------------------------------------------------------------------------------ both

@@ -43,12 +43,16 @@ def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
         raise EmbedstoreError(f"{path} cannot be written: {e.strerror or e}") from e
 
 
+_NO_NUMBER = {math.inf: "Infinity", -math.inf: "-Infinity"}
+"""How JSON's readers know what JSON itself has no word for; NULL alone is missing."""
+
+
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return rows ready for JSON: times in ISO 8601, values that are no number as None."""
+    """Return rows ready for JSON: times in ISO 8601, NaN and infinities by name, as text."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, float):
-            return value if math.isfinite(value) else None
+            return value if math.isfinite(value) else _NO_NUMBER.get(value, "NaN")
         if isinstance(value, Decimal):
             return int(value) if value == value.to_integral_value() else float(value)
         if isinstance(value, datetime | date | time):

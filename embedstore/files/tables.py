@@ -23,6 +23,8 @@ MALFORMED = (
     OSError,
     sqlite3.Error,
     csv.Error,
+    RecursionError,
+    MemoryError,
 )
 """What readers raise on a file that is not what it should be (pyarrow's errors among them)."""
 
@@ -172,7 +174,7 @@ def _code_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, s
             for column, of in features.items()
             if of.get("_type") == "ClassLabel" and of.get("names")
         }
-    except (*MALFORMED, RecursionError):
+    except MALFORMED:
         return {}
 
 

@@ -136,6 +136,7 @@ TABLES: dict[str, pa.Schema] = {
         fraction=REAL,
         train_domain=TEXT,
         eval_dataset=TEXT,
+        eval_digest=TEXT,
         eval_domain=TEXT,
         metric=TEXT,
         value=REAL,

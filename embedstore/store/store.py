@@ -187,11 +187,17 @@ class Store:
         return name in self.tables() and self._is_made(name)
 
     def merge(
-        self, name: str, rows: list[Mapping[str, Any]] | pa.Table, *, replace: bool = True
+        self,
+        name: str,
+        rows: list[Mapping[str, Any]] | pa.Table,
+        *,
+        replace: bool = True,
+        instead_of: str | None = None,
     ) -> int:
         """Write rows by key in one atomic step and return how many keys were new.
 
-        Rows whose key is there already are replaced, or left alone if not `replace`.
+        Rows whose key is there already are replaced, or left alone if not `replace`. instead_of: a
+        condition on the rows that these stand for; those of other keys are deleted.
         """
         self._check_format()
         table = self.open_table(name)
@@ -202,6 +208,8 @@ class Store:
         merge = table.merge_insert(table.schema.field(0).name)
         if replace:
             merge = merge.when_matched_update_all()
+        if instead_of is not None:
+            merge = merge.when_not_matched_by_source_delete(instead_of)
         try:
             return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
         except (OSError, RuntimeError, ValueError) as e:

@@ -38,7 +38,8 @@ def split_command(
     Example: probes split midog --scheme cross-domain --group-by case
     """
     from embedstore.store import Store
-    from probes.splits.manifests import candidates, ensure_splits
+    from probes.splits.candidates import candidates
+    from probes.splits.manifests import ensure_splits
 
     spec = cut.spec(dataset)
     opened = Store.open(store, write=True)
@@ -60,6 +61,7 @@ def split_command(
 
 
 def run_command(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(help="A registered dataset with embeddings.")],
     cut: ManifestOptions,
     splits: SplitOptions,
@@ -93,7 +95,7 @@ def run_command(
     options = RunOptions(
         models=model,
         methods=tuple(dict.fromkeys(method or (USUAL,))),
-        splits=splits.asked,
+        splits=splits.asked(context),
         target=target,
         views=views,
         eval_dataset=eval_dataset,
@@ -101,7 +103,7 @@ def run_command(
     )
     with progress_bar("fitting", "fits") as on_progress:
         report = run(Store.open(store, write=True), spec, options, on_progress)
-    print_runs(report, f"{dataset}, {spec.scheme}, by {spec.group_by}", "fits done", as_json)
+    print_runs(report, "fits done", as_json)
 
 
 def manifest_command(

@@ -1,7 +1,7 @@
 """Options that several commands share: what a manifest is cut from, and which of its splits."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 import typer
@@ -71,7 +71,10 @@ class SplitOptions:
         str | None, typer.Option(help="Id of a recorded or imported manifest to use instead.")
     ] = None
 
-    @property
-    def asked(self) -> Asked:
-        """Return it as the library takes it."""
-        return Asked(self.fraction, self.fold, self.train_domain, self.manifest)
+    def asked(self, context: typer.Context) -> Asked:
+        """Return it as the library takes it; context says which options the line names."""
+        names = [f.name for f in fields(ManifestOptions)]
+        sources = {n: context.get_parameter_source(n) for n in names}
+        stated = {n for n, source in sources.items() if source and source.name == "COMMANDLINE"}
+        stated |= {"scheme"} if "size_matched" in stated else set()
+        return Asked(self.fraction, self.fold, self.train_domain, self.manifest, stated)

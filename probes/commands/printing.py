@@ -1,12 +1,13 @@
 """What several commands print: sizes of splits, what leaks, and summaries of runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from embedstore.terminal.printing import print_json, print_table, say, say_notes
 from probes.splits.recorded import SplitRow
+from probes.splits.spec import ManifestSpec
 
 if TYPE_CHECKING:  # what these import is numpy
     from probes.scores.results import RunReport, Summary
@@ -19,16 +20,23 @@ _LEAKS = {
 }
 
 
-def say_leakage(rows: Sequence[SplitRow]) -> None:
-    """Say what the largest fraction's train gives away of its test, as a mean over folds."""
+def say_leakage(
+    rows: Sequence[SplitRow], elsewhere: Sequence[Mapping[str, float | None]] | None = None
+) -> None:
+    """Say what the largest fraction's train gives away of its test, as a mean over folds.
+
+    elsewhere: in place of the rows' own audit that of another dataset, one a row.
+    """
     largest = max(r.fraction for r in rows)
-    at_largest = [r for r in rows if r.fraction == largest]
+    audits = [{k: getattr(r, k) for k in _LEAKS} for r in rows] if elsewhere is None else elsewhere
+    at_largest = [a for r, a in zip(rows, audits, strict=True) if r.fraction == largest]
     parts = []
     for column, what in _LEAKS.items():
-        shares = [s for r in at_largest if (s := getattr(r, column)) is not None]
+        shares = [s for a in at_largest if (s := a[column]) is not None]
         share = f"{sum(shares) / len(shares):.1%}" if shares else "an unknown share"
         parts.append(f"{share} {what}")
-    say(f"leakage at fraction {largest:g}: of the test annotations {', '.join(parts)}")
+    whose = "test" if elsewhere is None else "other dataset's"
+    say(f"leakage at fraction {largest:g}: of the {whose} annotations {', '.join(parts)}")
 
 
 def print_splits(title: str, rows: Sequence[SplitRow]) -> None:
@@ -53,18 +61,19 @@ def _span(values: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} - {high:,}"
 
 
-def print_runs(report: "RunReport", what: str, done: str, as_json: bool) -> None:
+def print_runs(report: "RunReport", done: str, as_json: bool) -> None:
     """Print what `probes run` or `e2e run` reports; done says what its new runs are."""
     from probes.scores.results import summarise
 
     if as_json:
         print_json([asdict(r) for r in report.rows])
     else:
-        title = f"AUROC: {what} (manifest {report.manifest_id})"
+        spec = ManifestSpec.of(report.splits[0].row)
+        title = f"AUROC: {spec.dataset}, {spec.words()} (manifest {report.manifest_id})"
         _print_summary(title, summarise(report.rows))
     say(f"{report.n_new} {done}, {report.n_recorded} recorded before")
     say_notes(report.notes)
-    say_leakage([s.row for s in report.splits])
+    say_leakage([s.row for s in report.splits], report.elsewhere)
 
 
 def _print_summary(title: str, lines: Sequence["Summary"]) -> None:

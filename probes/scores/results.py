@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -75,18 +75,26 @@ class Outcome:
     learnt: Mapping[str, Any] | None = None
 
 
+class Standing(NamedTuple):
+    """What recorded results hold for: embeddings of an age, another dataset of a digest."""
+
+    embedded_at: datetime | None
+    eval_digest: str | None = None
+
+
 def recorded_runs(
     store: Store, run_ids: Sequence[str], eval_dataset: str | None = None
-) -> dict[str, datetime | None]:
-    """Return those of run_ids whose results are recorded, each with the age of its embeddings."""
+) -> dict[str, Standing]:
+    """Return those of run_ids whose results are recorded, each with what they hold for."""
     con = connect_to(store, "results")
     con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))
+    of_dataset = "is null" if eval_dataset is None else f"= {literal(eval_dataset)}"
     sql = (
-        "select run_id, max(embedded_at) as a from _results join _ids using (run_id) where "
-        f"eval_dataset {'is null' if eval_dataset is None else '= ' + literal(eval_dataset)} "
+        "select run_id, max(embedded_at) as a, max(eval_digest) as d from _results "
+        f"join _ids using (run_id) where eval_dataset {of_dataset} "
         "group by 1"
     )
-    return {r["run_id"]: r["a"] for r in fetch_rows(con, sql)}
+    return {r["run_id"]: Standing(r["a"], r["d"]) for r in fetch_rows(con, sql)}
 
 
 def record(store: Store, outcomes: Sequence[Outcome]) -> None:
@@ -97,7 +105,17 @@ def record(store: Store, outcomes: Sequence[Outcome]) -> None:
     learnt = [{**o.learnt, "run_id": o.run.run_id} for o in outcomes if o.learnt is not None]
     store.merge("probes", learnt)
     store.merge("predictions", [row for o in outcomes for row in _predictions(o)])
-    store.merge("results", [row for o in outcomes for row in _results(o)])
+    # Eval domains that are no more go with what they were: a run's results are replaced whole.
+    of_dataset = defaultdict[str | None, list[str]](list)
+    for o in outcomes:
+        of_dataset[o.facts.get("eval_dataset")].append(literal(o.run.run_id))
+    scopes = [
+        f"(run_id in ({', '.join(ids)}) and eval_dataset "
+        f"{'is null' if dataset is None else '= ' + literal(dataset)})"
+        for dataset, ids in of_dataset.items()
+    ]
+    rows = [row for o in outcomes for row in _results(o)]
+    store.merge("results", rows, instead_of=" or ".join(scopes) or None)
 
 
 def _predictions(o: Outcome) -> list[dict[str, Any]]:
@@ -272,3 +290,5 @@ class RunReport:
     n_recorded: int
     notes: list[str]
     splits: list[StoredSplit]
+    elsewhere: list[dict[str, float | None]] | None = None
+    """Per split what its train gives away of the other dataset that was scored, if one was."""

@@ -2,8 +2,9 @@
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.splits.files import recorded_manifest
-from probes.splits.manifests import Candidates, StoredSplit, candidates, ensure_splits
+from probes.splits.candidates import Candidates, candidates
+from probes.splits.imported import recorded_manifest
+from probes.splits.manifests import StoredSplit, ensure_splits
 from probes.splits.newest import make_newest
 from probes.splits.spec import Asked, ManifestSpec
 
@@ -24,6 +25,7 @@ def splits_for(
         make_newest(store, spec, manifest.manifest_id)
         return manifest, splits, notes
     manifest, every = recorded_manifest(store, spec.dataset, asked.manifest)
+    asked.check(spec, ManifestSpec.of(every[0].row))
     kept = {
         "fold": asked.folds,
         "fraction": asked.fractions,

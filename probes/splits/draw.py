@@ -6,7 +6,7 @@ fraction is reproducible alone. Sizes follow Ganz et al. 2025 exactly (see `size
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -182,9 +182,9 @@ def with_val(pool: Pool, subset: Indices, test: Indices, groups: Sequence[str] |
     return Split(subset[:n_train], subset[n_train:], test, "annotation")
 
 
-def lacking(pool: Pool, train: Indices) -> str | None:
-    """Return the first label of the pool that `train` has fewer than two rows of, or None."""
-    for label in sorted(set(pool.labels)):
+def lacking(pool: Pool, train: Indices, labels: Collection[str] | None = None) -> str | None:
+    """Return the first label (None: of the pool's) that `train` has under two rows of, or None."""
+    for label in sorted(set(pool.labels) if labels is None else labels):
         if sum(pool.labels[i] == label for i in train) < 2:
             return label
     return None

@@ -1,9 +1,7 @@
 """Manifests as files: out to other tools, and back in once every row of them holds."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,13 @@ import pyarrow as pa
 from embedstore.errors import EmbedstoreError
 from embedstore.files.tables import MALFORMED, table_rows
 from embedstore.store import Store, now
-from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
-from probes.splits.draw import ROLES, Split, check_fraction, lacking
-from probes.splits.manifests import (
-    Candidates,
-    StoredSplit,
-    as_stored,
-    candidates,
-    load_splits,
-    split_id,
-    split_row,
-)
+from embedstore.store.sql import check_dataset, connect, fetch, literal
+from probes.splits.candidates import Candidates, candidates
+from probes.splits.draw import GROUPINGS, ROLES, Split, check_fraction, lacking
+from probes.splits.imported import IMPORTED, Key, imported_digest, none_such
+from probes.splits.manifests import as_stored, cut_split, split_id, split_row
 from probes.splits.recorded import SplitRow
+from probes.splits.schemes import SCHEMES
 from probes.splits.spec import ManifestSpec
 
 COLUMNS = (
@@ -47,11 +40,6 @@ COLUMNS = (
 )
 """What a manifest's file holds; the first six and the last four are for reading only."""
 
-IMPORTED = "imported"
-"""The scheme of a manifest that came from a file."""
-
-Key = tuple[int, float, str | None]
-
 
 def manifest_table(store: Store, manifest_id: str) -> pa.Table:
     """Return a manifest, one row per split and annotation, in order of drawing."""
@@ -64,61 +52,8 @@ def manifest_table(store: Store, manifest_id: str) -> pa.Table:
         "role desc, annotation_id",
     )
     if not len(table):
-        raise _none_such(con, manifest_id)
+        raise none_such(con, manifest_id)
     return table
-
-
-def _none_such(con: Any, manifest_id: str) -> EmbedstoreError:
-    rows = fetch_rows(con, "select distinct manifest_id, dataset, scheme from splits order by 2")
-    recorded = "; ".join(f"{r['manifest_id']} ({r['dataset']}, {r['scheme']})" for r in rows)
-    return EmbedstoreError(f"no manifest '{manifest_id}'; there: {recorded or 'none'}")
-
-
-def recorded_manifest(
-    store: Store, dataset: str, manifest_id: str
-) -> tuple[Candidates, list[StoredSplit]]:
-    """Return a recorded manifest with all its splits, once it is sure that it still holds.
-
-    EmbedstoreError where it is of another dataset, or where the annotations it was made of have
-    changed since, so that their digest is another one.
-    """
-    con = connect(store)
-    check_dataset(store, con, dataset)
-    splits = list(load_splits(store, manifest_id).values())
-    if not splits:
-        raise _none_such(con, manifest_id)
-    row = splits[0].row
-    if row.dataset != dataset:
-        raise EmbedstoreError(
-            f"manifest {manifest_id} is of dataset '{row.dataset}', not of '{dataset}'"
-        )
-    if row.scheme == IMPORTED:
-        manifest = candidates(store, ManifestSpec(dataset))
-        now_id = _digest_of_stored(manifest, splits)
-    else:
-        manifest = candidates(store, ManifestSpec.of(row))
-        now_id = manifest.manifest_id
-    if now_id != manifest_id:
-        raise EmbedstoreError(
-            f"the annotations of '{dataset}' have changed since manifest {manifest_id} was made "
-            f"(digest now {now_id}); make it anew with `probes split`"
-        )
-    return replace(manifest, manifest_id=manifest_id), splits
-
-
-def _digest_of_stored(manifest: Candidates, stored: Sequence[StoredSplit]) -> str:
-    place = {i: n for n, i in enumerate(manifest.pool.ids)}
-    splits = {}
-    for s in stored:
-        ids = {r: s.ids(r).to_pylist() for r in ROLES}
-        if any(i not in place for of_role in ids.values() for i in of_role):
-            return "none, some are gone or have a problem"
-        positions = {
-            r: np.array([place[i] for i in of_role], dtype=np.int64) for r, of_role in ids.items()
-        }
-        key = (s.row.fold, s.row.fraction, s.row.train_domain)
-        splits[key] = Split(val_by="given", **positions)
-    return _digest(manifest, splits)
 
 
 def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[SplitRow], str]:
@@ -127,24 +62,85 @@ def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[SplitR
     Needed columns: annotation_id, role (train, val, test), and fold, fraction and train_domain
     where there are several splits. All is checked before any is written: ids must be usable
     annotations of the dataset, in one role each; train must hold two of every label it is to learn
-    and test more than one label. The manifest id is a digest of all of it.
+    and test more than one label. The manifest id is a digest of all of it. A file that was exported
+    and not changed is the manifest that it was.
     """
     check_dataset(store, connect(store), dataset)
-    manifest = candidates(store, ManifestSpec(dataset))
     rows = _read(path)
+    if (known := _as_it_was(store, dataset, rows)) is not None:
+        return known
+    group_by = _group_by(rows)
+    manifest = candidates(store, ManifestSpec(dataset, group_by=group_by))
     place = {i: n for n, i in enumerate(manifest.pool.ids)}
     problems = _unknown(rows, place, dataset)
     splits, more = _splits(rows, place)
+    used = sorted({i for s in splits.values() for r in ROLES for i in getattr(s, r).tolist()})
+    labels = {manifest.pool.labels[i] for i in used}
     for key, split in splits.items():
-        more += _faults(manifest, key, split)
+        more += _faults(manifest, key, split, labels)
     if problems := [*problems, *more]:
         shown = "".join(f"\n- {p}" for p in problems[:10])
         rest = f"\n- and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise EmbedstoreError(f"{path} was not imported, nothing is written:{shown}{rest}")
-    manifest_id = _digest(manifest, splits)
+    manifest_id = imported_digest(manifest, splits)
     made = [_row(manifest, manifest_id, key, split) for key, split in splits.items()]
     store.merge("splits", made, replace=False)
     return [as_stored(row).row for row in made], manifest_id
+
+
+def _as_it_was(
+    store: Store, dataset: str, rows: Sequence[dict[str, Any]]
+) -> tuple[list[SplitRow], str] | None:
+    """Return and store an exported manifest that this dataset still gives; None for any other."""
+    stated = {c: {r.get(c) for r in rows} for c in (*_SPEC_COLUMNS, "manifest_id")}
+    if any(len(values) != 1 for values in stated.values()):
+        return None
+    of = {c: str(values.pop() or "") for c, values in stated.items()}
+    if of["dataset"] != dataset or of["scheme"] not in SCHEMES:
+        return None
+    try:
+        spec = ManifestSpec(
+            dataset,
+            of["scheme"],
+            of["group_by"],
+            of["stratify"],
+            of["where_sql"] or None,
+            int(of["seed"]),
+        )
+        manifest = candidates(store, spec)
+    except (EmbedstoreError, TypeError, ValueError):
+        return None
+    if manifest.manifest_id != of["manifest_id"]:
+        return None
+    splits, problems = _splits(rows, {i: n for n, i in enumerate(manifest.pool.ids)})
+    n_placed = sum(len(getattr(s, r)) for s in splits.values() for r in ROLES)
+    if problems or n_placed != len(rows):
+        return None
+    made = []
+    for key, split in splits.items():
+        try:
+            drawn = cut_split(manifest, *key)
+        except (EmbedstoreError, KeyError, ValueError):
+            return None
+        if any(sorted(getattr(drawn, r)) != sorted(getattr(split, r)) for r in ROLES):
+            return None
+        made.append(split_row(manifest, key, drawn))
+    store.merge("splits", made, replace=False)
+    return [as_stored(row).row for row in made], manifest.manifest_id
+
+
+_SPEC_COLUMNS = ("dataset", "scheme", "group_by", "stratify", "where_sql", "seed")
+
+
+def _group_by(rows: Sequence[dict[str, Any]]) -> str:
+    """Return what a file says stays on one side of a split; where it does not, the annotation."""
+    stated = {r.get("group_by") or ManifestSpec.group_by for r in rows}
+    (group_by,) = stated if len(stated) == 1 else (ManifestSpec.group_by,)
+    if group_by not in GROUPINGS:
+        raise EmbedstoreError(
+            f"group_by is '{group_by}' in the file; allowed: {', '.join(GROUPINGS)}"
+        )
+    return group_by
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -204,28 +200,16 @@ def _splits(
     return splits, problems
 
 
-def _faults(manifest: Candidates, key: Key, split: Split) -> list[str]:
+def _faults(manifest: Candidates, key: Key, split: Split, labels: set[str]) -> list[str]:
     said = f"fold {key[0]}, fraction {key[1]:g}" + (f", {key[2]}" if key[2] else "")
     every = np.concatenate((split.train, split.val, split.test)).tolist()
     if twice := [manifest.pool.ids[i] for i, n in Counter(every).items() if n > 1]:
         return [f"{said}: {len(twice)} annotations come more than once, for example {twice[0]}"]
-    if (label := lacking(manifest.pool, split.train)) is not None:
+    if (label := lacking(manifest.pool, split.train, labels)) is not None:
         return [f"{said}: train holds fewer than two of '{label}'"]
     if len({manifest.pool.labels[i] for i in split.test}) < 2:
         return [f"{said}: test holds fewer than two labels"]
     return []
-
-
-def _digest(manifest: Candidates, splits: dict[Key, Split]) -> str:
-    digest = hashlib.sha256(b"imported\n")
-    for key in sorted(splits, key=repr):
-        digest.update(f"{key!r}\n".encode())
-        for role in ROLES:
-            for i in getattr(splits[key], role):
-                pool = manifest.pool
-                row = (role, pool.ids[i], pool.labels[i], pool.domains[i], manifest.places[i])
-                digest.update("\t".join(row).encode() + b"\n")
-    return digest.hexdigest()[:16]
 
 
 def _row(manifest: Candidates, manifest_id: str, key: Key, split: Split) -> dict[str, Any]:
@@ -234,6 +218,5 @@ def _row(manifest: Candidates, manifest_id: str, key: Key, split: Split) -> dict
         "split_id": split_id(manifest_id, *key),
         "manifest_id": manifest_id,
         "scheme": IMPORTED,
-        "group_by": "annotation",
         "created_at": now(),
     }

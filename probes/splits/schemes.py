@@ -1,9 +1,8 @@
 """Split schemes: what each fold trains and tests on; a new one is a function and a row."""
 
 import operator
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,12 +19,11 @@ from probes.splits.draw import (
     keyed_order,
     lacking,
     subset_size,
-    test_size,
     with_val,
 )
 
 
-def _checked(pool: Pool, split: Split, members: Indices) -> Split:
+def _checked(pool: Pool, split: Split, members: Indices, way: Way) -> Split:
     if len({pool.labels[i] for i in members}) < 2:
         raise InfeasibleError(f"all {len(members)} annotations have one label")
     if (label := lacking(pool, split.train)) is not None:
@@ -34,7 +32,11 @@ def _checked(pool: Pool, split: Split, members: Indices) -> Split:
             f"'{label}'"
         )
     if len({pool.labels[i] for i in split.test}) < 2:
-        raise InfeasibleError(f"too small, its {len(split.test)} test annotations have one label")
+        way_out = "; --stratify label gives every part each label's share"
+        raise InfeasibleError(
+            f"too small, its {len(split.test)} test annotations have one label"
+            f"{way_out if way.stratify == 'none' else ''}"
+        )
     return split
 
 
@@ -51,51 +53,60 @@ def monte_carlo(
         way,
         key="monte-carlo",
     )
-    return _checked(pool, split, members)
+    return _checked(pool, split, members, way)
 
 
 def cross_domain(
     pool: Pool, fold: int, fraction: float, train_domain: str | None, way: Way
 ) -> Split:
     """Return one fold trained on train_domain; test is 20% of it and all other domains."""
-    return _by_domain(
-        pool,
-        fold,
-        fraction,
-        [d == train_domain for d in pool.domains],
-        way,
-        key=f"cross-domain|{train_domain}",
-    )
+    return _in_domain(pool, fold, fraction, str(train_domain), way, None)
 
 
 def size_matched(
     pool: Pool, fold: int, fraction: float, train_domain: str | None, way: Way
 ) -> Split:
-    """Return a cross-domain fold whose fractions are of the smallest domain's training pool.
+    """Return a cross-domain fold trained on as many rows as that of the smallest domain.
 
-    Of the domains that can train: so that a domain's size does not pass for its nature. The test
-    sets are those of cross-domain.
+    Of the domains that can train: so that a domain's size does not pass for its nature. Fractions
+    are of the smallest training pool; the test sets are those of cross-domain.
     """
-    whole = [d for d in sorted(set(pool.domains)) if _can_train(pool, fold, d, way)]
-    n_of = Counter(pool.domains)
-    n_pool = min((n_of[d] - test_size(n_of[d]) for d in whole), default=None)
-    return _by_domain(
-        pool,
-        fold,
-        fraction,
-        [d == train_domain for d in pool.domains],
-        way,
-        key=f"cross-domain|{train_domain}",
-        n_pool=n_pool,
-    )
+    able = [d for d in sorted(set(pool.domains)) if _trained(pool, fold, 1.0, d, way, None)]
+    # Whole groups go to test and val: what they leave is counted, not reckoned.
+    pools = [_pool_size(pool, fold, d, way) for d in able]
+    n_pool = min(pools, default=None)
+    split = _in_domain(pool, fold, fraction, str(train_domain), way, n_pool)
+    trained = [
+        len(s.train)
+        for d in able
+        if (s := _trained(pool, fold, fraction, d, way, n_pool)) is not None
+    ]
+    n_train = min(trained, default=len(split.train))
+    members = np.arange(len(pool.ids), dtype=np.int64)
+    return _checked(pool, replace(split, train=split.train[:n_train]), members, way)
 
 
-def _can_train(pool: Pool, fold: int, domain: str, way: Way) -> bool:
+def _pool_size(pool: Pool, fold: int, domain: str, way: Way) -> int:
+    members = np.flatnonzero([d == domain for d in pool.domains]).astype(np.int64)
+    return len(cut(pool, members, fold, 1.0, way, key=f"cross-domain|{domain}")[1])
+
+
+def _in_domain(
+    pool: Pool, fold: int, fraction: float, domain: str, way: Way, n_pool: int | None
+) -> Split:
+    inside = [d == domain for d in pool.domains]
+    key = f"cross-domain|{domain}"
+    return _by_domain(pool, fold, fraction, inside, way, key=key, n_pool=n_pool)
+
+
+def _trained(
+    pool: Pool, fold: int, fraction: float, domain: str, way: Way, n_pool: int | None
+) -> Split | None:
+    """Return the split trained on a domain, None where it is too small."""
     try:
-        cross_domain(pool, fold, 1.0, domain, way)
+        return _in_domain(pool, fold, fraction, domain, way, n_pool)
     except InfeasibleError:
-        return False
-    return True
+        return None
 
 
 NOT = "not "
@@ -144,7 +155,7 @@ def _by_domain(
         key=key,
         n_pool=n_pool,
     )
-    _checked(pool, split, members)
+    _checked(pool, split, members, way)
     outside = np.flatnonzero(~np.asarray(inside, dtype=bool)).astype(np.int64)
     if way.group_by != "annotation":
         taken = {pool.groups[i] for i in rest}
@@ -169,7 +180,7 @@ def predefined(pool: Pool, fold: int, fraction: float, train_domain: str | None,
         names = sorted({pool.groups[i] for i in train})
         groups = [names[k] for k in keyed_order(names, way.seed, fold, "predefined", "groups")]
         split = with_val(pool, subset, test, None if way.group_by == "annotation" else groups)
-    return _checked(pool, split, np.concatenate((train, val, test)))
+    return _checked(pool, split, np.concatenate((train, val, test)), way)
 
 
 def _in_split(pool: Pool, role: str) -> Indices:
@@ -262,6 +273,11 @@ def distinct_folds(scheme: str, pool: Pool, fraction: float, folds: Iterable[int
 def train_domains(scheme: str, pool: Pool) -> list[str | None]:
     """Return the train domains of a scheme: one None where it does not train by domain."""
     return SCHEMES[scheme].train_domains(sorted(set(pool.domains)))
+
+
+def trains_by_domain(scheme: str) -> bool:
+    """Return whether the splits of a scheme train on some domains and not on others."""
+    return scheme in SCHEMES and SCHEMES[scheme].train_domains is not _all_at_once
 
 
 def is_in_domain(scheme: str, train_domain: str, eval_domain: str) -> bool:

@@ -1,6 +1,6 @@
 """What a manifest is cut from, and which of its splits: the only place of their defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -119,10 +119,29 @@ class Asked:
 
     fractions None: the fraction 1; folds None: the first five; train_domains None: all. manifest is
     the id of a recorded one to use in place of what the spec makes: None then stands for all of its
-    splits.
+    splits. stated: the fields of the spec that were stated, which must be those of that manifest;
+    None: those that are not as usual.
     """
 
     fractions: Sequence[float] | None = None
     folds: Sequence[int] | None = None
     train_domains: Sequence[str] | None = None
     manifest: str | None = None
+    stated: Collection[str] | None = None
+
+    def check(self, spec: ManifestSpec, recorded: ManifestSpec) -> None:
+        """Raise UsageError where what was stated beside a manifest's id is not what it is."""
+        usual = ManifestSpec(spec.dataset)
+        names = [f.name for f in fields(spec) if f.name != "dataset"]
+        if self.stated is None:
+            stated = [n for n in names if getattr(spec, n) != getattr(usual, n)]
+        else:
+            stated = [n for n in names if n in self.stated]
+        wrong = [n for n in stated if getattr(spec, n) != getattr(recorded, n)]
+        if wrong:
+            said = ", ".join(f"--{n.replace('_', '-')} {getattr(spec, n)}" for n in wrong)
+            has = ", ".join(f"{n.replace('_', '-')} {getattr(recorded, n)}" for n in wrong)
+            raise UsageError(
+                f"{said} contradicts --manifest {self.manifest}, which has {has}; leave out one of "
+                "the two"
+            )

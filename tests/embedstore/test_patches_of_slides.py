@@ -12,7 +12,8 @@ from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions, run
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.candidates import candidates
+from probes.splits.manifests import ensure_splits
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import write_csv

@@ -17,7 +17,8 @@ from probes.run import RunOptions, run
 from probes.scores.metrics import METRICS
 from probes.scores.results import from_null, summarise
 from probes.slices import Matrix
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.candidates import candidates
+from probes.splits.manifests import ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import plant, query
 

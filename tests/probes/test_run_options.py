@@ -11,8 +11,9 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.run import RunOptions, run
 from probes.scores.results import from_null
+from probes.splits.candidates import candidates
 from probes.splits.files import import_manifest
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.manifests import ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.scores import auroc

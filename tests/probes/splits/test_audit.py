@@ -10,8 +10,9 @@ from PIL import Image
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from probes.splits.audit import audit
+from probes.splits.candidates import candidates
 from probes.splits.draw import Way
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.manifests import ensure_splits
 from probes.splits.schemes import monte_carlo
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import call_command

@@ -9,8 +9,10 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.run import RunOptions, run
-from probes.splits.files import import_manifest, manifest_table, recorded_manifest
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.candidates import candidates
+from probes.splits.files import import_manifest, manifest_table
+from probes.splits.imported import recorded_manifest
+from probes.splits.manifests import ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import write_csv

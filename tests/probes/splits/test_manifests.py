@@ -10,8 +10,9 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.splits.audit import PATCH_UM, audit
+from probes.splits.candidates import candidates
 from probes.splits.draw import Split, Way
-from probes.splits.manifests import candidates, ensure_splits, load_splits
+from probes.splits.manifests import ensure_splits, load_splits
 from probes.splits.schemes import monte_carlo
 from probes.splits.spec import ManifestSpec
 from tests.making.slides import TinyDataset, write_csv

@@ -10,7 +10,8 @@ from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
 from probes.run import RunOptions, run
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.candidates import candidates
+from probes.splits.manifests import ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import TinyDataset, write_csv

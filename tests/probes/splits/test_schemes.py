@@ -7,7 +7,8 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.run import RunOptions, run
 from probes.scores.results import from_null, summarise
-from probes.splits.manifests import candidates, ensure_splits
+from probes.splits.candidates import candidates
+from probes.splits.manifests import ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.scores import auroc
 from tests.making.stores import query
