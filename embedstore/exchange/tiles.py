@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange.h5 import SUFFIXES, read_centres, read_features
-from embedstore.exchange.vector_files import VectorFile, narrow, notes_on
+from embedstore.exchange.narrow import narrow, notes_on
+from embedstore.exchange.vector_files import VectorFile
 
 WITHIN_PX = 1.0
 

@@ -100,15 +100,16 @@ def _fill_predictions(store: "Store") -> None:
     """Move scores into probability, in float64, and say of which dataset and truth they are.
 
     The truth is today's label: none was kept. Another dataset's were of role test too; the key
-    tells.
+    tells. One version is read throughout: another process may drop the scores meanwhile.
     """
-    if "score" not in store.open_table("predictions").schema.names:
+    predictions = store.lance("predictions")
+    if "score" not in predictions.schema.names:
         return
     annotations = store.lance("annotations").to_table(columns=["annotation_id", "label", "dataset"])
     known = {k: annotations[k].to_pylist() for k in annotations.column_names}
     label = dict(zip(known["annotation_id"], known["label"], strict=True))
     dataset = dict(zip(known["annotation_id"], known["dataset"], strict=True))
-    scanner = store.lance("predictions").scanner(
+    scanner = predictions.scanner(
         columns=["prediction_id", "annotation_id", "score"], filter="probability is null"
     )
     for batch in scanner.to_batches():

@@ -84,17 +84,7 @@ def ensure_splits(
     asked = None if fractions is None else [check_fraction(f) for f in dict.fromkeys(fractions)]
     scheme, notes = manifest.spec.scheme, list(manifest.notes)
     every = train_domains(scheme, manifest.pool)
-    if every != [None] and len(there := sorted(set(manifest.pool.domains))) < 2:
-        raise EmbedstoreError(
-            f"--scheme {scheme} needs two domains, and '{manifest.spec.dataset}'"
-            f"{cut_by(manifest.spec)} has one, '{there[0]}': use --scheme monte-carlo, or add the "
-            "file again with --domain-from"
-        )
-    if domains and (unknown := [d for d in domains if d not in every]):
-        raise EmbedstoreError(
-            f"no train domain {', '.join(unknown)}; there: "
-            f"{', '.join(map(str, every)) if every != [None] else f'none in {scheme}'}"
-        )
+    _check_domains(manifest, every, domains or ())
     have = load_splits(store, manifest.manifest_id)
     wanted: list[tuple[int, float, str | None]] = []
     made: dict[tuple[int, float, str | None], Split] = {}
@@ -176,3 +166,17 @@ def split_row(
         "created_at": now(),
         **roles,
     }
+
+
+def _check_domains(manifest: Candidates, every: Sequence[str | None], asked: Sequence[str]) -> None:
+    """Raise EmbedstoreError where the scheme lacks domains, or one asked for is not there."""
+    spec, is_by_domain = manifest.spec, list(every) != [None]
+    if is_by_domain and len(there := sorted(set(manifest.pool.domains))) < 2:
+        raise EmbedstoreError(
+            f"--scheme {spec.scheme} needs two domains, and '{spec.dataset}'"
+            f"{cut_by(spec)} has one, '{there[0]}': use --scheme monte-carlo, or add the "
+            "file again with --domain-from"
+        )
+    if unknown := [d for d in asked if d not in every]:
+        known = ", ".join(map(str, every)) if is_by_domain else f"none in {spec.scheme}"
+        raise EmbedstoreError(f"no train domain {', '.join(unknown)}; there: {known}")

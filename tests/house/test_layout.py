@@ -66,7 +66,7 @@ ARROWS = {
         "report": "methods scores splits",
         "predict": "methods scores slices",
         "compare": "scores slices splits",
-        "outcomes": "methods scores slices",
+        "outcomes": "methods scores slices splits",
         "run": "methods outcomes scores slices splits",
         "commands": "compare methods predict report run scores splits",
     },

@@ -173,7 +173,7 @@ def test_json_is_json_whatever_the_values(embedded: str) -> None:
     )
     (row,) = to_rows(table)
     assert row == {
-        "a": None,
+        "a": "NaN",
         "b": 2,
         "c": 1.5,
         "d": "2026-01-02",
