@@ -85,6 +85,8 @@ def _digest_of_stored(manifest: Candidates, stored: Sequence[StoredSplit]) -> st
 def imported_digest(manifest: Candidates, splits: dict[Key, Split]) -> str:
     """Return the id of splits from a file: 16 hex digits over their annotations by role."""
     digest = hashlib.sha256(b"imported\n")
+    if (group_by := manifest.spec.group_by) != "annotation":
+        digest.update(f"{group_by}\n".encode())
     for key in sorted(splits, key=repr):
         digest.update(f"{key!r}\n".encode())
         for role in ROLES:
