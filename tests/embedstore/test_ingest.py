@@ -92,7 +92,9 @@ def test_each_patch_is_read_once_for_all_models(
     assert parity > 0.999
     assert sum(seen.values()) == 16  # the rest was kept when it was first read
     seen.clear()
-    uncached = IngestOptions(weights={VIT: "random"}, name="again", patch_cache=False)
+    uncached = IngestOptions(
+        weights={VIT: "random"}, dtype="float32", name="again", patch_cache=False
+    )
     ingest(store, "tiny", [VIT], uncached)
     assert sum(seen.values()) == 48
 
