@@ -13,7 +13,7 @@ from e2e.run import METHOD
 from e2e.train import Machine, Setup, score
 from embedstore.crops import fill, located
 from embedstore.errors import EmbedstoreError
-from embedstore.models.checkpoints import Weights, file_sha256, find_weights
+from embedstore.models.checkpoints import Weights, checkpoint_sha256, find_weights
 from embedstore.models.loading import load_embedder
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
@@ -102,7 +102,7 @@ def _base(config: Config, spec: str | None) -> Weights:
     """Return the weights that a frozen backbone was trained with: EmbedstoreError if not those."""
     path = None if config.weights_path is None else Path(config.weights_path)
     if spec is None and path is not None and path.is_file():
-        weights = Weights(config.weights, path, file_sha256(path))
+        weights = Weights(config.weights, path, checkpoint_sha256(path))
     else:
         entry = config.entry
         spec = spec or entry.default_weights

@@ -138,6 +138,7 @@ def _embedded_rows(report: "IngestReport", *, with_views: bool) -> list[dict[str
 
 
 def _say_embedded(report: "IngestReport") -> None:
+    say_notes(report.notes)
     for r in report.models:
         if r.parity is not None and r.parity < PARITY:
             say(

@@ -116,6 +116,7 @@ def _embed_missing(
     sample = functools.cache(lambda: sample_patches(jobs, geometry, N_SAMPLE))
     opened = [_open_model(store, m, n, weights[m], options, sample) for m, n in needed.items()]
     embedders = [e for e, _ in opened]
+    report.notes += [note for e in embedders for note in e.notes]
     on_cpu = embedders[0].device.type == "cpu"
     placed = {p.annotation_id: p for p in wanted}
     writer = Writer(store, placed, {i["model"]: i for _, i in opened})

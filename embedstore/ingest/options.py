@@ -54,7 +54,7 @@ class ModelReport:
 class IngestReport:
     """What an ingest did: one ModelReport a model, the slides set aside (name: why), seconds.
 
-    n_cached: patches that were read from slides and kept.
+    n_cached: patches that were read from slides and kept. notes: what was done with checkpoints.
     """
 
     dataset: str
@@ -64,6 +64,7 @@ class IngestReport:
     set_aside: dict[str, str]
     seconds: float = 0.0
     n_cached: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the work done is safe)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
+from embedstore.models.states import INDEX, shards
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_INDEXES = tuple(f"{f}{INDEX}" for f in HUB_FILES)
 CONFIG = "config.json"
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def find_weights(name: str, spec: str, hub: str, hub_file: str | None = None) ->
         path, label = _from_package(name, spec.removeprefix("package:")), spec
     else:
         path, label = _from_path(name, Path(spec)), Path(spec).name
-    return Weights(label, path, file_sha256(path))
+    return Weights(label, path, checkpoint_sha256(path))
 
 
 def _from_path(name: str, path: Path) -> Path:
@@ -52,9 +54,12 @@ def _from_path(name: str, path: Path) -> Path:
             "its folder, 'hub' or 'random'"
         )
     files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    if len(indexes := sorted(p for p in path.iterdir() if p.name.endswith(INDEX))) == 1:
+        return indexes[0]
     # Hub folders often hold the same weights twice; safetensors is the one without pickle.
     for suffix in SUFFIXES:
-        if len(of_suffix := [p for p in files if p.suffix == suffix]) == 1:
+        of_suffix = [p for p in files if p.suffix == suffix]
+        if of_suffix and (len(of_suffix) == 1 or shards(of_suffix[0]) == of_suffix):
             return of_suffix[0]
     raise EmbedstoreError(
         f"{path} holds {len(files)} checkpoint files ({', '.join(p.name for p in files) or 'none'})"
@@ -113,9 +118,11 @@ def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
     local = f"or give a local file: --weights {name}=PATH"
     unreachable: Exception | None = None
     hub, _, revision = hub.partition("@")
-    for file in (hub_file,) if hub_file else HUB_FILES:
+    for file in (hub_file,) if hub_file else (*HUB_FILES, *HUB_INDEXES):
         try:
             path = Path(hf_hub_download(hub, file, revision=revision or None))
+            for shard in _named_in(path):
+                hf_hub_download(hub, shard, revision=path.parent.name)
         except GatedRepoError as e:
             raise EmbedstoreError(
                 f"{hub} is gated: accept its terms on its hub page, log in with the hub's own "
@@ -169,6 +176,21 @@ def availability(spec: str, hub: str, hub_file: str | None = None) -> str:
     except (HfHubHTTPError, OSError) as e:
         return f"no: the hub cannot be reached ({type(e).__name__})"
     return "hub"
+
+
+def _named_in(index: Path) -> list[str]:
+    """Return the shards that an index names, none for a file that is no index."""
+    if not index.name.endswith(INDEX):
+        return []
+    return [f.name for f in shards(index, may_lack=True)]
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return the SHA-256 of a checkpoint: of its file, or of the digests of its shards in order."""
+    files = shards(path)
+    if len(files) == 1:
+        return file_sha256(files[0])
+    return hashlib.sha256("".join(file_sha256(f) for f in files).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -48,7 +48,8 @@ def choose_device(device: str) -> torch.device:
 class Embedder:
     """A frozen model ready to embed. `name` is the key under which its embeddings are stored.
 
-    parity is the lowest cosine to float32 seen in a sample, 1 in float32, None if not measured.
+    parity is the lowest cosine to float32 seen in a sample, 1 in float32, None if not measured;
+    notes say what of the checkpoint was taken off or left out.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Embedder:
     device: torch.device
     network: Any
     parity: float | None = None
+    notes: tuple[str, ...] = ()
 
     def check(self, patch_px: int) -> None:
         """Raise EmbedstoreError unless the model embeds a patch of patch_px pixels here."""

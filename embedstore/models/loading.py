@@ -24,7 +24,8 @@ from embedstore.models.registry import (
     check_name,
     vary,
 )
-from embedstore.models.remap import remap_keys
+from embedstore.models.remap import anchors, remap_keys
+from embedstore.models.states import network_in, read_tensors
 
 LAYERS: dict[str, Any] = {
     "SwiGLUPacked": timm.layers.SwiGLUPacked,
@@ -112,6 +113,7 @@ def load_embedder(
     where a key of the checkpoint is missing, extra or wrongly shaped, or the file is no checkpoint.
     """
     network = _random(name, entry)
+    notes: tuple[str, ...] = ()
     if _count(network) != entry.n_params:
         raise EmbedstoreError(
             f"{name} was built with {_count(network):,} parameters, not {entry.n_params:,}; "
@@ -120,10 +122,10 @@ def load_embedder(
     if weights.path is None:
         weights = Weights(weights.label, None, state_sha256(network.state_dict()))
     else:
-        network = _load_strictly(network, entry, weights.path)
+        network, notes = _load_strictly(network, entry, weights.path)
     network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     dtype = choose_dtype(dtype, device, entry.cuda_dtype)
-    return Embedder(name, entry, weights, dtype, device, network)
+    return Embedder(name, entry, weights, dtype, device, network, notes=notes)
 
 
 def _random(name: str, entry: ModelEntry) -> Any:
@@ -148,11 +150,14 @@ def _count(network: Any) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
-    """Return the network with the file's parameters, built anew for another grid of positions."""
+def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return the network with the file's parameters, and what was taken off or left out of it.
+
+    It is built anew for another grid of positions.
+    """
+    wanted = network.state_dict()
     try:
-        # weights_only: a pickle that would run code is refused, not run.
-        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+        tensors = read_tensors(path)
     except (
         pickle.UnpicklingError,
         OSError,
@@ -171,7 +176,7 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
             told = (str(e).splitlines() or [type(e).__name__])[0]
             why = f"torch cannot read it as a checkpoint ({told})"
         raise EmbedstoreError(f"{path}: {why}") from e
-    wanted = network.state_dict()
+    state, notes = network_in(path, tensors, anchors(entry.remap, wanted))
     try:
         state = remap_keys(entry.remap, state, wanted)
     except (KeyError, IndexError, ValueError) as e:
@@ -196,7 +201,7 @@ def _load_strictly(network: Any, entry: ModelEntry, path: Path) -> Any:
         ]
         raise EmbedstoreError(f"{path} is not a {entry.arch} checkpoint: keys {'; '.join(said)}")
     network.load_state_dict(state, strict=False)
-    return network
+    return network, tuple(notes)
 
 
 def _native_px(state: dict[str, Any], network: Any) -> int | None:

@@ -1,7 +1,12 @@
 """Checkpoints in other layouts than timm's: their keys renamed, one function a layout."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+
+def anchors(layout: str | None, wanted: Collection[str]) -> Collection[str]:
+    """Return keys by which a network is known in a file of `layout`; `wanted` are timm's keys."""
+    return wanted if layout is None else _ANCHORS[layout]
 
 
 def remap_keys(
@@ -23,6 +28,12 @@ _HF_TOP = {
     "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
     "layernorm.weight": "norm.weight",
     "layernorm.bias": "norm.bias",
+}
+_PATCHES = ("patch_embed.proj.weight", "patch_embed.proj.bias")
+_ANCHORS: dict[str, Collection[str]] = {
+    "huggingface-vit": _HF_TOP,
+    "dinov2": ("cls_token", "pos_embed", "norm.weight", "norm.bias", *_PATCHES),
+    "efficientnet-pytorch": ("_conv_stem.weight", "_bn0.weight", "_conv_head.weight"),
 }
 _HF_BLOCK = {
     "attention.output.dense": "attn.proj",
@@ -67,9 +78,8 @@ def _remap_huggingface_vit(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remap_dinov2(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the keys of DINOv2's own files with registers, some of which prefix the backbone."""
-    prefix = next((p for p in ("teacher.backbone.", "backbone.") if f"{p}cls_token" in state), "")
-    renamed = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    """Rename the keys of DINOv2's own files with registers."""
+    renamed = dict(state)
     renamed.pop("mask_token", None)
     if "register_tokens" in renamed:
         renamed["reg_token"] = renamed.pop("register_tokens")

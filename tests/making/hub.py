@@ -1,6 +1,7 @@
 """The hub's answers, served from memory."""
 
 import hashlib
+import re
 from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
@@ -30,7 +31,7 @@ class Hub(BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
         elif self.path.startswith("/api/"):
             self._send(200, b"{}", {}, body)
-        elif (name := self.path.replace("/resolve/main", "").strip("/")) in self.files:
+        elif (name := re.sub("/resolve/[^/]+", "", self.path).strip("/")) in self.files:
             content = self.files[name]
             tag = hashlib.sha256(content).hexdigest()
             self._send(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, body)

@@ -8,7 +8,8 @@ import pytest
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.run import RunOptions, RunReport, run
+from probes.run import RunOptions, run
+from probes.scores.results import RunReport
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import write_csv
