@@ -9,9 +9,16 @@ from typing import Any
 
 from embedstore.annotations.columns import NOTHING, Declared, columns_of, roles
 from embedstore.annotations.source import AnnotationFile
-from embedstore.files.folders import files_below
+from embedstore.files.folders import files_below, is_system
 from embedstore.files.packed import image_columns
-from embedstore.files.tables import DELIMITED, PARQUET, is_delimited, is_parquet, plain_name
+from embedstore.files.tables import (
+    DELIMITED,
+    MALFORMED,
+    PARQUET,
+    is_delimited,
+    is_parquet,
+    plain_name,
+)
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Endings of files that may be a patch, lower case."""
@@ -41,6 +48,19 @@ class Glance:
     def json(self) -> Any:
         """What a JSON file holds; ValueError where it does not parse."""
         return load_json(self.path)
+
+    @functools.cached_property
+    def first_json(self) -> Any:
+        """What a JSON file holds, or the first .json of a folder; None where none parses."""
+        folder = list(self.path.iterdir()) if self.path.is_dir() else []
+        of_folder = sorted(p for p in folder if p.name.lower().endswith(".json"))
+        of_folder = [p for p in of_folder if p.is_file() and not is_system(p.name)]
+        try:
+            if self.path.is_dir():
+                return load_json(of_folder[0]) if of_folder else None
+            return self.json if self.is_json else None
+        except MALFORMED:
+            return None
 
     @functools.cached_property
     def is_table(self) -> bool:

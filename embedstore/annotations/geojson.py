@@ -11,6 +11,7 @@ from typing import Any
 
 from embedstore.annotations.format import Format, Glance
 from embedstore.annotations.outlines import Place, common_centroid, joined
+from embedstore.annotations.slide_json import slide_of, tool_of
 from embedstore.annotations.source import (
     AnnotationFile,
     Distinct,
@@ -46,7 +47,7 @@ def read_geojson(path: Path) -> AnnotationFile:
     by_file = _read_files(path, files)
     slides, distinct, counts, first_empty = [], Distinct(), Counter[str](), ""
     for file, features in by_file.items():
-        slide = _slide_of(file)
+        slide = slide_of(file)
         slides.append(SourceSlide(slide))
         for n, feature in enumerate(features, start=1):
             category = _category(feature)
@@ -97,11 +98,6 @@ def _geojson_files(folder: Path) -> list[Path]:
     """Return the files of a folder that end as annotations do; subfolders are not looked into."""
     files = (p for p in folder.iterdir() if p.is_file() and not is_system(p.name))
     return sorted(p for p in files if p.name.lower().endswith(SUFFIXES))
-
-
-def _slide_of(file: Path) -> str:
-    """Return the slide a file is of: a.svs.geojson is of a.svs, a.geojson (or .gz) of a."""
-    return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
 
 
 def _text(file: Path) -> str:
@@ -217,7 +213,8 @@ def _annotations(
 
 def _claim(file: Glance) -> list[str] | None:
     if file.path.is_dir():
-        return [] if _geojson_files(file.path) else None
+        is_others = tool_of(file.first_json) is not None
+        return [] if _geojson_files(file.path) and not is_others else None
     if file.head.startswith(b"\x1f\x8b"):
         return [] if file.path.name.lower().endswith(SUFFIXES) else None
     return [] if file.is_json and is_geojson(file.json) else None

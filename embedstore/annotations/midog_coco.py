@@ -46,7 +46,7 @@ def read_midog(path: Path) -> AnnotationFile:
     entry for each of an annotation's coordinates: those of one id are one annotation, whose centre
     is their mean.
     """
-    content = _content(path)
+    content = _content(path, lambda x1, y1, x2, y2: [x1, y1, x2, y2])
     by_id: dict[Any, list[Row]] = {}
     for a in content.rows:
         x1, y1, x2, y2 = a["bbox"]
@@ -71,7 +71,7 @@ def read_midog(path: Path) -> AnnotationFile:
 
 def read_coco(path: Path) -> AnnotationFile:
     """Return COCO's JSON: bbox is [x, y, width, height] in level-0 pixels."""
-    content = _content(path)
+    content = _content(path, lambda x1, y1, x2, y2: [x1, y1, x2 - x1, y2 - y1])
     for a in content.rows:
         _, _, width, height = a["bbox"]
         if width < 0 or height < 0:
@@ -99,7 +99,9 @@ def detect_box_form(data: Any) -> tuple[str, list[str]]:
     Boxes that end before they start cannot be [x1, y1, x2, y2], boxes that run far past their
     image cannot be [x, y, width, height]; the majority decides, and the reader refuses the rest.
     """
-    rows = data["annotations"]
+    rows = [a for a in data["annotations"] if a.get("bbox")]
+    if data["annotations"] and not rows:
+        return "coco", []
     weighed = Counter(form for a in rows for form in _forms_that_fit(a))
     if weighed["coco"] != weighed["midog"]:
         (format, n), *others = weighed.most_common()
@@ -177,8 +179,27 @@ def _slides(images: Iterable[Row]) -> dict[Any, SourceSlide]:
     return slides
 
 
-def _content(path: Path) -> _Content:
+Box = Callable[[float, float, float, float], list[float]]
+
+
+def _with_box(path: Path, row: Row, box: Box) -> Row:
+    """Return a row with its box, made of its outline's bounds where it has none of its own."""
+    if row.get("bbox"):
+        return row
+    if not (outline := _outline(row.get("segmentation"))):
+        raise EmbedstoreError(
+            f"{path}: annotation {row.get('id')} has no bbox and no outline that gives one (masks, "
+            "as run lengths, do not); export it with bbox, or with segmentation as polygons"
+        )
+    xs, ys = outline[0::2], outline[1::2]
+    return {**row, "bbox": box(min(xs), min(ys), max(xs), max(ys))}
+
+
+def _content(path: Path, box: Box) -> _Content:
+    """Return the parts of a file; box makes of an outline's bounds a bbox of the reader's form."""
     data = load_json(path)
+    if lacking := [p for p in PARTS if not isinstance(data.get(p), list)]:
+        raise EmbedstoreError(f"{path} has no list of {', '.join(lacking)}, as COCO's files have")
     slides = _slides(data["images"])
     classes = {c["id"]: str(c["name"]) for c in data["categories"]}
     rows, first, unclassed = [], dict[Any, tuple[Any, Any]](), set[Any]()
@@ -195,10 +216,12 @@ def _content(path: Path) -> _Content:
                 f"{first[a['id']]} and {ids}; give each annotation an id of its own"
             )
         if a["category_id"] in classes:
-            rows.append(a)
+            rows.append(_with_box(path, a, box))
         else:
             unclassed.add(a["id"])
     notes: list[str] = []
+    if n_made := sum(not a.get("bbox") for a in data["annotations"]):
+        notes.append(f"{n_made} annotations have no bbox: that of their outline is taken")
     note_count(notes, len(unclassed), "annotations without a class that the file lists were")
     return _Content(slides, classes, rows, notes)
 
@@ -222,9 +245,18 @@ def _annotation_file(
     return AnnotationFile(path, format, kept, annotations, domain_key, case_key, content.notes)
 
 
+PARTS = ("images", "categories", "annotations")
+"""The lists that a file of either form has."""
+
+
+def has_parts(data: Any) -> bool:
+    """Return whether JSON has all the PARTS."""
+    return isinstance(data, dict) and all(isinstance(data.get(p), list) for p in PARTS)
+
+
 def _claimed_as(format: str) -> Callable[[Glance], list[str] | None]:
     def claim(file: Glance) -> list[str] | None:
-        if not file.is_json:
+        if not file.is_json or not has_parts(file.json):
             return None
         detected, notes = detect_box_form(file.json)
         return notes if detected == format else None

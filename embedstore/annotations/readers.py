@@ -10,6 +10,7 @@ import embedstore.annotations
 from embedstore.annotations.columns import NOTHING, Declared, check_declared, declare
 from embedstore.annotations.format import Format, Glance
 from embedstore.annotations.names import tidied
+from embedstore.annotations.others import named
 from embedstore.annotations.source import AnnotationFile
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.tables import MALFORMED
@@ -44,7 +45,7 @@ def read_annotations(
     except MALFORMED as e:
         what = "in any known format" if format == "auto" else f"as {format}"
         raise EmbedstoreError(
-            f"{path} does not read {what} ({type(e).__name__}: {e}); "
+            f"{path} does not read {what} ({_in_words(e)}); "
             f"name the right one with --format {'|'.join(FORMATS)}"
         ) from e
     if not content.annotations:
@@ -114,6 +115,13 @@ def _with_cases(content: AnnotationFile, pattern: str) -> AnnotationFile:
 def _detect(path: Path, declared: Declared) -> tuple[str, list[str]]:
     """Return the format of a file or folder, and notes on what was taken for granted."""
     glance = Glance(path, declared)
+    if glance.is_json:
+        try:
+            _ = glance.json
+        except MALFORMED as e:
+            raise EmbedstoreError(
+                f"{path} begins as JSON and cannot be read as such ({_in_words(e)}); export it anew"
+            ) from e
     for is_last in (False, True):
         formats = {n: f for n, f in FORMATS.items() if f.is_last == is_last}
         claims = {name: f.claim(glance) for name, f in formats.items()}
@@ -124,6 +132,15 @@ def _detect(path: Path, declared: Declared) -> tuple[str, list[str]]:
             )
         for name, notes in claimed.items():
             return name, notes
+    if (said := named(glance)) is not None:
+        raise EmbedstoreError(f"{path} is {said}")
     raise EmbedstoreError(
         f"cannot tell the format of {path}; name it with --format {'|'.join(FORMATS)}"
     )
+
+
+def _in_words(e: BaseException) -> str:
+    """Return what an exception says, of a missing key that it is missing."""
+    if isinstance(e, KeyError):
+        return f"it lacks {e}"
+    return str(e) or type(e).__name__

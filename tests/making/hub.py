@@ -1,9 +1,15 @@
 """The hub's answers, served from memory."""
 
 import hashlib
+import json
 import re
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tests.making.commands import ROOT
 
 COMMIT = "a" * 40
 
@@ -51,3 +57,30 @@ class Hub(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Stay quiet."""
+
+
+def ask(code: str, hub: str, home: Path, offline: bool = False) -> Any:
+    """Run code in a process of its own, since the client reads its settings at import."""
+    env = {
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": str(int(offline)),
+        "HF_HUB_DISABLE_XET": "1",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+    }
+    whole = (
+        "import json\nfrom embedstore.models.checkpoints import *\nfrom embedstore.errors import *\n"
+        f"try:\n    said = {code}\nexcept EmbedstoreError as e:\n    said = {{'error': str(e)}}\n"
+        "print(json.dumps(said, default=str))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", whole],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

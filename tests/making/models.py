@@ -1,5 +1,7 @@
 """Networks on the CPU and patches for them."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -20,3 +22,7 @@ def embedder(
     return load_embedder(
         key or name, entry, find_weights(name, spec, entry.hub), dtype=dtype, device=CPU
     )
+
+
+def plain_state(model: Any) -> dict[str, torch.Tensor]:
+    return {k: v.contiguous() for k, v in model.network.state_dict().items()}

@@ -62,12 +62,12 @@ def test_folders_are_geojson_where_json_lies_in_them_else_a_folder_a_class(tmp_p
         ("a.csv", "", "has columns none; needed: slide"),
         ("a.csv", "slide,x,y,label,id\na,1,2,A,7\na,3,4,A,7\n", "has 7 twice"),
         ("a.csv", "slide,x,x,y,label\na,1,2,3,A\n", "column x more than once"),
-        ("a.json", '{"images": []}', "does not read in any known format (KeyError: 'annotations')"),
-        ("a.json", '{"images": [', "does not read in any known format (JSONDecodeError"),
+        ("a.json", '{"images": []}', "without a list of categories, annotations"),
+        ("a.json", '{"images": [', "begins as JSON and cannot be read as such (Expecting value"),
         ("a.json", '{"images": [], "categories": [], "annotations": []}', "holds no annotations"),
         ("a.sqlite", "SQLite format 3 but nothing else", "does not read as sliderunner"),
         ("a.parquet", "PAR1 but nothing else", "does not read in any known format"),
-        ("a.bin", "\x00\x01", "--format arrays|coco|csv|geojson|"),
+        ("a.bin", "\x00\x01", "--format arrays|cellvit|coco|csv|"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, name: str, text: str, said: str) -> None:

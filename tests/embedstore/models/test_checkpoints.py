@@ -1,42 +1,11 @@
 """Weights from the hub: the real client against a server on this machine that speaks its protocol."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.making.commands import ROOT, run_command
-from tests.making.hub import COMMIT, CONTENT
-
-
-def ask(code: str, hub: str, home: Path, offline: bool = False) -> Any:
-    """Run code in a process of its own, since the client reads its settings at import."""
-    env = {
-        "HF_ENDPOINT": hub,
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": str(int(offline)),
-        "HF_HUB_DISABLE_XET": "1",
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(home),
-    }
-    whole = (
-        "import json\nfrom embedstore.models.checkpoints import *\nfrom embedstore.errors import *\n"
-        f"try:\n    said = {code}\nexcept EmbedstoreError as e:\n    said = {{'error': str(e)}}\n"
-        "print(json.dumps(said, default=str))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", whole],
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from tests.making.commands import run_command
+from tests.making.hub import COMMIT, CONTENT, ask
 
 
 def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(

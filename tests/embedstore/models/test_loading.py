@@ -18,11 +18,7 @@ from embedstore.models.embedder import choose_device, choose_dtype
 from embedstore.models.loading import build
 from embedstore.models.registry import REGISTRY
 from embedstore.models.remap import remap_keys
-from tests.making.models import CPU, PATCHES, embedder
-
-
-def plain_state(model: Any) -> dict[str, torch.Tensor]:
-    return {k: v.contiguous() for k, v in model.network.state_dict().items()}
+from tests.making.models import CPU, PATCHES, embedder, plain_state
 
 
 @pytest.mark.parametrize("name", REGISTRY)
