@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedstore.crops import Placed
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import PatchGeometry, fit_patch, read_patch
-from embedstore.slides.slide import Slide
+from embedstore.slides.slide import Slide, check_fingerprint
 from embedstore.store.patch_cache import PatchCache
 
 Rows = NDArray[np.int64]
@@ -58,8 +58,10 @@ class StoredPatches:
         if first.is_patch or first.mpp is None:
             margin = (wide.size_px - size) // 2
             pad = ((margin, margin), (margin, margin), (0, 0))
-            return {i: np.pad(fit_patch(read_image(path), size), pad, mode="reflect") for i in ids}
+            patch = fit_patch(read_image(path, first.fingerprint), size)
+            return {i: np.pad(patch, pad, mode="reflect") for i in ids}
         with Slide(path) as slide:
+            check_fingerprint(path, first.fingerprint)
             return {
                 i: read_patch(slide, p.x_l0, p.y_l0, first.mpp, wide)
                 for i, p in ((i, self._placed[i]) for i in ids)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from embedstore.errors import EmbedstoreError
 from embedstore.slides.patches import PatchGeometry
 from embedstore.slides.reading import Point, SlideJob, read_ahead
+from embedstore.store.layout import CUT
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows
 from embedstore.store.store import Store
@@ -13,7 +15,7 @@ from embedstore.store.store import Store
 PLACES = (
     "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, a.y_l0, "
     "a.status, s.kind, s.path, s.mpp, s.width, s.height, s.status as slide_status, "
-    "a.source_slide from annotations a join slides s using (dataset, slide) "
+    "a.source_slide, s.fingerprint from annotations a join slides s using (dataset, slide) "
     "where dataset = $dataset"
 )
 """Where the annotations of a dataset lie."""
@@ -47,6 +49,7 @@ class Placed:
     height: int | None
     slide_status: str
     source_slide: str | None = None
+    fingerprint: str | None = None
     wants: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
@@ -64,6 +67,12 @@ class Placed:
         """Whether its slide can be, as far as is known."""
         return self.slide_status == "ok"
 
+    @property
+    def cut(self) -> dict[str, Any]:
+        """What its pixels are of, as the columns `CUT`: a patch has no place but its file."""
+        x, y, mpp = (None, None, None) if self.is_patch else (self.x_l0, self.y_l0, self.mpp)
+        return dict(zip(CUT, (x, y, mpp, self.fingerprint), strict=True))
+
 
 def slide_jobs(placed: Sequence[Placed]) -> list[SlideJob]:
     """Return the reading of some annotations, slide by slide."""
@@ -76,6 +85,7 @@ def slide_jobs(placed: Sequence[Placed]) -> list[SlideJob]:
             on_slide[0].path,
             None if on_slide[0].is_patch else on_slide[0].mpp,
             [Point(p.annotation_id, p.x_l0, p.y_l0, p.wants) for p in on_slide],
+            on_slide[0].fingerprint,
         )
         for slide, on_slide in by_slide.items()
     ]

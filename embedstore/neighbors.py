@@ -8,7 +8,15 @@ from typing import Any
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from embedstore.store.sql import connect, fetch, fetch_rows, identifier, literal, where_clause
+from embedstore.store.sql import (
+    connect,
+    fetch,
+    fetch_rows,
+    identifier,
+    literal,
+    stale,
+    where_clause,
+)
 
 METRICS = ("cosine", "l2")
 
@@ -58,6 +66,9 @@ def neighbors(
             if where
             else f"'{annotation_id}' has the only embedding of model '{model}'"
         )
+    if of_old := stale(con, model):
+        others = f"annotation_id not in ({', '.join(map(literal, of_old))})"
+        condition = others if condition is None else f"({condition}) and {others}"
     # One more, since the annotation itself is found, too: a filter by id would double the time.
     nearest = store.nearest(model, vector, k + includes_it, metric=metric, where=condition)
     ids, distances = nearest["annotation_id"].to_pylist(), nearest["_distance"].to_pylist()
@@ -80,7 +91,7 @@ def _vector(store: Store, con: Any, annotation_id: str, model: str) -> Sequence[
             '(`embedstore sql "select annotation_id from annotations"` lists them)'
         )
     stored = store.lance(model_table(model)).to_table(columns=["vector"], filter=key)
-    if not len(stored):
+    if not len(stored) or annotation_id in stale(con, model):
         raise EmbedstoreError(
             f"'{annotation_id}' has no embedding of model '{model}'; `embedstore ingest "
             f"{annotations[0]['dataset']} --model {model}` or `embedstore import` makes one"

@@ -13,7 +13,14 @@ from embedstore.crops import Placed
 from embedstore.identity import IDENTITY, check_same, recorded_models
 from embedstore.slides.patches import PLAIN, is_own_row
 from embedstore.store import Store, now
-from embedstore.store.layout import model_schema, model_table, view_id, views_schema, views_table
+from embedstore.store.layout import (
+    CUT,
+    model_schema,
+    model_table,
+    view_id,
+    views_schema,
+    views_table,
+)
 
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 10.0
@@ -100,7 +107,7 @@ class Writer:
         placed = [self._placed[i] for i in ids]
         patch_px = self._identities[model]["patch_px"]
         resized = [_resized(p, patch_px) for p in placed]
-        return embeddings_table(model, [vars(p) for p in placed], vectors, resized)
+        return embeddings_table(model, [vars(p) | p.cut for p in placed], vectors, resized)
 
 
 def bind_name(store: Store, identity: Mapping[str, Any], other: str = "--as NAME") -> None:
@@ -122,13 +129,17 @@ def embeddings_table(
     vectors: NDArray[np.float32],
     resized: Sequence[bool | None],
 ) -> pa.Table:
-    """Return rows of a model's table, embedded now: annotations beside their vectors (n, dim)."""
+    """Return rows of a model's table, embedded now: annotations beside their vectors (n, dim).
+
+    What they were cut from is stored where rows say it.
+    """
     n, dim = vectors.shape
     columns = {
         **{k: [r[k] for r in rows] for k in _KEYS},
         "model": [model] * n,
         "embedded_at": [now()] * n,
         "resized": list(resized),
+        **{k: [r.get(k) for r in rows] for k in CUT},
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
     }
     schema = model_schema(dim)

@@ -16,8 +16,9 @@ from embedstore.errors import EmbedstoreError
 from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
-from embedstore.store.layout import model_table, views_table
+from embedstore.store.layout import CUT, model_table, views_table
 from embedstore.store.sql import connect_to, fetch, fetch_rows, literal
+from embedstore.store.views import valid
 from probes.splits.candidates import Candidates
 from probes.splits.draw import ROLES
 from probes.splits.manifests import StoredSplit
@@ -57,7 +58,7 @@ class Matrix:
             )
         lance = store.lance((views_table if views else model_table)(model))
         self.version = int(lance.version)
-        columns = ["annotation_id", "view"] if views else ["annotation_id"]
+        columns = ["annotation_id", *(["view"] if views else []), *CUT]
         n = lance.count_rows(filter=f"dataset = {literal(dataset)}")
         if not n:
             raise EmbedstoreError(
@@ -100,8 +101,13 @@ class Matrix:
             )
 
     def _index(self, keys: pa.Table) -> None:
-        """Set ids, places and facts of annotations from the keys of the rows of X."""
-        ids, places = keys["annotation_id"], np.arange(len(keys))[:, None]
+        """Set ids, places and facts of annotations from the keys of the rows of X.
+
+        A row of other pixels than its annotation's are now is passed over.
+        """
+        self._con.register("_read", keys.append_column("place", pa.array(np.arange(len(keys)))))
+        keys = fetch(self._con, f"select * from _read v where {valid('v')} order by place")
+        ids, places = keys["annotation_id"], keys["place"].to_numpy()[:, None]
         if self.views:
             ids, places = self._whole_views(keys)
         if len(ids.unique()) != len(ids):
@@ -121,7 +127,7 @@ class Matrix:
     def _whole_views(self, keys: pa.Table) -> tuple[pa.ChunkedArray, Rows]:
         """Return the annotations that have all views, and where each of them lies in X."""
         wanted = VIEW_SETS[str(self.views)]
-        self._con.register("_views", keys.append_column("place", pa.array(np.arange(len(keys)))))
+        self._con.register("_views", keys)
         each = ", ".join(f"max(place) filter (view = {literal(v)}) as {v}" for v in wanted)
         whole = fetch(
             self._con,

@@ -59,14 +59,33 @@ class Before:
         return [b for i, b in self.annotations.items() if i not in here]
 
 
-def follow_changes(
-    store: Store,
-    rows: list[dict[str, Any]],
-    slides: list[dict[str, Any]],
-    before: Before,
-    notes: list[str],
-) -> None:
-    """Bring the models' tables in line: keys are rewritten, embeddings of other pixels dropped."""
+@dataclass(frozen=True)
+class Changes:
+    """What rows change of annotations that are there: ids that moved, and rows with other labels.
+
+    n_slides have another file or mpp, so that all on them moved.
+    """
+
+    moved: list[str]
+    renamed: list[dict[str, Any]]
+    n_slides: int
+
+    def notes(self) -> list[str]:
+        """Return what is said of them."""
+        notes = []
+        if self.moved:
+            slides = f" ({self.n_slides} slides with another file or mpp)" * bool(self.n_slides)
+            notes.append(
+                f"{len(self.moved)} annotations moved{slides}: their embeddings were dropped, "
+                "ingest again"
+            )
+        if self.renamed:
+            notes.append(f"{len(self.renamed)} annotations changed label or domain")
+        return notes
+
+
+def changes_to(rows: list[dict[str, Any]], slides: list[dict[str, Any]], before: Before) -> Changes:
+    """Return what changes of the annotations that the store knew."""
     old = before.annotations
     pairs = [(r, old[r["annotation_id"]]) for r in rows if r["annotation_id"] in old]
     changed = {s["slide"] for s in slides if _pixels_changed(s, before.slides.get(s["slide"], {}))}
@@ -75,13 +94,19 @@ def follow_changes(
         r["annotation_id"] for r, b in pairs if _at(r) != _at(b) and r["slide"] not in changed
     ]
     renamed = [r for r, b in pairs if (r["label"], r["domain"]) != (b["label"], b["domain"])]
+    return Changes(moved, renamed, len(changed))
+
+
+def follow(store: Store, changes: Changes) -> None:
+    """Bring the models' tables in line: keys are rewritten, embeddings of other pixels dropped."""
     keys = ["annotation_id", "domain", "label"]
     schema = pa.schema([TABLES["annotations"].field(k) for k in keys])
-    update = [{k: r[k] for k in keys} for r in renamed]
+    update = [{k: r[k] for k in keys} for r in changes.renamed]
+    moved = changes.moved
     for model in store.models():
         if moved:
             store.delete(model_table(model), "annotation_id", moved)
-        if renamed:
+        if update:
             store.update_columns(model_table(model), pa.Table.from_pylist(update, schema=schema))
     if moved:
         store.delete(PATCHES, "annotation_id", moved)
@@ -91,15 +116,8 @@ def follow_changes(
     for model in store.viewed_models():
         if moved:
             store.delete(views_table(model), "annotation_id", moved)
-        if renamed:  # views that are not there are not made
+        if update:  # views that are not there are not made
             store.update_columns(views_table(model), pa.Table.from_pylist(update, schema=schema))
-    if moved:
-        why = f" ({len(changed)} slides with another file or mpp)" if changed else ""
-        notes.append(
-            f"{len(moved)} annotations moved{why}: their embeddings were dropped, ingest again"
-        )
-    if renamed:
-        notes.append(f"{len(renamed)} annotations changed label or domain")
 
 
 def _pixels_changed(slide: Mapping[str, Any], old: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embedstore.add.changes import Before, follow_changes
+from embedstore.add.changes import Before, changes_to, follow
 from embedstore.add.options import AddOptions, check_options
 from embedstore.add.places import place
 from embedstore.add.reading import read_or_suggest
@@ -176,10 +176,18 @@ def _write(
     slides: list[dict[str, Any]],
     before: Before,
 ) -> int:
-    """Write slides, annotations and, last, the dataset's entry; return how many are new."""
+    """Write slides, annotations and, last, the dataset's entry; return how many are new.
+
+    Embeddings follow first: killed before the slides are written, the next add sees the difference
+    again; killed later, it finds what was done under `pending`.
+    """
+    changes = changes_to(rows, slides, before)
+    said = list(dict.fromkeys([*(before.entry.get("pending") or []), *changes.notes()]))
+    if said and before.entry:
+        store.merge("datasets", [before.entry | {"pending": said}])
+    follow(store, changes)
     store.merge("slides", slides)
-    # Before the annotations change: killed in between, the next add sees the difference again.
-    follow_changes(store, rows, slides, before, entry["notes"])
     n_new = store.merge("annotations", rows)
-    store.merge("datasets", [entry])
+    entry["notes"] += said
+    store.merge("datasets", [entry | {"pending": None}])
     return n_new

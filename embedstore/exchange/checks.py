@@ -16,7 +16,7 @@ from embedstore.identity import IDENTITY, IMPORTED, check_same
 from embedstore.store import Store, now
 from embedstore.store.layout import TABLES, model_table
 from embedstore.store.records import ModelRow
-from embedstore.store.sql import literal
+from embedstore.store.sql import connect, literal, stale
 
 ANOTHER = "another --model NAME"
 """What the messages point to where a model's name stands for something else."""
@@ -126,7 +126,8 @@ def already_there(
     """Return which ids the model's table has already, and what is wrong where a vector differs."""
     if model not in store.models():
         return set(), []
-    place = {i: n for n, i in enumerate(ids)}
+    of_old = set(stale(connect(store), model))
+    place = {i: n for n, i in enumerate(ids) if i not in of_old}
     same, differ = set(), []
     scanner = store.lance(model_table(model)).scanner(
         columns=[ID, "vector"], filter=f"dataset = {literal(dataset)}", batch_size=_READ_ROWS

@@ -24,7 +24,7 @@ from embedstore.exchange.vector_files import FORMATS, ID, VectorFile
 from embedstore.identity import check_model_name, recorded_models
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
+from embedstore.store.sql import check_dataset, connect, fetch_rows, literal, stale
 from embedstore.writer import bind_name, embeddings_table
 
 READ_ROWS, WRITE_ROWS = 4096, 1024
@@ -145,6 +145,10 @@ def _write(
     """Store rows, whose vectors lie at these places, batch by batch, each whole or not at all."""
     model = identity["model"]
     bind_name(store, identity, ANOTHER)
+    # A vector of what the annotation was before is none, and makes room for this one.
+    mine = {r[ID] for r in rows}
+    of_old = [i for i in stale(connect(store), model) if i in mine]
+    store.delete(model_table(model), ID, of_old)
     for start in range(0, len(rows), WRITE_ROWS):
         on_progress(start, len(rows))
         part = rows[start : start + WRITE_ROWS]

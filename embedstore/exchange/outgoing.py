@@ -15,7 +15,14 @@ from embedstore.exchange.vector_files import ID, export_schema, format_of
 from embedstore.files.output import to_rows, write_whole
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from embedstore.store.sql import check_dataset, connect, embedded_models, fetch, literal
+from embedstore.store.sql import (
+    check_dataset,
+    connect,
+    embedded_models,
+    fetch,
+    identifier,
+    literal,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def export(
     rows = fetch(
         con,
         f"select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, a.x_l0, "
-        "a.y_l0, k.place from annotations a left join _keys k using (annotation_id) "
+        "a.y_l0, k.place from annotations a left join (select * from _keys semi join "
+        f"{identifier(model)} using (annotation_id)) k using (annotation_id) "
         f"where a.dataset = {literal(dataset)} order by a.annotation_id",
     )
     n_annotations = len(rows)

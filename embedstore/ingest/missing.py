@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +38,7 @@ from embedstore.slides.reading import usual_threads
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PatchCache
-from embedstore.store.sql import connect, fetch_rows, literal
+from embedstore.store.sql import connect, fetch_rows, literal, stale
 from embedstore.writer import Writer
 
 N_SAMPLE = 16
@@ -84,10 +84,12 @@ def ingest(
         for m, n in names.items()
     }
     if wanted:
+        report.notes += _made_anew(store, wanted)
         try:
             _embed_missing(store, dataset, names, weights, wanted, options, report, on_progress)
         finally:
             report.seconds = time.monotonic() - started
+        _check_any(report, {p.slide for p in wanted})
     recorded = recorded_models(store)
     for r in report.models:
         r.n_left = todo.n_annotations - todo.n_off_slide - r.n_before - r.n_embedded
@@ -151,10 +153,33 @@ def _embed_missing(
         if cache is not None:
             cache.flush()
             report.n_cached = cache.n_kept
-    for name in needed.values():
+    for name in set(needed.values()) & set(store.models()):
         store.compact(model_table(name))
     for name in set(needed.values()) & set(store.viewed_models()):
         store.compact(views_table(name))
+
+
+def _made_anew(store: Store, wanted: Sequence[Placed]) -> list[str]:
+    """Return a note on vectors that are there, but of other pixels than are to be cut now."""
+    con, lacking = connect(store), {p.annotation_id for p in wanted}
+    models = {m for p in wanted for m in p.wants} & set(store.models())
+    n = len({i for m in models for i in stale(con, m)} & lacking)
+    if not n:
+        return []
+    return [f"{n} annotations have moved or lie on another file since they were embedded: anew"]
+
+
+def _check_any(report: IngestReport, slides: Collection[str]) -> None:
+    """Raise EmbedstoreError where not one of the slides that were wanted could be read."""
+    failed = {s: why for s, why in report.set_aside.items() if s in slides}
+    if len(failed) < len(slides) or any(r.n_embedded or r.n_views for r in report.models):
+        return
+    said = "".join(f"\n- {s}: {why}" for s, why in list(failed.items())[:10])
+    more = f"\n- and {len(failed) - 10} more" if len(failed) > 10 else ""
+    raise EmbedstoreError(
+        f"nothing was embedded, none of {len(slides)} slides could be read:{said}{more}\nmend the "
+        "files and ingest again"
+    )
 
 
 def _count(report: ModelReport, event: Any, placed: Mapping[str, Placed]) -> None:

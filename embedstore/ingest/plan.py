@@ -9,14 +9,17 @@ from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed
 from embedstore.errors import EmbedstoreError
 from embedstore.slides.images import probe_patch
 from embedstore.slides.patches import PLAIN
-from embedstore.slides.slide import probe
+from embedstore.slides.slide import CHANGED, probe
 from embedstore.store import Store
 from embedstore.store.layout import model_schema, views_schema
 from embedstore.store.sql import connect, connect_to, fetch_rows, identifier, literal, views_name
 
 
 def retry_slides(store: Store, dataset: str) -> None:
-    """Open again the slides and patches set aside or missing, and write what has changed."""
+    """Open again the slides and patches set aside or missing, and write what has changed.
+
+    One set aside since it is not the file that was added stays so until `add` takes it.
+    """
     sql = f"select * from _slides where status != 'ok' and dataset = {literal(dataset)}"
     changed = []
     for row in fetch_rows(connect_to(store, "slides"), sql):
@@ -25,7 +28,8 @@ def retry_slides(store: Store, dataset: str) -> None:
         path = Path(row["path"])
         given = (row["mpp"], row["mpp_source"]) if row["mpp_source"] != "slide" else (None, None)
         seen = probe_patch(path) if row["kind"] == "patch" else probe(path, given)
-        if (fresh := row | seen) != row:
+        is_other = CHANGED in (row["problem"] or "") and seen["fingerprint"] != row["fingerprint"]
+        if not is_other and (fresh := row | seen) != row:
             changed.append(fresh)
     store.merge("slides", changed)
 

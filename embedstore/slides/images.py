@@ -10,16 +10,31 @@ from PIL import Image, ImageOps
 from embedstore.errors import SlideError
 from embedstore.files.packed import Packed, exists, locate, read_packed
 from embedstore.slides.pixels import why_unread
-from embedstore.slides.slide import UNREADABLE, Slide, check_mode, fingerprint, upright_size
+from embedstore.slides.slide import (
+    CHANGED,
+    UNREADABLE,
+    Slide,
+    check_fingerprint,
+    check_mode,
+    fingerprint,
+    upright_size,
+)
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Return a whole image in RGB, transparent pixels white; SlideError if unreadable."""
+def read_image(path: str | Path, expected: str | None = None) -> Image.Image:
+    """Return a whole image in RGB, transparent pixels white; SlideError if unreadable.
+
+    expected is the fingerprint that it must have; None leaves that open.
+    """
     packed = locate(path)
     try:
         if packed is not None:
-            return _over_white(_decoded(packed))
+            decoded = _decoded(packed)
+            if expected is not None and _fingerprint(decoded) != expected:
+                raise SlideError(f"{path} {CHANGED}")
+            return _over_white(decoded)
         with Slide(path) as image:
+            check_fingerprint(path, expected)
             return image.read_region(0, 0, 0, image.width, image.height)
     except MemoryError as e:
         raise SlideError(f"{path} is too large for one patch") from e
@@ -41,7 +56,7 @@ def probe_patch(path: Path | None) -> dict[str, Any]:
     try:
         if (packed := locate(path)) is not None:
             image = _decoded(packed)
-            row["fingerprint"] = hashlib.sha256(image.tobytes()).hexdigest()[:16]
+            row["fingerprint"] = _fingerprint(image)
             width, height = image.size
         else:
             row["fingerprint"] = fingerprint(path)
@@ -52,6 +67,10 @@ def probe_patch(path: Path | None) -> dict[str, Any]:
         why = str(e) if locate(path) else why_unread(path, e)
         return row | {"status": "unreadable", "problem": f"{path} cannot be read as a patch: {why}"}
     return row | {"width": width, "height": height, "status": "ok", "problem": None}
+
+
+def _fingerprint(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
 def _decoded(packed: Packed) -> Image.Image:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from embedstore.errors import SlideError
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patch
-from embedstore.slides.slide import Slide
+from embedstore.slides.slide import CHANGED, Slide, check_fingerprint, state_of
 
 CHUNK = 16
 """Patches one task reads; small enough to share a slide among threads."""
@@ -43,13 +43,15 @@ class Point:
 class SlideJob:
     """The points of one slide; mpp in micrometres per level-0 pixel, None for a pre-cropped patch.
 
-    A file without mpp is one patch, whole: no scale is applied to it.
+    A file without mpp is one patch, whole: no scale is applied to it. fingerprint is what the file
+    must have; None leaves that open.
     """
 
     slide: str
     path: str
     mpp: float | None
     points: Sequence[Point]
+    fingerprint: str | None = None
 
 
 class Crops(Protocol):
@@ -59,7 +61,7 @@ class Crops(Protocol):
         """Return those crops that are kept, each uint8 (wide, wide, 3), wide of `geometry.wide`."""
         ...
 
-    def keep(self, slide: str, annotation_id: str, crop: NDArray[np.uint8]) -> None:
+    def keep(self, job: SlideJob, point: Point, crop: NDArray[np.uint8]) -> None:
         """Take a crop that was read from a slide."""
         ...
 
@@ -73,7 +75,7 @@ def sample_patches(jobs: Sequence[SlideJob], geometry: PatchGeometry, n: int) ->
     chosen = {round(k) for k in np.linspace(0, len(points) - 1, min(n, len(points)))}
     sampled = []
     for job, point in (points[k] for k in sorted(chosen)):
-        read = _read_chunk(_Handle(job.path, 1), job, [point], geometry, None)
+        read = _read_chunk(_Handle(job, 1), job, [point], geometry, None)
         sampled += [patch for _, patch in read.patches]
     size = geometry.size_px
     return np.stack(sampled) if sampled else np.empty((0, size, size, 3), dtype=np.uint8)
@@ -90,8 +92,9 @@ class Read:
 class _Handle:
     """One slide shared by the tasks that read it: opened by the first, closed after the last."""
 
-    def __init__(self, path: str, n_tasks: int) -> None:
-        self.path, self._left = path, n_tasks
+    def __init__(self, job: SlideJob, n_tasks: int) -> None:
+        self.path, self._left = job.path, n_tasks
+        self._fingerprint, self._seen = job.fingerprint, ""
         self._lock = threading.Lock()
         self._slide: Slide | None = None
         self._problem: SlideError | None = None
@@ -103,10 +106,16 @@ class _Handle:
             if self._slide is None:
                 try:
                     self._slide = Slide(self.path)
+                    self._seen = state_of(self.path)
+                    check_fingerprint(self.path, self._fingerprint)
                 except SlideError as e:
                     self._problem = e
                     raise
             return self._slide
+
+    def has_changed(self) -> bool:
+        """Return whether the file was written to since it was opened."""
+        return state_of(self.path) != self._seen
 
     def done(self) -> None:
         with self._lock:
@@ -123,9 +132,12 @@ def _read_chunk(
     crops: Crops | None,
 ) -> Read:
     patches: list[tuple[Point, NDArray[np.uint8]]] = []
+    fresh: list[tuple[Point, NDArray[np.uint8]]] = []
+    kept: Mapping[str, NDArray[np.uint8]] = {}
+    problem = None
     try:
         if job.mpp is None:
-            whole = fit_patch(read_image(handle.path), geometry.size_px)
+            whole = fit_patch(read_image(handle.path, job.fingerprint), geometry.size_px)
             return Read([(p, whole) for p in points], None)
         kept = crops.read([p.annotation_id for p in points]) if crops is not None else {}
         for p in points:
@@ -133,14 +145,19 @@ def _read_chunk(
             if crop is None:
                 wanted = geometry if crops is None else geometry.wide()
                 crop = read_patch(handle.open(), p.x_l0, p.y_l0, job.mpp, wanted)
-                if crops is not None:
-                    crops.keep(job.slide, p.annotation_id, crop)
+                fresh.append((p, crop))
             patches.append((p, centre(crop, geometry.size_px)))
     except SlideError as e:
-        return Read(patches, str(e))
+        problem = str(e)
     finally:
         handle.done()
-    return Read(patches, None)
+    if fresh and handle.has_changed():  # who knows of which file each patch is
+        patches = [(p, patch) for p, patch in patches if p.annotation_id in kept]
+        return Read(patches, f"{handle.path} {CHANGED}")
+    if crops is not None:
+        for p, crop in fresh:
+            crops.keep(job, p, crop)
+    return Read(patches, problem)
 
 
 def read_ahead(
@@ -156,7 +173,7 @@ def read_ahead(
     try:
         for job in jobs:
             chunks = [job.points[i : i + CHUNK] for i in range(0, len(job.points), CHUNK)]
-            handle = _Handle(job.path, len(chunks))
+            handle = _Handle(job, len(chunks))
             for chunk in chunks:
                 while n_ahead >= 4 * workers * CHUNK:
                     slide, n, future = pending.popleft()

@@ -260,6 +260,33 @@ def probe(
     return row | {"status": "ok", "problem": mpp_problem}
 
 
+CHANGED = (
+    "is not the file that was added, it has changed since: `embedstore add` takes it as it is now"
+)
+"""What is said of a file whose fingerprint is another one, after its path."""
+
+
+def check_fingerprint(path: str | Path, expected: str | None) -> None:
+    """Raise SlideError where a file's fingerprint is another one; None expects nothing."""
+    if expected is None:
+        return
+    try:
+        found = fingerprint(Path(path))
+    except OSError as e:
+        raise SlideError(f"{path} cannot be read: {e.strerror or e}") from e
+    if found != expected:
+        raise SlideError(f"{path} {CHANGED}")
+
+
+def state_of(path: str | Path) -> str:
+    """Return what changes when a file is written to or replaced: its size and time of change."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return "gone"
+    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+
+
 def fingerprint(path: Path) -> str:
     """Return a digest of a file's length and its ends: enough to see that a slide was replaced."""
     n, ends = path.stat().st_size, 2**16

@@ -25,6 +25,17 @@ TEXTS = pa.list_(TEXT)
 
 PATCHES, COMPARISONS = "patches", "comparisons"
 
+CUT: dict[str, pa.DataType] = {
+    "cut_x_l0": REAL,
+    "cut_y_l0": REAL,
+    "cut_mpp": REAL,
+    "cut_fingerprint": TEXT,
+}
+"""Of which pixels a vector or crop was made: place, scale and file, NULL where that is not known.
+
+Where the annotation or slide says something else by now, it is not valid: see `views.valid`.
+"""
+
 TABLES: dict[str, pa.Schema] = {
     "store": _schema("format", created_at=TIME),
     "datasets": _schema(
@@ -34,6 +45,8 @@ TABLES: dict[str, pa.Schema] = {
         mpp=REAL,
         classes=TEXT,
         notes=TEXTS,
+        # What the `add` that is under way has done to embeddings, until it says so.
+        pending=TEXTS,
         created_at=TIME,
     ),
     "slides": _schema(
@@ -112,6 +125,7 @@ TABLES: dict[str, pa.Schema] = {
         shared_cases=REAL,
         overlapping_patches=REAL,
         shared_centres=REAL,
+        patch_um=REAL,
         created_at=TIME,
         train=TEXTS,
         val=TEXTS,
@@ -195,6 +209,7 @@ TABLES: dict[str, pa.Schema] = {
         mpp_out=REAL,
         n_bytes=INT,
         created_at=TIME,
+        **CUT,
         pixels=pa.binary(),
     ),
     # What `compare` found of two sides over all folds; run_ids: what it was made of.
@@ -249,6 +264,7 @@ def model_schema(dim: int) -> pa.Schema:
         slide=TEXT,
         embedded_at=TIME,
         resized=FLAG,
+        **CUT,
         vector=pa.list_(pa.float32(), dim),
     )
 

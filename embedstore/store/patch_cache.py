@@ -13,8 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.slides.patches import PatchGeometry, centre
-from embedstore.store.layout import PATCHES, TABLES
+from embedstore.slides.reading import Point, SlideJob
+from embedstore.store.layout import CUT, PATCHES, TABLES
+from embedstore.store.sql import connect_to, fetch
 from embedstore.store.store import Store, now
+from embedstore.store.views import valid
 
 FLUSH_BYTES = 96 * 2**20
 """What is collected before it is written: a kill costs at most that much reading."""
@@ -68,12 +71,16 @@ class PatchCache:
     def reload(self) -> None:
         """Look again at what is kept, as of now."""
         self._lance = self._store.lance(PATCHES)
-        keys = self._lance.to_table(columns=["annotation_id", "mpp_out", "size_px"])
-        fits = (keys["mpp_out"].to_numpy() == self._mpp_out) & (
-            keys["size_px"].to_numpy() >= self._size
+        keys = self._lance.to_table(columns=["annotation_id", "mpp_out", "size_px", *CUT])
+        con = connect_to(self._store, "annotations", "slides")
+        con.register("_kept", keys.append_column("place", pa.array(np.arange(len(keys)))))
+        rows = fetch(
+            con,
+            f"select annotation_id, place from _kept v where mpp_out = {self._mpp_out!r} and "
+            f"size_px >= {self._size} and {valid('v')}",
         )
-        ids, places = keys["annotation_id"].to_pylist(), np.flatnonzero(fits).tolist()
-        self._places = {ids[k]: k for k in places}
+        ids, places = rows["annotation_id"].to_pylist(), rows["place"].to_pylist()
+        self._places = dict(zip(ids, places, strict=True))
 
     def __contains__(self, annotation_id: str) -> bool:
         """Return whether a crop is kept, as of the last look."""
@@ -92,14 +99,16 @@ class PatchCache:
             for k, i in enumerate(kept)
         }
 
-    def keep(self, slide: str, annotation_id: str, crop: NDArray[np.uint8]) -> None:
+    def keep(self, job: SlideJob, point: Point, crop: NDArray[np.uint8]) -> None:
         """Take a crop, uint8 (wide, wide, 3), to be written with others."""
         data = encode(crop)
+        cut = (point.x_l0, point.y_l0, job.mpp, job.fingerprint)
         row = {
-            "patch_id": f"{annotation_id}@{self._mpp_out!r}",
-            "annotation_id": annotation_id,
+            "patch_id": f"{point.annotation_id}@{self._mpp_out!r}",
+            "annotation_id": point.annotation_id,
             "dataset": self._dataset,
-            "slide": slide,
+            "slide": job.slide,
+            **dict(zip(CUT, cut, strict=True)),
             "size_px": crop.shape[0],
             "mpp_out": self._mpp_out,
             "n_bytes": len(data),

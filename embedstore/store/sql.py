@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store.layout import (
+    CUT,
     TABLES,
     model_schema,
     model_table,
@@ -21,7 +22,7 @@ from embedstore.store.layout import (
     views_table,
 )
 from embedstore.store.store import Store
-from embedstore.store.views import FORMER, VIEWS
+from embedstore.store.views import FORMER, VIEWS, valid
 
 UNIONS = ("embeddings", "embedding_views")
 """Views over the tables of all models."""
@@ -99,16 +100,35 @@ def _unite(
     tables: dict[str, tuple[str, Any]],
     schema: pa.Schema,
 ) -> None:
-    """Make a view of each table under its own name, and `name` over them all, vector FLOAT[]."""
+    """Make a view of each table's valid rows, and `name` over them all, vector FLOAT[]."""
     parts = []
-    for n, (own_name, table) in enumerate(tables.values()):
-        con.register(f"_{name}_{n}", table)
-        con.execute(f"create temp view {identifier(own_name)} as select * from _{name}_{n}")
-        parts.append(f"select {columns}, vector::float[] as vector from _{name}_{n}")
+    for own_name, table in tables.values():
+        stored, own = identifier(stored_name(own_name)), identifier(own_name)
+        con.register(stored_name(own_name), table)
+        rows = f"select * from {stored}"
+        if set(CUT) <= set(table.schema.names):  # a store that is not upgraded yet has none
+            rows = f"select * exclude ({', '.join(CUT)}) from {stored} v where {valid('v')}"
+        con.execute(f"create temp view {own} as {rows}")
+        parts.append(f"select {columns}, vector::float[] as vector from {own}")
     if not parts:
         con.register(f"_no_{name}", schema.empty_table())
         parts.append(f"select {columns}, vector::float[] as vector from _no_{name}")
     con.execute(f"create temp view {name} as {' union all '.join(parts)}")
+
+
+def stored_name(name: str) -> str:
+    """Return the SQL name of all that a table of vectors holds, what is not valid any more too."""
+    return f"{name}#stored"
+
+
+def stale(con: duckdb.DuckDBPyConnection, model: str) -> list[str]:
+    """Return the annotations whose vector of a model is of other pixels than theirs are now."""
+    rows = fetch_rows(
+        con,
+        f"select annotation_id from {identifier(stored_name(model))} anti join "
+        f"{identifier(model)} using (annotation_id) order by 1",
+    )
+    return [r["annotation_id"] for r in rows]
 
 
 def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) -> None:

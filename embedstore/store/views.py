@@ -25,12 +25,35 @@ FORMER: dict[str, str] = {
 }
 """How a table of an older format is read where it lacks columns, if not as NULL."""
 
+
+def valid_if(v: str, a: str = "a", s: str = "s") -> str:
+    """Return the condition that a vector or crop v is of what its annotation a and slide s say now.
+
+    One of which it is not known what it was made of (imported, or of an older store) passes.
+    """
+    same = f"{s}.fingerprint = {v}.cut_fingerprint"
+    at = " and ".join(f"{of}.{k} = {v}.cut_{k}" for of, k in ((a, "x_l0"), (a, "y_l0"), (s, "mpp")))
+    return (
+        f"({v}.cut_fingerprint is null or coalesce({same} and ({s}.kind = 'patch' or {at}), false))"
+    )
+
+
+def valid(v: str) -> str:
+    """Return the condition that a row v of vectors or crops is valid, whatever else is joined."""
+    return (
+        f"({v}.cut_fingerprint is null or exists (select 1 from _annotations a join _slides s on "
+        f"s.slide_id = a.dataset || '/' || a.slide where a.annotation_id = {v}.annotation_id and "
+        f"{valid_if(v)}))"
+    )
+
+
 _STANDS = "manifest_id not in (select manifest_id from superseded)"
 
 VIEWS: dict[str, str] = {
     "slides": (
         "select dataset, slide, case_id, path, width, height, mpp, mpp_source, scanner, status, "
-        "problem, kind, case_source, source_slide, bounds, frame, unit, attributes from _slides"
+        "problem, kind, case_source, source_slide, bounds, frame, unit, fingerprint, attributes "
+        "from _slides"
     ),
     "annotations": (
         "select a.annotation_id, a.dataset, a.slide, a.case_id, a.domain, a.label, "
@@ -55,7 +78,8 @@ VIEWS: dict[str, str] = {
     ),
     "splits": (
         f"select {_RUN_COLUMNS}, train_domain, val_by, n_train, n_val, n_test, shared_slides, "
-        "shared_cases, overlapping_patches, shared_centres, created_at, split_id from _splits"
+        "shared_cases, overlapping_patches, shared_centres, patch_um, created_at, split_id "
+        "from _splits"
     ),
     "manifests": " union all ".join(
         f"select {_RUN_COLUMNS}, train_domain, unnest({role}) as annotation_id, "

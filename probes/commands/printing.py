@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # what these import is numpy
 _LEAKS = {
     "shared_slides": "lie on a slide seen in training",
     "shared_cases": "come from a case seen",
-    "overlapping_patches": "overlap a training patch",
+    "overlapping_patches": "overlap a training patch of {um:g} um",
     "shared_centres": "contain a training annotation's centre",
 }
 
@@ -28,13 +28,14 @@ def say_leakage(
     elsewhere: in place of the rows' own audit that of another dataset, one a row.
     """
     largest = max(r.fraction for r in rows)
-    audits = [{k: getattr(r, k) for k in _LEAKS} for r in rows] if elsewhere is None else elsewhere
+    own = [{k: getattr(r, k) for k in (*_LEAKS, "patch_um")} for r in rows]
+    audits = own if elsewhere is None else elsewhere
     at_largest = [a for r, a in zip(rows, audits, strict=True) if r.fraction == largest]
-    parts = []
+    parts, um = [], max(a["patch_um"] or 0 for a in at_largest)
     for column, what in _LEAKS.items():
         shares = [s for a in at_largest if (s := a[column]) is not None]
         share = f"{sum(shares) / len(shares):.1%}" if shares else "an unknown share"
-        parts.append(f"{share} {what}")
+        parts.append(f"{share} {what.format(um=um)}")
     whose = "test" if elsewhere is None else "other dataset's"
     say(f"leakage at fraction {largest:g}: of the {whose} annotations {', '.join(parts)}")
 

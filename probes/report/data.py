@@ -44,8 +44,9 @@ class Facts:
     @functools.cached_property
     def sides(self) -> list[Side]:
         """Every side with a result, probes by model first, end to end last."""
-        seen = {Side.of(r) for r in self.results}
-        return sorted(seen, key=lambda e: (e.is_e2e, e.model, e.method, e.params, e.weights))
+        newest = sorted(self.results, key=lambda r: r.created_at, reverse=True)
+        seen = dict.fromkeys(Side.of(r) for r in newest)  # one side is called as in its last run
+        return sorted(seen, key=lambda e: (e.is_e2e, e.model, e.method, e.params, e.weights_sha256))
 
     @functools.cached_property
     def names(self) -> dict[Side, str]:

@@ -229,17 +229,19 @@ class Summary:
 def summarise(rows: Sequence[ResultRow], metric: str = "auroc") -> list[Summary]:
     """Return a line per model, method and fraction; by-domain schemes give in- and out-of-domain.
 
-    Out of domain, a run's value is the mean over its other domains, and mean and SD are over runs,
+    One set of weights may be called otherwise in later runs: the last name is given. Out of
+    domain, a run's value is the mean over its other domains, and mean and SD are over runs,
     as in Table 2 of the paper. Domains without a value (one label in test) are left out.
     """
     groups: dict[tuple[Any, ...], list[ResultRow]] = defaultdict(list)
     for r in rows:
         # Another dataset has a row over all of it beside those of its domains.
         if r.metric == metric and (r.eval_dataset is None or r.eval_domain == ALL):
-            key = (r.model, r.weights, method_of(r), r.fraction, where_of(r))
+            key = (r.model, r.weights_sha256 or "", method_of(r), r.fraction, where_of(r))
             groups[key].append(r)
     lines = []
-    for (model, weights, method, fraction, where), members in sorted(groups.items()):
+    for (model, _, method, fraction, where), members in sorted(groups.items()):
+        weights = max(members, key=lambda r: r.created_at).weights or ""
         by_run: dict[str, list[float]] = defaultdict(list)
         for r in members:
             if r.value is not None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,14 +20,15 @@ class Side:
 
     A variant is a set of views, or how a network was adapted: uni+d4:virchow2, e2e+lora:virchow2.
     params and weights are those recorded; a side that a user names has none: compare it with
-    `named`.
+    `named`. What tells weights apart is their SHA-256, none where embeddings were imported; weights
+    is what they were called when a run was made.
     """
 
     method: str
     model: str
     variant: str | None = None
     params: str = "{}"
-    weights: str = ""
+    weights: str = field(default="", compare=False)
     weights_sha256: str = ""
 
     @classmethod

@@ -4,7 +4,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes.splits.candidates import Candidates, candidates
 from probes.splits.imported import recorded_manifest
-from probes.splits.manifests import StoredSplit, ensure_splits
+from probes.splits.manifests import StoredSplit, audited, ensure_splits
 from probes.splits.newest import make_newest
 from probes.splits.spec import Asked, ManifestSpec
 
@@ -37,4 +37,4 @@ def splits_for(
             f"manifest {asked.manifest} has no such split; it has: "
             + "; ".join(sorted(s.split_id.partition("/")[2] for s in every)[:20])
         )
-    return manifest, splits, []
+    return manifest, audited(store, manifest, splits), []

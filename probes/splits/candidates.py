@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal, where_clause
+from embedstore.store.sql import (
+    check_dataset,
+    connect,
+    embedded_models,
+    fetch,
+    fetch_rows,
+    literal,
+    where_clause,
+)
+from probes.splits.audit import PATCH_UM
 from probes.splits.draw import Pool, manifest_digest
 from probes.splits.schemes import SCHEMES
 from probes.splits.spec import ManifestSpec
@@ -20,7 +29,7 @@ class Candidates:
     """The annotations of a manifest and what the audit needs of each, in order of the pool.
 
     images: the file that each lies on; slides and cases: those it comes from, None where a patch's
-    are not named; centres_um (n, 2), NaN for patches.
+    are not named; centres_um (n, 2), NaN for patches; patch_um: how wide a field is embedded.
     """
 
     manifest_id: str
@@ -33,6 +42,7 @@ class Candidates:
     places: list[str]
     n_left_out: int
     notes: list[str]
+    patch_um: float = PATCH_UM
 
 
 def candidates(store: Store, spec: ManifestSpec) -> Candidates:
@@ -89,9 +99,20 @@ def candidates(store: Store, spec: ManifestSpec) -> Candidates:
     ]
     parameters = {k: v for k, v in vars(spec).items() if k != "dataset"}
     digest = manifest_digest(pool, places, **parameters)
+    n_aside, field_um = counts["aside"], _field_um(con, spec.dataset)
     return Candidates(
-        digest, spec, pool, images, slides, known, centres, places, counts["aside"], notes
+        digest, spec, pool, images, slides, known, centres, places, n_aside, notes, field_um
     )
+
+
+def _field_um(con: Any, dataset: str) -> float:
+    """Return the width in um of the widest field that a model of a dataset was given.
+
+    PATCH_UM where none is known: nothing is embedded yet, or only imported.
+    """
+    models = ", ".join(map(literal, embedded_models(con, dataset))) or "''"
+    sql = f"select max(patch_px * mpp_out) as um from models where model in ({models})"
+    return float(fetch_rows(con, sql)[0]["um"] or PATCH_UM)
 
 
 def only(manifest: Candidates, members: Sequence[int]) -> Candidates:

@@ -69,7 +69,7 @@ def left_out(other: Elsewhere, order: Sequence[str], target: str) -> list[str]:
 def audit_elsewhere(
     store: Store, manifest: Candidates, splits: Sequence[StoredSplit], other: Elsewhere
 ) -> list[dict[str, float | None]]:
-    """Return, per split, what its train gives away of the other dataset: see `audit`.
+    """Return, per split, what its train gives away of the other dataset: see `audit`; patch_um.
 
     A slide of both is known by its file, or by its name where no file is known; its case follows.
     """
@@ -78,17 +78,17 @@ def audit_elsewhere(
     n = len(manifest.pool.ids)
     place = {i: k for k, i in enumerate(manifest.pool.ids)}
     test = np.arange(n, n + len(found.pool.ids), dtype=np.int64)
-    audits = []
+    audits, patch_um = [], max(manifest.patch_um, found.patch_um)
     for split in splits:
         train = np.array([place[i] for i in (*split.train, *split.val)], dtype=np.int64)
-        audits.append(
-            audit(
-                Split(train, np.empty(0, np.int64), test, "given"),
-                slides=[*manifest.slides, *slides],
-                cases=[*manifest.cases, *cases],
-                centres_um=np.concatenate((manifest.centres_um, found.centres_um)),
-            )
+        shares = audit(
+            Split(train, np.empty(0, np.int64), test, "given"),
+            slides=[*manifest.slides, *slides],
+            cases=[*manifest.cases, *cases],
+            centres_um=np.concatenate((manifest.centres_um, found.centres_um)),
+            patch_um=patch_um,
         )
+        audits.append({**shares, "patch_um": patch_um})
     return audits
 
 

@@ -1,13 +1,15 @@
 """Split manifests in the store: made once, addressed by digest, with a leakage audit each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store, now
+from embedstore.store.layout import TABLES
 from embedstore.store.sql import (
     connect_to,
     fetch,
@@ -115,7 +117,8 @@ def ensure_splits(
     rows = [split_row(manifest, k, made[k]) for k in wanted if k in made]
     store.merge("splits", rows, replace=False)
     have |= {r["split_id"]: as_stored(r) for r in rows}
-    return [have[split_id(manifest.manifest_id, *k)] for k in wanted], notes
+    splits = [have[split_id(manifest.manifest_id, *k)] for k in wanted]
+    return audited(store, manifest, splits), notes
 
 
 def load_splits(store: Store, manifest_id: str) -> dict[str, StoredSplit]:
@@ -157,15 +160,38 @@ def split_row(
         "train_domain": domain,
         "val_by": split.val_by,
         **{f"n_{r}": len(ids) for r, ids in roles.items()},
-        **audit(
-            split,
-            slides=manifest.slides,
-            cases=manifest.cases,
-            centres_um=manifest.centres_um,
-        ),
+        **_audit(manifest, split),
         "created_at": now(),
         **roles,
     }
+
+
+def _audit(manifest: Candidates, split: Split) -> dict[str, float | None]:
+    """Return the columns of the splits table that say what a split gives away."""
+    shares = audit(
+        split,
+        slides=manifest.slides,
+        cases=manifest.cases,
+        centres_um=manifest.centres_um,
+        patch_um=manifest.patch_um,
+    )
+    return {**shares, "patch_um": manifest.patch_um}
+
+
+def audited(store: Store, manifest: Candidates, splits: Sequence[StoredSplit]) -> list[StoredSplit]:
+    """Return splits whose audit is of patches as wide as are embedded by now, made anew if not."""
+    place = {i: n for n, i in enumerate(manifest.pool.ids)}
+    anew: dict[str, dict[str, Any]] = {}
+    for s in splits:
+        if s.row.patch_um != manifest.patch_um:
+            of = {r: [place[i] for i in s.ids(r).to_pylist()] for r in ROLES}
+            roles = {r: np.array(numbers, dtype=np.int64) for r, numbers in of.items()}
+            anew[s.split_id] = _audit(manifest, Split(val_by="given", **roles))
+    if anew:
+        rows = [{"split_id": i, **shares} for i, shares in anew.items()]
+        schema = pa.schema([TABLES["splits"].field(c) for c in rows[0]])
+        store.update_columns("splits", pa.Table.from_pylist(rows, schema=schema))
+    return [replace(s, row=replace(s.row, **anew.get(s.split_id, {}))) for s in splits]
 
 
 def _check_domains(manifest: Candidates, every: Sequence[str | None], asked: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ class SplitRow:
     """One split as recorded, without its annotations.
 
     shared_slides, shared_cases, overlapping_patches and shared_centres are shares of the test
-    annotations, None where they are not known: see `audit`.
+    annotations, None where they are not known: see `audit`; patch_um is how wide its patches were.
     """
 
     split_id: str
@@ -31,4 +31,5 @@ class SplitRow:
     shared_cases: float | None
     overlapping_patches: float | None
     shared_centres: float | None
+    patch_um: float | None
     created_at: datetime

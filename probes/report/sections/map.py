@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
 from embedstore.store.layout import model_table
-from embedstore.store.sql import fetch_rows, literal
+from embedstore.store.sql import fetch_rows, literal, stale
 from probes.report.blocks import Block, Figure, Missing, Points, Section, Widget
 from probes.report.data import Facts
 from probes.report.images import SHEET, THUMB_PX, Patches, sheet
@@ -94,7 +94,8 @@ def _place(
         return None
     lance = facts.store.lance(model_table(model))
     ids = lance.to_table(columns=["annotation_id"])["annotation_id"].to_pylist()
-    place = {i: k for k, i in enumerate(ids)}
+    of_old = set(stale(facts.con, model))
+    place = {i: k for k, i in enumerate(ids) if i not in of_old}
     embedded = [k for k, r in enumerate(drawn) if r["annotation_id"] in place]
     if len(embedded) < 3:
         return None

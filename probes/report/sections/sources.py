@@ -67,24 +67,23 @@ def _manifests(facts: Facts) -> list[Block]:
 
 
 def _weights(facts: Facts) -> list[Block]:
-    by_weights: dict[tuple[str, str, str], dict[str, Any]] = {}
+    by_weights: dict[tuple[str, str], dict[str, Any]] = {}
     for m in facts.models.values():
-        key = (m.model, m.weights or "", m.weights_sha256 or "")
-        by_weights[key] = {
+        by_weights[m.model, m.weights_sha256 or ""] = {
+            "weights": m.weights,
             "versions": f"timm {m.timm_version}, torch {m.torch_version}" if m.timm_version else "",
             "used": "embedded",
         }
     for e in facts.sides:
         if e.is_e2e:
-            row = by_weights.setdefault(
-                (e.model, e.weights, e.weights_sha256), {"versions": "", "used": ""}
-            )
+            unseen = {"weights": e.weights or None, "versions": "", "used": ""}
+            row = by_weights.setdefault((e.model, e.weights_sha256), unseen)
             row["used"] = "embedded, end to end" if "embedded" in row["used"] else "end to end"
     if not by_weights:
         return []
     rows = [
-        {"model": model, "weights": weights or None, "weights_sha256": sha or None, **more}
-        for (model, weights, sha), more in by_weights.items()
+        {"model": model, "weights_sha256": sha or None, **more}
+        for (model, sha), more in by_weights.items()
     ]
     columns = [
         Column("model", "model"),

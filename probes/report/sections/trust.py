@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from embedstore.store.sql import fetch_rows, literal
 from probes.report.blocks import Block, Figure, Line, Missing, Panel, Section, Style, TableBlock
 from probes.report.data import Facts, by_side
 from probes.report.makers import Maker, Material
@@ -16,6 +17,7 @@ from probes.report.tables import Column, Table, best_of, number, percent, signed
 from probes.scores.metrics import N_BINS
 from probes.scores.results import summarise, to_null
 from probes.scores.sides import Side
+from probes.splits.audit import PATCH_UM
 from probes.splits.recorded import SplitRow
 from probes.splits.spec import ManifestSpec
 
@@ -61,6 +63,7 @@ def _leakage(facts: Facts) -> list[Block]:
         for key in AUDIT:
             shares = [v for s in at_top if (v := getattr(s, key)) is not None]
             row[key] = float(np.mean(shares)) if shares else None
+        row["patch_um"] = max(s.patch_um or PATCH_UM for s in at_top)
         rows.append(row)
     if not rows:
         return [
@@ -73,12 +76,14 @@ def _leakage(facts: Facts) -> list[Block]:
         Column("dataset", "dataset"),
         Column("condition", "split"),
         *(Column(k, head, _share(k), number=True) for k, head in AUDIT.items()),
+        Column("patch_um", "patch, um", lambda r: f"{r['patch_um']:g}", number=True),
         Column("n_splits", "splits", number=True),
     ]
     notes = [
         "Shares of the test annotations, means over splits at the largest fraction. With "
         "annotation-level splits test cells lie on slides that training has seen; only splits "
-        "by slide or case measure what a new slide or patient would give."
+        "by slide or case measure what a new slide or patient would give. A patch is taken as "
+        "wide as the widest field that a model was given."
     ]
     return [
         TableBlock(Table("leakage", "What training has seen of the test", columns, rows, notes))
@@ -230,10 +235,10 @@ def _domain(facts: Facts) -> list[Block]:
     """Return how well each embedding tells the domain: runs whose target is the domain."""
     rows: list[dict[str, Any]] = []
     blocks: list[Block] = []
+    learnt = _n_learnt(facts)
     for d in facts.datasets:
-        n_domains = len(facts.domains[d.dataset])
         conditions = facts.conditions(d.dataset, by_domain=False, target="domain")
-        if not conditions and n_domains > 1:
+        if not conditions and len(facts.domains[d.dataset]) > 1:
             blocks.append(
                 Missing(
                     f"How much domain the embeddings of {d.dataset} carry is not measured.",
@@ -244,6 +249,7 @@ def _domain(facts: Facts) -> list[Block]:
             each = {m: by_side(facts.rows(c, m, "domain")) for m in ("auroc", "balanced_accuracy")}
             for e, of_side in each["auroc"].items():
                 top = max(r.fraction for r in of_side)
+                n_domains = max(learnt[r.run_id] for r in of_side)
                 row: dict[str, Any] = {
                     "dataset": c.dataset,
                     "condition": str(c),
@@ -276,6 +282,19 @@ def _domain(facts: Facts) -> list[Block]:
     best = frozenset(best_of(less, "auroc", ("dataset", "condition")))
     table = Table("domain", "How much domain an embedding carries", columns, rows, notes, best)
     return [TableBlock(table), *blocks]
+
+
+def _n_learnt(facts: Facts) -> dict[str, int]:
+    """Return how many domains each run that learnt domains told apart: those its split left."""
+    runs = {r.run_id for r in facts.results if r.target == "domain"}
+    if not runs:
+        return {}
+    rows = fetch_rows(
+        facts.con,
+        "select run_id, count(distinct label) as n from _predictions where run_id in "
+        f"({', '.join(map(literal, sorted(runs)))}) group by 1",
+    )
+    return {r["run_id"]: r["n"] for r in rows}
 
 
 SECTION = Maker(40, trust)
