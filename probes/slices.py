@@ -17,7 +17,7 @@ from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
 from embedstore.store.layout import CUT, model_table, views_table
-from embedstore.store.sql import connect_to, fetch, fetch_rows, literal
+from embedstore.store.sql import connect_to, cut_columns, fetch, fetch_rows, literal
 from embedstore.store.views import valid
 from probes.splits.candidates import Candidates
 from probes.splits.draw import ROLES
@@ -58,7 +58,7 @@ class Matrix:
             )
         lance = store.lance((views_table if views else model_table)(model))
         self.version = int(lance.version)
-        columns = ["annotation_id", *(["view"] if views else []), *CUT]
+        columns = ["annotation_id", *(["view"] if views else []), *cut_columns(lance)]
         n = lance.count_rows(filter=f"dataset = {literal(dataset)}")
         if not n:
             raise EmbedstoreError(
@@ -103,10 +103,16 @@ class Matrix:
     def _index(self, keys: pa.Table) -> None:
         """Set ids, places and facts of annotations from the keys of the rows of X.
 
-        A row of other pixels than its annotation's are now is passed over.
+        A row of other pixels than its annotation's are now, or of one that is removed, is passed
+        over.
         """
         self._con.register("_read", keys.append_column("place", pa.array(np.arange(len(keys)))))
-        keys = fetch(self._con, f"select * from _read v where {valid('v')} order by place")
+        is_valid = valid("v") if set(CUT) <= set(keys.column_names) else "true"
+        keys = fetch(
+            self._con,
+            "select v.* from _read v semi join _annotations using (annotation_id) "
+            f"where {is_valid} order by place",
+        )
         ids, places = keys["annotation_id"], keys["place"].to_numpy()[:, None]
         if self.views:
             ids, places = self._whole_views(keys)

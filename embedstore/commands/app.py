@@ -9,6 +9,7 @@ from embedstore.commands.reading import (
     sql_command,
     status_command,
 )
+from embedstore.commands.removing import remove_command
 from embedstore.terminal.app import make_app
 
 embedstore_app = make_app(
@@ -23,6 +24,7 @@ embedstore_app = make_app(
         "export": export_command,
         "import": import_command,
         "neighbors": neighbors_command,
+        "remove": remove_command,
         "demo": demo_command,
     },
 )

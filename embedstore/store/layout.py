@@ -23,7 +23,7 @@ TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us"
 FLAG = pa.bool_()
 TEXTS = pa.list_(TEXT)
 
-PATCHES, COMPARISONS = "patches", "comparisons"
+PATCHES, COMPARISONS, REMOVALS = "patches", "comparisons", "removals"
 
 CUT: dict[str, pa.DataType] = {
     "cut_x_l0": REAL,
@@ -31,10 +31,7 @@ CUT: dict[str, pa.DataType] = {
     "cut_mpp": REAL,
     "cut_fingerprint": TEXT,
 }
-"""Of which pixels a vector or crop was made: place, scale and file, NULL where that is not known.
-
-Where the annotation or slide says something else by now, it is not valid: see `views.valid`.
-"""
+"""Of which pixels a vector or crop was made, NULL where that is not known: see `views.valid`."""
 
 TABLES: dict[str, pa.Schema] = {
     "store": _schema("format", created_at=TIME),
@@ -240,6 +237,8 @@ TABLES: dict[str, pa.Schema] = {
         run_ids=TEXTS,
         created_at=TIME,
     ),
+    # What is removed and may not be deleted yet: see `removal`.
+    REMOVALS: _schema("removal_id", created_at=TIME, gone=TEXT),
 }
 
 LISTS = ("splits", "predictions", "probes")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from embedstore.slides.patches import PatchGeometry, centre
 from embedstore.slides.reading import Point, SlideJob
 from embedstore.store.layout import CUT, PATCHES, TABLES
-from embedstore.store.sql import connect_to, fetch
+from embedstore.store.sql import connect_to, cut_columns, fetch
 from embedstore.store.store import Store, now
 from embedstore.store.views import valid
 
@@ -71,13 +71,14 @@ class PatchCache:
     def reload(self) -> None:
         """Look again at what is kept, as of now."""
         self._lance = self._store.lance(PATCHES)
-        keys = self._lance.to_table(columns=["annotation_id", "mpp_out", "size_px", *CUT])
+        cut = cut_columns(self._lance)
+        keys = self._lance.to_table(columns=["annotation_id", "mpp_out", "size_px", *cut])
         con = connect_to(self._store, "annotations", "slides")
         con.register("_kept", keys.append_column("place", pa.array(np.arange(len(keys)))))
         rows = fetch(
             con,
             f"select annotation_id, place from _kept v where mpp_out = {self._mpp_out!r} and "
-            f"size_px >= {self._size} and {valid('v')}",
+            f"size_px >= {self._size} and {valid('v') if cut else 'true'}",
         )
         ids, places = rows["annotation_id"].to_pylist(), rows["place"].to_pylist()
         self._places = dict(zip(ids, places, strict=True))

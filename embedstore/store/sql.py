@@ -21,6 +21,7 @@ from embedstore.store.layout import (
     views_schema,
     views_table,
 )
+from embedstore.store.removed import either, removed
 from embedstore.store.store import Store
 from embedstore.store.views import FORMER, VIEWS, valid
 
@@ -38,11 +39,23 @@ def connect(store: Store, *, files: bool = False) -> duckdb.DuckDBPyConnection:
     for view, sql in VIEWS.items():
         con.execute(f"create temp view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"
-    plain = {m: (m, store.lance(model_table(m))) for m in store.models()}
-    _unite(con, "embeddings", keys, plain, model_schema(1))
-    views = {m: (views_name(m), store.lance(views_table(m))) for m in store.viewed_models()}
-    _unite(con, "embedding_views", f"view_id, view, {keys}", views, views_schema(1))
+    gone = removed(store)
+    plain = {m: model_table(m) for m in store.models()}
+    _unite(con, "embeddings", keys, _tables(store, plain, gone), model_schema(1))
+    views = {views_name(m): views_table(m) for m in store.viewed_models()}
+    keys = f"view_id, view, {keys}"
+    _unite(con, "embedding_views", keys, _tables(store, views, gone), views_schema(1))
     return con
+
+
+def _tables(
+    store: Store, names: Mapping[str, str], gone: Mapping[str, list[str]]
+) -> dict[str, tuple[Any, str]]:
+    """Return Lance tables by their SQL names, each with the condition on its rows to be seen."""
+    return {
+        own: (store.lance(table), f"({either(gone.get(table, []))}) is not true")
+        for own, table in names.items()
+    }
 
 
 @functools.cache
@@ -69,6 +82,7 @@ def connect_to(store: Store, *tables: str, files: bool = False) -> duckdb.DuckDB
     files: whether its SQL may read files.
     """
     con = _database(files).cursor()
+    gone = removed(store)
     for table in tables:
         # A store of an older format may be read before it is upgraded, maybe without the right to.
         if not store.is_current and not store.has(table):
@@ -76,10 +90,18 @@ def connect_to(store: Store, *tables: str, files: bool = False) -> duckdb.DuckDB
             continue
         lance = store.lance(table)
         missing = [f for f in TABLES[table] if f.name not in lance.schema.names]
-        con.register(f"_{table}" if not missing else f"_stored_{table}", lance)
-        if missing and table in FORMER:
+        is_whole = not missing and table not in gone
+        con.register(f"_{table}" if is_whole else f"_stored_{table}", lance)
+        if is_whole:
+            continue
+        if not missing:
+            con.execute(
+                f"create temp view _{table} as select * from _stored_{table} where "
+                f"({either(gone[table])}) is not true"
+            )
+        elif missing and table in FORMER:
             con.execute(f"create temp view _{table} as {FORMER[table]}")
-        elif missing:
+        else:
             con.register(f"_lacking_{table}", pa.schema(missing).empty_table())
             con.execute(
                 f"create temp view _{table} as select * from _stored_{table} union all by name "
@@ -97,23 +119,29 @@ def _unite(
     con: duckdb.DuckDBPyConnection,
     name: str,
     columns: str,
-    tables: dict[str, tuple[str, Any]],
+    tables: dict[str, tuple[Any, str]],
     schema: pa.Schema,
 ) -> None:
     """Make a view of each table's valid rows, and `name` over them all, vector FLOAT[]."""
     parts = []
-    for own_name, table in tables.values():
+    for own_name, (table, is_there) in tables.items():
         stored, own = identifier(stored_name(own_name)), identifier(own_name)
         con.register(stored_name(own_name), table)
-        rows = f"select * from {stored}"
-        if set(CUT) <= set(table.schema.names):  # a store that is not upgraded yet has none
-            rows = f"select * exclude ({', '.join(CUT)}) from {stored} v where {valid('v')}"
+        rows = f"select * from {stored} where {is_there}"
+        if cut_columns(table):
+            of_old = f"exclude ({', '.join(CUT)})"
+            rows = f"select * {of_old} from {stored} v where {is_there} and {valid('v')}"
         con.execute(f"create temp view {own} as {rows}")
         parts.append(f"select {columns}, vector::float[] as vector from {own}")
     if not parts:
         con.register(f"_no_{name}", schema.empty_table())
         parts.append(f"select {columns}, vector::float[] as vector from _no_{name}")
     con.execute(f"create temp view {name} as {' union all '.join(parts)}")
+
+
+def cut_columns(table: Any) -> list[str]:
+    """Return what a table says its rows were cut from: `CUT`, nothing before it is upgraded."""
+    return [c for c in CUT if c in table.schema.names]
 
 
 def stored_name(name: str) -> str:

@@ -1,8 +1,9 @@
 """The boundary to LanceDB: how rows get into a store exactly once, by merges on a table's key."""
 
 import os
+import warnings
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from embedstore.store.layout import (
     views_table,
 )
 from embedstore.store.migrations import upgrade
+from embedstore.store.removed import finish_removals
 
 
 def now() -> datetime:
@@ -109,9 +111,10 @@ class Store:
                 "upgrade embedstore"
             )
         self.is_current = is_written or stored == FORMAT
-        if stored == FORMAT or not is_written:
-            return
-        upgrade(self, stored)
+        if is_written and stored != FORMAT:
+            upgrade(self, stored)
+        if is_written:
+            finish_removals(self)
 
     def _check_format(self) -> None:
         if not self.is_current:
@@ -232,6 +235,12 @@ class Store:
             quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in values[i : i + 1000])
             table.delete(f"{key} in ({quoted})")
 
+    def drop(self, name: str) -> None:
+        """Remove a table with all its rows."""
+        self._db.drop_table(name, ignore_missing=True)
+        self._made.discard(name)
+        self._datasets.pop(name, None)
+
     def lance(self, name: str) -> Any:
         """Return a table as a Lance dataset pinned to its newest version."""
         held = self._datasets.get(name)
@@ -264,6 +273,15 @@ class Store:
             except RuntimeError as e:
                 if "conflict" not in str(e):
                     raise
+
+    def give_back(self, name: str) -> None:
+        """Free the space of deleted and replaced rows; left for later while others write."""
+        try:
+            with warnings.catch_warnings(action="ignore", category=UserWarning):
+                self.open_table(name).optimize(cleanup_older_than=timedelta(0))
+        except (OSError, RuntimeError) as e:
+            if "conflict" not in str(e).lower():
+                raise
 
     def stats(self, name: str) -> dict[str, int]:
         """Return n_rows, n_bytes, n_fragments and version of a table."""

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, stale
 from probes.slices import Matrix
 from tests.making.commands import ROOT, call_command
-from tests.making.slides import make_slide, make_tiny, write_csv
+from tests.making.slides import make_tiny, write_csv, write_slide
 from tests.making.stores import query
 
 MODEL = "timm:test_vit"
@@ -71,12 +71,14 @@ def vectors(store: Store) -> dict[str, Any]:
     return {r["annotation_id"]: r["vector"] for r in query(store, "select * from m")}
 
 
-def fresh_vectors(tiny: Any, table: Path, tmp_path: Path) -> dict[str, Any]:
+def fresh_vectors(
+    tiny: Any, table: Path, tmp_path: Path, options: IngestOptions = OPTIONS
+) -> dict[str, Any]:
     uri = str(tmp_path / "fresh")
-    shutil.rmtree(uri, ignore_errors=True)
     add(uri, "d", table, AddOptions(slides=tiny.slides))
-    ingest(Store.open(uri), "d", [MODEL], OPTIONS)
-    return vectors(Store.open(uri))
+    ingest(Store.open(uri), "d", [MODEL], options)
+    rows = query(Store.open(uri), f"select * from {options.name}")
+    return {r["annotation_id"]: r["vector"] for r in rows}
 
 
 class During:
@@ -124,12 +126,12 @@ def test_every_reader_passes_over_what_is_stale(
     old = stale(connect(store), "m")
     assert old
     assert all(i.startswith("d/a0.tiff/") for i in old)
-    (good,) = query(store, f"select annotation_id from m where slide = 'b0.tiff' limit 1")
-    rows = neighbors(store, good["annotation_id"], "m", 100).rows
+    (good,) = query(store, "select annotation_id from m where slide = 'b0.tiff' limit 1")
+    rows = neighbors(store, good["annotation_id"], "m", k=100).rows
     assert not {r["annotation_id"] for r in rows} & set(old)
     with pytest.raises(EmbedstoreError, match="has no embedding of model 'm'"):
-        neighbors(store, old[0], "m", 3)
-    words = ("embedstore", "export", "d", "--model", "m", tmp_path / "out.parquet")
+        neighbors(store, old[0], "m")
+    words = ("embedstore", "export", "d", "--model", "m", "--output", tmp_path / "out.parquet")
     assert call_command(*words, "--store", store.uri).code == 0
     file = f"select annotation_id from read_parquet('{tmp_path / 'out.parquet'}')"
     out = call_command("embedstore", "sql", "--files", file, "--json", "--store", store.uri).json()
@@ -155,21 +157,26 @@ def test_kept_crops_of_the_place_before_are_not_read(
     ingest(named, "d", [MODEL], OPTIONS, act)
     stored = query(Store.open(named.uri), "select count(*) as n from patches")[0]["n"]
     assert stored > 0  # kept after `add` dropped them
-    ingest(Store.open(named.uri), "d", [MODEL], IngestOptions(**{**vars(OPTIONS), "name": "n"}))
+    options = IngestOptions(**{**vars(OPTIONS), "name": "n"})
+    ingest(Store.open(named.uri), "d", [MODEL], options)
     rows = query(Store.open(named.uri), "select * from n")
-    fresh = fresh_vectors(tiny, table, tmp_path)
+    fresh = fresh_vectors(tiny, table, tmp_path, options)
     assert all(np.array_equal(r["vector"], fresh[r["annotation_id"]]) for r in rows)
 
 
+def other_slide(path: Path) -> Path:
+    pixels = np.random.default_rng(99).integers(100, 250, (700, 900, 3), dtype=np.uint8)
+    return write_slide(path.with_suffix(".new"), pixels)
+
+
 def replaced(path: Path) -> None:
-    make_slide(path.with_suffix(".new.tiff"), seed=99)
-    path.with_suffix(".new.tiff").replace(path)
+    other_slide(path).replace(path)
 
 
 def overwritten(path: Path) -> None:
-    make_slide(path.with_suffix(".new.tiff"), seed=99)
-    path.write_bytes(path.with_suffix(".new.tiff").read_bytes())
-    path.with_suffix(".new.tiff").unlink()
+    new = other_slide(path)
+    path.write_bytes(new.read_bytes())
+    new.unlink()
 
 
 def truncated(path: Path) -> None:
@@ -250,7 +257,10 @@ def test_an_add_that_is_killed_anywhere_says_later_what_moved(
     """Killed before each of its writes in turn, an add leaves the rest, and the notes, to the next."""
     ingest(named, "d", [MODEL], OPTIONS)
     replaced(tiny.slides / "b1.tiff")
-    rows = [{**r, "label": "imposter"} if r["slide"] == "a1.tiff" else r for r in rows_of(moved(tiny, slides="a0"))]
+    rows = [
+        {**r, "label": "imposter"} if r["slide"] == "a1.tiff" else r
+        for r in rows_of(moved(tiny, slides="a0"))
+    ]
     table = write_csv(tmp_path / "both.csv", rows)
     n_writes = 0
     for n in range(40):
@@ -284,10 +294,8 @@ def test_two_real_processes_leave_no_stale_vector(named: Store, tiny: Any, tmp_p
     running = started([*words, "--as", "m", "--dtype", "float32", "--store", named.uri])
     time.sleep(1.5)
     table = moved(tiny)
-    adding = started(
-        ["embedstore", "add", "d", "--annotations", table, "--slides", tiny.slides]
-        + ["--store", named.uri]
-    )
+    given = ["--annotations", str(table), "--slides", str(tiny.slides)]
+    adding = started(["embedstore", "add", "d", *given, "--store", named.uri])
     assert (running.wait(120), adding.wait(120)) == (0, 0)
     ingest(Store.open(named.uri), "d", [MODEL], OPTIONS)
     now, fresh = vectors(Store.open(named.uri)), fresh_vectors(tiny, table, tmp_path)
@@ -301,7 +309,3 @@ def test_imported_vectors_are_nobodys_patches(named: Store, tmp_path: Path) -> N
     words = ("embedstore", "import", "d", tmp_path / "v.npz", "--model", "m", "--store", named.uri)
     assert call_command(*words).code == 0
     assert len(query(Store.open(named.uri), "from m")) == 48
-
-
-def iterated(values: Iterator[Any]) -> list[Any]:
-    return list(values)

@@ -74,7 +74,8 @@ def vector_table(
         columns["view"] = [view] * len(rows)
         columns["view_id"] = [view_id(r["annotation_id"], view) for r in rows]
     schema = model_schema(dim) if view is None else views_schema(dim)
-    return pa.table({n: columns[n] for n in schema.names}, schema=schema)
+    none = [None] * len(rows)
+    return pa.table({n: columns.get(n, none) for n in schema.names}, schema=schema)
 
 
 def keyed_vectors(ids: Sequence[str], vectors: np.ndarray) -> pa.Table:
