@@ -27,6 +27,7 @@ from embedstore.store.layout import (
     views_table,
 )
 from embedstore.store.migrations import upgrade
+from embedstore.store.remote import in_words, settle
 from embedstore.store.removed import finish_removals
 
 
@@ -36,10 +37,11 @@ def now() -> datetime:
 
 
 def _connect(uri: str) -> Any:
+    settle(uri)
     try:
         return lancedb.connect(uri)
-    except (OSError, RuntimeError, ValueError) as e:
-        raise EmbedstoreError(f"the store at {uri} cannot be opened: {e}") from e
+    except Exception as e:  # what Rust panics with has no class of its own
+        raise EmbedstoreError(f"the store at {uri} cannot be opened: {in_words(e)}") from e
 
 
 class Store:
@@ -171,8 +173,8 @@ class Store:
             return self._db.open_table(name)
         except (ValueError, OSError, RuntimeError) as e:
             raise EmbedstoreError(
-                f"table '{name}' of the store at {self.uri} cannot be read ({e}); restore a "
-                "copy, or name another store with --store"
+                f"table '{name}' of the store at {self.uri} cannot be read ({in_words(e)}); "
+                "restore a copy, or name another store with --store"
             ) from e
 
     def make_model_table(self, model: str, dim: int) -> None:
@@ -218,7 +220,8 @@ class Store:
         except (OSError, RuntimeError, ValueError) as e:
             raise EmbedstoreError(
                 f"{rows.num_rows} rows could not be written to '{name}' of the store {self.uri}, "
-                f"what was there is unchanged ({e}); check its space and rights, then run again"
+                f"what was there is unchanged ({in_words(e)}); check its space and rights, then "
+                "run again"
             ) from e
 
     def update_columns(self, name: str, rows: pa.Table) -> int:
