@@ -286,7 +286,7 @@ def test_an_add_that_is_killed_anywhere_says_later_what_moved(
 
 def started(words: list[object]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", *map(str, words)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
 
 
 def test_two_real_processes_leave_no_stale_vector(named: Store, tiny: Any, tmp_path: Path) -> None:
