@@ -180,6 +180,15 @@ def test_14_a_level_filled_up_with_nothing_is_not_believed(work: Any) -> None:
     assert min(r["c"] for r in rows) >= 0.98
 
 
+def test_15_tiles_of_unlike_fields_are_no_models(work: Any, data: Path) -> None:
+    uri, _ = work("15-h5-mixed-tiles", "cells.csv", *SLIDES)
+    tiles = data / "inputs/15-h5-mixed-tiles/h5"
+    done = call_command("embedstore", "import", "d", tiles, "--model", "other", "--store", uri)
+    assert done.code == 1
+    assert "unlike fields (56 um on a.h5, 112 um on b.h5)" in done.err
+    assert query_of(uri, "from embeddings") == []
+
+
 def test_16_a_column_that_names_the_file_is_looked_at(work: Any) -> None:
     uri, _ = work("16-numeric-slide-names", "cells.csv", *SLIDES)
     found = slides(uri)

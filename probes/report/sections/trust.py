@@ -291,7 +291,8 @@ def _n_learnt(facts: Facts) -> dict[str, int]:
         return {}
     rows = fetch_rows(
         facts.con,
-        "select run_id, count(distinct label) as n from _predictions where run_id in "
+        # Of two, the scores of one say all.
+        "select run_id, greatest(count(distinct label), 2) as n from _predictions where run_id in "
         f"({', '.join(map(literal, sorted(runs)))}) group by 1",
     )
     return {r["run_id"]: r["n"] for r in rows}

@@ -16,7 +16,8 @@ from probes.report.predictions import scores_of
 from probes.report.sections.map import components
 from probes.run import RunOptions, run
 from probes.scores.metrics import calibration_error
-from probes.splits.spec import ManifestSpec
+from probes.scores.results import summarise
+from probes.splits.spec import Asked, ManifestSpec
 from tests.making.reports import table
 from tests.making.stores import OTHER, plant_cells, query
 
@@ -184,3 +185,31 @@ def test_twenty_four_models_look_different(store: Store) -> None:
     one = facts.sides[0]
     facts.__dict__["sides"] = [replace(one, model=f"m{k}") for k in range(24)]
     assert len(set(styles(facts).values())) == 24
+
+
+def test_chance_counts_the_domains_that_a_split_left(tmp_path: Path) -> None:
+    made = plant_cells(str(tmp_path / "s"), "one", ("m",), domains=("a", "b", "c"), other="other")
+    quick = RunOptions(target="domain", n_resamples=20, splits=Asked(folds=[0]))
+    run(made, ManifestSpec("one", where="domain <> 'c'"), quick)
+    run(made, ManifestSpec("one"), quick)
+    rows = report(made, [], tmp_path / "report")
+    written = {Path(r["file"]).name: Path(r["file"]) for r in rows}
+    found = {(int(r["n_domains"]), round(float(r["chance"]), 3)) for r in table(written, "domain")}
+    assert found == {(2, 0.5), (3, 0.333)}
+
+
+def test_vectors_of_several_files_are_of_one_model(tmp_path: Path) -> None:
+    """A second file under a name changes what its weights are called, not whose they are."""
+    made = plant_cells(str(tmp_path / "s"), "one", ("m",), domains=("a", "b", "c"), other="other")
+    (record,) = query(made, "from _models")
+    for called, fold in (("imported: a.npz", 0), ("imported: a.npz, ...", 1)):
+        made.merge("models", [record | {"weights": called, "weights_sha256": None}])
+        options = RunOptions(n_resamples=20, splits=Asked(folds=[fold]))
+        done = run(made, ManifestSpec("one"), options)
+    both = RunOptions(n_resamples=20, splits=Asked(folds=[0, 1]))
+    done = run(made, ManifestSpec("one"), both)
+    assert done.n_new == 0
+    (line,) = summarise(done.rows)
+    assert (line.model, line.weights, line.n_runs) == ("m", "imported: a.npz, ...", 2)
+    facts = gather(made, [])
+    assert [facts.names[side] for side in facts.sides] == ["m"]

@@ -9,15 +9,18 @@ from PIL import Image
 
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
+from probes.scores.results import from_null
 from probes.splits.audit import audit
 from probes.splits.candidates import candidates
 from probes.splits.draw import Way
 from probes.splits.manifests import ensure_splits
+from probes.splits.recorded import SplitRow
 from probes.splits.schemes import monte_carlo
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import write_csv
 from tests.making.splits import PLAIN
+from tests.making.stores import plant_two, put_embeddings, query
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +116,37 @@ def test_a_patch_that_is_not_there_yet_changes_no_manifest(tmp_path: Path) -> No
         add(str(tmp_path / "s"), "d", file, AddOptions())
         ids.append(candidates(Store.open(str(tmp_path / "s")), ManifestSpec("d")).manifest_id)
     assert ids[0] == ids[1]
+
+
+def test_the_audit_is_of_the_field_that_models_were_given(tmp_path: Path) -> None:
+    """A model of a wider field comes: the same split is audited anew, and says how wide it is."""
+    store = plant_two(str(tmp_path / "s"), 200, 20)
+    spec = ManifestSpec("d", group_by="annotation")
+
+    def shares() -> SplitRow:
+        (split,), _ = ensure_splits(store, candidates(store, spec), folds=[0], fractions=[1.0])
+        return split.row
+
+    usual = shares()
+    assert usual.patch_um == 56
+    ids = [r["annotation_id"] for r in query(store, "from annotations")]
+    put_embeddings(store, "m", ids, np.ones((len(ids), 2), np.float32))
+    record = query(store, "from _models")[0] | {"patch_px": 100, "mpp_out": 0.02}
+    store.merge("models", [record])
+    wide = shares()
+    assert (wide.split_id, wide.patch_um) == (usual.split_id, pytest.approx(2))
+    found = candidates(store, spec)
+    (split,), _ = ensure_splits(store, found, folds=[0], fractions=[1.0])
+    place = {i: n for n, i in enumerate(found.pool.ids)}
+    n = 0
+    for i in split.test:
+        near = [
+            np.abs(found.centres_um[place[i]] - found.centres_um[place[j]]).max()
+            for j in split.train
+            if found.slides[place[j]] == found.slides[place[i]]
+        ]
+        n += any(d < 2 for d in near)
+    assert wide.overlapping_patches == pytest.approx(n / len(split.test))
+    assert from_null(wide.overlapping_patches) < from_null(usual.overlapping_patches)
+    stored = query(store, "select patch_um, overlapping_patches as o from splits")
+    assert stored == [{"patch_um": wide.patch_um, "o": wide.overlapping_patches}]
