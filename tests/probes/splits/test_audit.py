@@ -134,7 +134,8 @@ def test_the_audit_is_of_the_field_that_models_were_given(tmp_path: Path) -> Non
     record = query(store, "from _models")[0] | {"patch_px": 100, "mpp_out": 0.02}
     store.merge("models", [record])
     wide = shares()
-    assert (wide.split_id, wide.patch_um) == (usual.split_id, pytest.approx(2))
+    assert wide.split_id == usual.split_id
+    assert wide.patch_um == pytest.approx(2)
     found = candidates(store, spec)
     (split,), _ = ensure_splits(store, found, folds=[0], fractions=[1.0])
     place = {i: n for n, i in enumerate(found.pool.ids)}
