@@ -6,6 +6,8 @@ top-left corners in level-0 pixels. How wide a tile is stands in attributes of `
 patches; its files of features have none).
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +65,13 @@ def read_features(path: Path, rows: NDArray[np.intp], n_tiles: int) -> NDArray[A
         return vectors
 
 
-def _opened(path: Path) -> Any:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file; EmbedstoreError for what h5py raises while it is read, too."""
     try:
-        return h5py.File(path, "r")
-    except OSError as e:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as e:
         raise EmbedstoreError(f"{path} cannot be read as HDF5: {e}") from e
 
 

@@ -6,6 +6,8 @@ import io
 import json
 import math
 import sqlite3
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PureWindowsPath
@@ -23,10 +25,16 @@ MALFORMED = (
     OSError,
     sqlite3.Error,
     csv.Error,
-    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
     MemoryError,
 )
-"""What readers raise on a file that is not what it should be (pyarrow's errors among them)."""
+"""What readers raise on a file that is not what it should be (pyarrow's errors among them).
+
+RuntimeError is h5py's, of what is nested too deeply, and of packed files that need a password.
+"""
 
 
 def file_name(text: str) -> str:

@@ -44,9 +44,10 @@ UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
+    RuntimeError,
     Image.DecompressionBombError,
 )
-"""What OpenSlide and Pillow raise on files that are damaged, too large or no images."""
+"""What OpenSlide, Pillow and h5py raise on files that are damaged, too large or no images."""
 
 
 def is_plausible_mpp(mpp: float | None) -> bool:
