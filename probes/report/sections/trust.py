@@ -285,13 +285,10 @@ def _domain(facts: Facts) -> list[Block]:
 
 
 def _n_learnt(facts: Facts) -> dict[str, int]:
-    """Return how many domains each run that learnt domains told apart: those its split left."""
-    runs = {r.run_id for r in facts.results if r.target == "domain"}
-    if not runs:
-        return {}
+    """Return how many domains each run told apart; of two, the scores of one are stored."""
+    runs = {r.run_id for r in facts.results if r.target == "domain"} or {""}
     rows = fetch_rows(
         facts.con,
-        # Of two, the scores of one say all.
         "select run_id, greatest(count(distinct label), 2) as n from _predictions where run_id in "
         f"({', '.join(map(literal, sorted(runs)))}) group by 1",
     )
