@@ -1,7 +1,9 @@
 """Outlines of cells: where their middles are, and which of them touch."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 Place = tuple[float, float]
 
@@ -34,27 +36,42 @@ def centroid(ring: Sequence[Sequence[float]]) -> tuple[float, float, float]:
 
 
 def joined(outlines: Sequence[list[Place]]) -> list[list[list[Place]]]:
-    """Return outlines in groups, those that touch or overlap within TOUCH_PX in one."""
-    boxes = [
-        (min(x), min(y), max(x), max(y))
-        for x, y in (zip(*outline, strict=True) for outline in outlines)
-    ]
-    groups: list[list[int]] = []
-    for n in sorted(range(len(outlines)), key=lambda k: boxes[k]):
-        near = [
-            g
-            for g in groups
-            if any(
-                _boxes_meet(boxes[n], boxes[m]) and _outlines_meet(outlines[n], outlines[m])
-                for m in g
-            )
-        ]
-        groups = [g for g in groups if g not in near] + [[n, *(m for g in near for m in g)]]
-    return [[outlines[m] for m in sorted(g)] for g in sorted(groups, key=min)]
+    """Return outlines in groups, those that touch or overlap within TOUCH_PX in one.
+
+    Groups stand in the order of their first outlines. Only outlines whose boxes meet are compared:
+    a slide's cells may all be one feature.
+    """
+    leader = list(range(len(outlines)))
+
+    def first(n: int) -> int:
+        while leader[n] != n:
+            leader[n] = n = leader[leader[n]]
+        return n
+
+    for n, m in _boxes_that_meet(outlines):
+        a, b = sorted((first(n), first(m)))
+        if a != b and _outlines_meet(outlines[n], outlines[m]):
+            leader[b] = a
+    groups: dict[int, list[list[Place]]] = {}
+    for n, outline in enumerate(outlines):
+        groups.setdefault(first(n), []).append(outline)
+    return list(groups.values())
 
 
-def _boxes_meet(a: Sequence[float], b: Sequence[float]) -> bool:
-    return all(a[k] <= b[k + 2] + TOUCH_PX and b[k] <= a[k + 2] + TOUCH_PX for k in (0, 1))
+def _boxes_that_meet(outlines: Sequence[list[Place]]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of outlines whose boxes come within TOUCH_PX, swept from left to right."""
+    if len(outlines) < 2:
+        return
+    places = [np.asarray(o, np.float64) for o in outlines]
+    low, high = np.array([p.min(0) for p in places]), np.array([p.max(0) for p in places])
+    order = np.argsort(low[:, 0], kind="stable")
+    low, high = low[order], high[order] + TOUCH_PX
+    ends = np.searchsorted(low[:, 0], high[:, 0], side="right")
+    for n, end in enumerate(ends):
+        beside = slice(n + 1, int(end))
+        meet = (low[beside, 1] <= high[n, 1]) & (low[n, 1] <= high[beside, 1])
+        for m in np.flatnonzero(meet):
+            yield int(order[n]), int(order[n + 1 + m])
 
 
 def _outlines_meet(a: Sequence[Place], b: Sequence[Place]) -> bool:
