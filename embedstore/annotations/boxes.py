@@ -1,5 +1,7 @@
 """Where the centre of a table's row is: its x and y, or the middle of the box that it gives."""
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +29,10 @@ def centre_of(
     well as its centre, UsageError where --box is of no use.
     """
     declared = tables[0].declared
+    _note_commas(tables, notes)
     if all("x" in t.of and "y" in t.of for t in tables):
+        if all(map(_has_corners, tables)):
+            return _beside_corners(tables, notes), True
         sized = [t for t in tables if _has_size(t)]
         if declared.box and len(sized) < len(tables):
             raise UsageError("--box is for boxes, with columns width and height; leave it out")
@@ -45,10 +50,55 @@ def centre_of(
     return _middle, not all(map(_has_far_corner, tables))
 
 
+def _beside_corners(tables: Sequence[Table], notes: list[str]) -> Centre:
+    """Return which is the place of a row that has x and y and the corners of a box as well."""
+    if tables[0].declared.box:
+        raise UsageError("the columns name the corners of boxes; leave --box out")
+    rows = [(t, row) for t in tables for row in t.rows]
+    corner = all(_point(t, r) == (number(t, r, "xmin"), number(t, r, "ymin")) for t, r in rows)
+    if corner and rows:
+        notes.append("x and y are the corners of boxes: places are the boxes' middles")
+        return _middle
+    n_off = sum(math.dist(_point(t, r), _middle(t, r)) > 1 for t, r in rows)
+    if n_off:
+        notes.append(
+            f"places are x and y; {n_off} of {len(rows)} are not the middle of their box "
+            f"({', '.join(tables[0].of[r] for r in CORNERS)})"
+        )
+    return _point
+
+
 def number(table: Table, row: Row, role: str) -> float:
-    """Return a cell as a number; ValueError where it is none."""
+    """Return a cell as a number; ValueError where it is none.
+
+    A comma is the decimal one where it stands between no columns.
+    """
+    text = table.cell(row, role)
+    if _COMMA.fullmatch(text.strip()) and table.has_decimal_commas:
+        text = text.replace(",", ".")
     # Adding zero makes -0.0 the 0.0 that it is, to the id as well.
-    return float(table.cell(row, role)) + 0.0
+    return float(text) + 0.0
+
+
+_COMMA = re.compile(r"[-+]?\d+,\d+")
+
+
+def _note_commas(tables: Sequence[Table], notes: list[str]) -> None:
+    """Note decimal commas; EmbedstoreError where all may as well part the thousands."""
+    for t in tables:
+        columns = [t.of[r] for r in ("x", "y", *CORNERS, "width", "height") if r in t.of]
+        found = [
+            text for row in t.rows for c in columns if _COMMA.fullmatch(text := str(row[c]).strip())
+        ]
+        if not found or not t.has_decimal_commas:
+            continue
+        if all(re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", text) for text in found):
+            raise EmbedstoreError(
+                f"{t.path}: {found[0]} may be {found[0].replace(',', '.')} as well as "
+                f"{found[0].replace(',', '')}; write numbers with a decimal point and nothing "
+                "between thousands"
+            )
+        notes.append(f"{t.path.name}: decimal commas were read as such ({found[0]})")
 
 
 def _point(table: Table, row: Row) -> tuple[float, float]:
@@ -71,6 +121,10 @@ def _middle(table: Table, row: Row) -> tuple[float, float]:
             "begins; say with --column which columns are xmin, ymin, xmax and ymax"
         )
     return (x + far[0]) / 2, (y + far[1]) / 2
+
+
+def _has_corners(table: Table) -> bool:
+    return all(role in table.of for role in CORNERS)
 
 
 def _has_far_corner(table: Table) -> bool:

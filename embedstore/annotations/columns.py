@@ -1,5 +1,6 @@
 """Which column of a table holds what: by its name, or as a user declares it."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from embedstore.annotations.source import SourceAnnotation, Unit, split_of
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.files.tables import is_delimited, table_columns, table_rows
+from embedstore.files.tables import delimiter_of, is_delimited, table_columns, table_rows
 
 POINT = ("x", "y", "label", "id", "split")
 """Roles of columns that say something of one annotation, and nothing of its slide."""
@@ -20,6 +21,11 @@ CORNERS: dict[str, tuple[str, ...]] = {
     "ymax": ("ymax", "y_max", "bottom", "y2"),
 }
 """The names, in lower case, of columns that hold the corners of boxes."""
+SIZES: dict[str, tuple[str, ...]] = {
+    side: tuple(f"{box}{name}" for name in (side, side[0]) for box in ("", "box_", "bbox_"))
+    for side in ("width", "height")
+}
+"""The names, in lower case, of columns that hold the sizes of boxes."""
 ROLES = ("slide", "path", *POINT, *CORNERS, "width", "height", "domain", "case")
 """What a column of that very name is taken for."""
 VOTE = "vote"
@@ -109,6 +115,11 @@ class Table:
         units = [unit for name in names for unit, is_said in _UNITS.items() if is_said.search(name)]
         return units[0] if units else None
 
+    @functools.cached_property
+    def has_decimal_commas(self) -> bool:
+        """Whether a comma in a number is its decimal one: none stands between the columns."""
+        return is_delimited(self.path) and delimiter_of(self.path) != ","
+
     def place(self, n: int) -> str:
         """Return where the n-th row (from 1) is found by who looks for it."""
         if not is_delimited(self.path):
@@ -152,7 +163,7 @@ def roles(path: Path, columns: Sequence[str], declared: Declared = NOTHING) -> d
     """Return the column of each role; EmbedstoreError where a declared one is not there."""
     of = {role: role for role in ROLES if role in columns}
     lower = {c.lower(): c for c in reversed(columns)}
-    for role, names in CORNERS.items():
+    for role, names in (CORNERS | SIZES).items():
         if column := next((lower[n] for n in names if n in lower), None):
             of.setdefault(role, column)
     lacking = [
@@ -165,6 +176,8 @@ def roles(path: Path, columns: Sequence[str], declared: Declared = NOTHING) -> d
             f"{path} has no column {', '.join(map(repr, lacking))} (--column); it has: "
             f"{', '.join(columns)}"
         )
+    if {"x", "y", "xmax", "ymax"} <= set(of) and not {"xmin", "ymin"} & set(of):
+        of["xmin"], of["ymin"] = of.pop("x"), of.pop("y")  # the near corner of the far one
     return of | {r: c for r, c in declared.columns.items() if r in ROLES}
 
 

@@ -67,7 +67,9 @@ class Glance:
         """Whether a file is a delimited or Parquet table."""
         if self.path.is_dir():
             return False
-        is_text = is_delimited(self.path) and b"\x00" not in self.head and not self.is_json
+        is_wide = self.head.startswith((b"\xff\xfe", b"\xfe\xff"))  # UTF-16, as spreadsheets write
+        is_text = is_wide or (b"\x00" not in self.head and not self.is_json)
+        is_text = is_text and is_delimited(self.path)
         return is_text or self._is_packed_table or is_parquet(self.path)
 
     @property

@@ -5,6 +5,7 @@ are [x, y, width, height]. Taking one for the other puts every centre in a wrong
 reader refuses boxes that contradict it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.annotations.format import Format, Glance, load_json
+from embedstore.annotations.outlines import joined
 from embedstore.annotations.source import (
     AnnotationFile,
     SourceAnnotation,
@@ -144,11 +146,24 @@ def _forms_that_fit(row: Row) -> list[str]:
 
 def _outline(segmentation: Any) -> list[float]:
     """Return the coordinates x, y, x, y, ... of COCO's polygons; none of masks or nothing."""
+    values = [float(v) for part in _parts(segmentation) for v in part]
+    return values if len(values) % 2 == 0 else []
+
+
+def _parts(segmentation: Any) -> list[Any]:
     if not isinstance(segmentation, list):
         return []
-    parts = segmentation if all(isinstance(p, list) for p in segmentation) else [segmentation]
-    values = [float(v) for part in parts for v in part]
-    return values if len(values) % 2 == 0 else []
+    return segmentation if all(isinstance(p, list) for p in segmentation) else [segmentation]
+
+
+def _rings(segmentation: Any) -> list[list[tuple[float, float]]]:
+    """Return the vertices of each of COCO's polygons that has any."""
+    rings = [
+        [(float(x), float(y)) for x, y in zip(part[0::2], part[1::2], strict=True)]
+        for part in _parts(segmentation)
+        if len(part) % 2 == 0
+    ]
+    return [r for r in rings if r and all(math.isfinite(v) for place in r for v in place)]
 
 
 def _ends_before_it_starts(box: Sequence[float]) -> bool:
@@ -222,6 +237,11 @@ def _content(path: Path, box: Box) -> _Content:
     notes: list[str] = []
     if n_made := sum(not a.get("bbox") for a in data["annotations"]):
         notes.append(f"{n_made} annotations have no bbox: that of their outline is taken")
+    if n_parts := sum(len(joined(_rings(a.get("segmentation")))) > 1 for a in rows):
+        notes.append(
+            f"{n_parts} annotations have outlines of several parts that do not touch: each is one "
+            "object, at the middle of its box; give each part an annotation of its own if it is one"
+        )
     note_count(notes, len(unclassed), "annotations without a class that the file lists were")
     return _Content(slides, classes, rows, notes)
 

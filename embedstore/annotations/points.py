@@ -1,5 +1,6 @@
 """Reader of tables of annotations: CSV and Parquet with a point or a box a row."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,21 @@ def _table(file: Path, declared: Declared) -> Table:
     has_slide = bool({"slide", "path"} & set(table.of)) or not (names_file or table.of.get("case"))
     if not (has_slide and has_places(table) and "label" in table.of):
         patches = " (without x and y, a row is a patch: --format patches)"
-        needed = NEEDED + patches * ("path" in table.of)
+        needed = NEEDED + (patches * ("path" in table.of) or _outlines(table))
         raise UnknownColumnsError(file, needed, table.columns, table.rows)
     return table
+
+
+def _outlines(table: Table) -> str:
+    """Return what to do with a column of outlines as text, "" where there is none."""
+    first = table.rows[0] if table.rows else {}
+    for column in table.columns:
+        if re.match(r"\s*(MULTI)?(POLYGON|POINT)\b", str(first.get(column) or ""), re.I):
+            return (
+                f" (column {column} holds outlines as text, which are not read from tables: export "
+                "GeoJSON, or give the centres)"
+            )
+    return ""
 
 
 def _slide(table: Table, row: Row) -> str:

@@ -16,8 +16,10 @@ _WORDS: dict[str, str] = {
     "case": r"case|patient|subject|animal|donor|^image.?id|^slide.?id|participant",
     "domain": r"domain|tumou?r|scanner|cent(er|re)$|hospital|lab$|organ|tissue|stain|site|species",
     "split": r"split|partition|subset|fold|^set$|phase",
-    "x": r"^x|x$|^c_?x|coord.*x|^col$",
-    "y": r"^y|y$|^c_?y|coord.*y|^row$",
+    "x": r"^x|x$|\bx\b|^c_?x|coord.*x|^col$",
+    "y": r"^y|y$|\by\b|^c_?y|coord.*y|^row$",
+    "width": r"^(b?box)?_?w(idth)?$",
+    "height": r"^(b?box)?_?h(eight)?$",
 }
 _EXPERT = re.compile(r"^(.*?(?:expert|rater|annotator|reader|pathologist|vote).*?)\d+$", re.I)
 _NEGATIVE = re.compile(
@@ -67,8 +69,12 @@ def suggestion(error: UnknownColumnsError) -> list[str]:
     one_each = bool(files) and not _repeats(columns.values[files[0]])
     points = _points(columns)
     # Where each row has a file it is a patch, and its place is that on the slide.
-    if not one_each and not {"xmin", "ymin"} <= set(roles(error.path, error.columns)):
+    known = set(roles(error.path, error.columns))
+    if not (one_each or points or {"xmin", "ymin"} <= known or {"x", "y"} <= known):
+        return []
+    if not one_each and not {"xmin", "ymin"} <= known:
         options += [f"{role}={column}" for role, column in points.items() if role != column]
+        options += _sizes(columns)
     splits = columns.take(c for c in columns.named("split") if _are_splits(columns.values[c]))
     options += [f"split={c}" for c in splits[:1] if c != "split"]
     label = next(iter(labels(columns)), None)
@@ -141,13 +147,25 @@ def _points(columns: _Columns) -> dict[str, str]:
     return {"x": x, "y": y}
 
 
+def _sizes(columns: _Columns) -> list[str]:
+    """Return what names the width and height of boxes, if both are there under other names."""
+    found = {role: columns.take(columns.named(role)[:1]) for role in ("width", "height")}
+    if not all(found.values()):
+        return []
+    return [f"{role}={names[0]}" for role, names in found.items() if names[0] != role]
+
+
 def _are_splits(values: Sequence[str]) -> bool:
     return all(v.lower() in SPLITS for v in values if v)
 
 
 def labels(columns: _Columns) -> list[str]:
     """Return the columns that may hold the class, the likeliest first."""
-    few = [c for c in columns.free if 1 < columns.n_distinct(c) <= _MAX_CLASSES]
+    few = [
+        c
+        for c in columns.free
+        if 1 < columns.n_distinct(c) <= _MAX_CLASSES or (c == "label" and columns.n_distinct(c))
+    ]
     named = [c for c in columns.named("label") if c in few]
     return named + [c for c in few if c not in named and not columns.is_number(c)]
 

@@ -1,5 +1,6 @@
 """Tables in files: the rows of delimited text and of Parquet as dicts of text."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -115,7 +116,30 @@ def _opened(path: Path) -> io.TextIOWrapper:
         is_packed = f.read(2) == b"\x1f\x8b"
     if is_packed:
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+    return path.open(encoding=encoding_of(path), newline="")
+
+
+def encoding_of(path: Path) -> str:
+    """Return how a text file is written: UTF-16 where it begins with its mark, else UTF-8.
+
+    Raises EmbedstoreError where its first bytes are neither, so that letters are not guessed.
+    """
+    with path.open("rb") as f:
+        head = f.read(_HEAD)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < _HEAD)
+    except UnicodeDecodeError as e:
+        line = head[: e.start].count(b"\n") + 1
+        raise EmbedstoreError(
+            f"{path} line {line} is not in UTF-8 (byte {head[e.start]:#04x}): its letters may be "
+            "those of several old encodings; save it as UTF-8"
+        ) from e
+    return "utf-8-sig"
+
+
+_HEAD = 1 << 20
 
 
 def _reader(f: Any, header: Sequence[str] = ()) -> "csv.DictReader[str]":
@@ -123,10 +147,20 @@ def _reader(f: Any, header: Sequence[str] = ()) -> "csv.DictReader[str]":
     f.seek(0)
 
     class Dialect(csv.excel):
-        delimiter = max(",;\t", key=first.count)
+        delimiter = _delimiter(first)
 
     names = list(header) or None
     return csv.DictReader(f, names, dialect=Dialect, restkey=_SURPLUS, restval=_LACKING)
+
+
+def _delimiter(first: str) -> str:
+    return max(",;\t", key=first.count)
+
+
+def delimiter_of(path: Path) -> str:
+    """Return what stands between the columns of delimited text: a comma, semicolon or tab."""
+    with _opened(path) as f:
+        return _delimiter(f.readline(8192))
 
 
 _SURPLUS, _LACKING = "\0surplus", "\0lacking"

@@ -215,3 +215,17 @@ def test_coco_refuses_ids_that_repeat(tmp_path: Path) -> None:
     with pytest.raises(EmbedstoreError, match="1 annotation ids more than once"):
         add(str(tmp_path / "s"), "d", path, AddOptions())
     assert not (tmp_path / "s").exists()
+
+
+def test_an_outline_of_parts_that_do_not_touch_is_told(tmp_path: Path) -> None:
+    left, right = ([x, 100, x + 20, 100, x + 20, 120, x, 120] for x in (100, 900))
+    near = [120.5, 100, 140, 100, 140, 120, 120.5, 120]
+    path = write(
+        tmp_path / "a.json",
+        [(100, 100, 820, 20), (100, 100, 40, 20)],
+        forms=[{"segmentation": [left, right]}, {"segmentation": [left, near]}],
+    )
+    content = read_annotations(path, "coco")
+    assert [n.split(":")[0] for n in content.notes] == [
+        "1 annotations have outlines of several parts that do not touch"
+    ]
