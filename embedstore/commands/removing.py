@@ -33,7 +33,8 @@ def remove_command(
 
     With annotations go their embeddings, kept patches, and the splits they are in with the results
     and predictions made of those. Asks on a terminal, counted; slides and annotation files stay.
-    It happens as one step: interrupted, it is finished by the next command that writes.
+    It happens as one step: interrupted, it is finished by the next command that writes. A command
+    that reads the store at that very moment may have to be started again.
 
     Example: embedstore remove midog --model resnet50-imagenet
     """
