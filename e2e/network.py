@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from embedstore.errors import EmbedstoreError
-from embedstore.models.embedder import Embedder, pool
+from embedstore.models.embedder import Embedder
+from embedstore.models.features import pool
 from probes.methods.odds import log_odds
 
 PROJECTIONS = (

@@ -1,7 +1,7 @@
 """A frozen network at work: patches in, embeddings out, in a dtype whose error is known."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.models.checkpoints import Weights
-from embedstore.models.registry import PARITY, TOKEN_POOLINGS, ModelEntry
+from embedstore.models.features import pool_each
+from embedstore.models.pools import OWN
+from embedstore.models.registry import PARITY, ModelEntry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,10 +63,14 @@ class Embedder:
     parity: float | None = None
     notes: tuple[str, ...] = ()
 
-    def check(self, patch_px: int) -> None:
-        """Raise EmbedstoreError unless the model embeds a patch of patch_px pixels here."""
+    def check(self, patch_px: int, pools: Sequence[str] = (OWN,), mpp_out: float = 1) -> list[int]:
+        """Return how many numbers each pool gives for a patch of patch_px pixels.
+
+        Raises EmbedstoreError unless the model embeds it here.
+        """
+        patch = np.full((1, patch_px, patch_px, 3), 200, dtype=np.uint8)
         try:
-            self.embed(np.full((1, patch_px, patch_px, 3), 200, dtype=np.uint8))
+            return [v.shape[1] for v in self.embed_pools(patch, pools, mpp_out)]
         except (RuntimeError, AssertionError, ValueError) as e:
             raise EmbedstoreError(
                 f"{self.name} cannot embed patches of {patch_px} px on {self.device} "
@@ -72,8 +78,15 @@ class Embedder:
                 "try another --patch-px or --device"
             ) from e
 
-    def settle_dtype(self, sample: Callable[[], NDArray[np.uint8]], *, may_change: bool) -> None:
-        """Measure `parity` on sample(): some patches, uint8 (n, height, width, 3).
+    def settle_dtype(
+        self,
+        sample: Callable[[], NDArray[np.uint8]],
+        *,
+        may_change: bool,
+        pools: Sequence[str] = (OWN,),
+        mpp_out: float = 1,
+    ) -> None:
+        """Measure `parity`, the lowest of all pools, on sample(): patches, uint8 (n, h, w, 3).
 
         No patch leaves it unknown; in float32 none is asked for. Where it is below SAMPLE_PARITY
         and `may_change`, the model goes on in float32.
@@ -86,19 +99,32 @@ class Embedder:
             return
         low, chosen = None, self.dtype
         with contextlib.suppress(EmbedstoreError) if may_change else contextlib.nullcontext():
-            low = self.embed(patches)
+            low = self.embed_pools(patches, pools, mpp_out)
         self.dtype = "float32"
-        full = self.embed(patches)
-        self.dtype, self.parity = chosen, None if low is None else _lowest_cosine(low, full)
+        full = self.embed_pools(patches, pools, mpp_out)
+        self.dtype, self.parity = chosen, None
+        if low is not None:
+            self.parity = min(map(_lowest_cosine, low, full))
         if may_change and (self.parity is None or self.parity < SAMPLE_PARITY):
             self.dtype, self.parity = "float32", 1.0
 
-    @torch.inference_mode()
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return embeddings, float32 (n, dim), of RGB patches, uint8 (n, height, width, 3).
+        """Return the model's own embeddings, float32 (n, dim), of uint8 (n, height, width, 3)."""
+        (vectors,) = self.embed_pools(patches, (OWN,))
+        if vectors.shape[1] != self.entry.dim:
+            raise EmbedstoreError(
+                f"{self.name} gave {vectors.shape[1:]} numbers a patch, not {self.entry.dim}"
+            )
+        return vectors
 
-        A row does not depend on the others of its batch beyond rounding. EmbedstoreError where
-        a value is not finite.
+    @torch.inference_mode()
+    def embed_pools(
+        self, patches: NDArray[np.uint8], pools: Sequence[str], mpp_out: float = 1
+    ) -> list[NDArray[np.float32]]:
+        """Return embeddings, float32 (n, dim), a pool, of RGB patches, uint8 (n, height, width, 3).
+
+        One pass of the network; mpp_out is the patches', in um per pixel. A row does not depend on
+        the others of its batch beyond rounding. EmbedstoreError where a value is not finite.
         """
         if not patches.flags.writeable:
             patches = patches.copy()  # torch warns of memory that it could write to
@@ -107,39 +133,23 @@ class Embedder:
         x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"):
             try:
-                pooled = pool(self.network, self.entry.pooling, x)
+                um = patches.shape[2] * mpp_out
+                pooled = pool_each(self.network, self.entry.pooling, x, pools, um)
             except torch.OutOfMemoryError as e:
                 raise EmbedstoreError(
                     f"{self.name} ran out of memory with {len(patches)} patches a batch; what is "
                     "stored stays, go on with a smaller --batch-size"
                 ) from e
-        vectors: NDArray[np.float32] = pooled.float().cpu().numpy()
-        if vectors.ndim != 2 or vectors.shape[1] != self.entry.dim:
-            raise EmbedstoreError(
-                f"{self.name} gave {vectors.shape[1:]} numbers a patch, not {self.entry.dim}"
-            )
-        if not np.isfinite(vectors).all():
+        vectors: list[NDArray[np.float32]] = [v.float().cpu().numpy() for v in pooled]
+        if any(v.ndim != 2 for v in vectors):
+            shapes = ", ".join(str(v.shape[1:]) for v in vectors)
+            raise EmbedstoreError(f"{self.name} gave {shapes} numbers a patch, not one row each")
+        if not all(np.isfinite(v).all() for v in vectors):
             raise EmbedstoreError(
                 f"{self.name} gave embeddings that are not finite in {self.dtype}; "
                 "try --dtype float32"
             )
         return vectors
-
-
-def pool(network: Any, pooling: str, x: torch.Tensor) -> torch.Tensor:
-    """Return what a network makes of normalised patches (n, 3, height, width): (n, dim).
-
-    `pooling` is an entry's: which tokens are taken or averaged, or the network's own way.
-    """
-    tokens: torch.Tensor = network.forward_features(x)
-    if pooling not in TOKEN_POOLINGS:
-        pooled: torch.Tensor = network.forward_head(tokens, pre_logits=True)
-        return pooled
-    if pooling == "cls":
-        return tokens[:, 0]
-    # Registers sit between the class token and the patch tokens and are not averaged.
-    mean = tokens[:, network.num_prefix_tokens :].mean(1)
-    return mean if pooling == "mean" else torch.cat((tokens[:, 0], mean), dim=1)
 
 
 def _lowest_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
