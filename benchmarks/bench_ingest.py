@@ -21,7 +21,7 @@ import numpy as np
 
 from embedstore.add import AddOptions, add
 from embedstore.demo.dataset import DemoDataset, write_demo
-from embedstore.embed import Embedded, embed_slides
+from embedstore.embed import Embedded, Look, embed_slides
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import Embedder, choose_device
@@ -83,7 +83,7 @@ def read(jobs: Sequence[SlideJob]) -> None:
 
 def loop(jobs: Sequence[SlideJob], model: Embedder) -> None:
     """Read and embed every patch."""
-    events = embed_slides(jobs, [model], PatchGeometry(), batch_size=32, workers=2)
+    events = embed_slides(jobs, [Look.own(model, PatchGeometry())], batch_size=32, workers=2)
     n_embedded = sum(len(e.annotation_ids) for e in events if isinstance(e, Embedded))
     assert n_embedded == sum(len(job.points) for job in jobs)
 

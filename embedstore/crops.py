@@ -113,7 +113,7 @@ def fill(
     failed: dict[str, str] = {}
     done = 0
     on_progress(0, len(missing))
-    stream = read_ahead(slide_jobs(missing), geometry, workers, cache)
+    stream = read_ahead(slide_jobs(missing), [geometry], workers, {geometry: cache})
     try:
         for slide, read in stream:
             done += len(read.patches)

@@ -49,7 +49,10 @@ class PatchOptions:
     """How patches are cut, read and batched."""
 
     patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224
-    mpp_out: Annotated[float, typer.Option(help="Patch scale in um per pixel.")] = 0.25
+    mpp_out: Annotated[
+        list[float] | None,
+        typer.Option(help="Patch scale in um per pixel, 0.25; repeatable: fields of view."),
+    ] = None
     batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a batch.")] = None
     workers: WorkersOption = None
     limit: Annotated[
@@ -74,6 +77,13 @@ def ingest_command(
     ] = None,
     name: Annotated[
         str | None, typer.Option("--as", help="Store under another model name.")
+    ] = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What of the network stands for a patch: own, cls, mean, centre2 (tokens), "
+            "centre:12um, cls+centre2, or all; repeatable, one pass for all."
+        ),
     ] = None,
     views: Annotated[
         str | None,
@@ -104,7 +114,8 @@ def ingest_command(
         variation=varied.variation(),
         device=device,
         dtype=dtype,
-        **vars(patches),
+        pools=tuple(pool or ()),
+        **vars(patches) | {"mpp_out": tuple(patches.mpp_out or (0.25,))},
     )
     opened, models = Store.open(store, write=True), list(dict.fromkeys(model))
     try:

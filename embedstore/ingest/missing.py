@@ -7,30 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 from embedstore.crops import Placed, slide_jobs
-from embedstore.errors import EmbedstoreError
-from embedstore.identity import (
-    IDENTITY,
-    check_same,
-    entry_of,
-    recorded_models,
-    weights_for,
-)
+from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.identity import recorded_models, weights_for
 from embedstore.ingest.options import (
     IngestOptions,
     IngestReport,
     Interrupted,
     ModelReport,
     asked_identity,
-    checked_names,
     weights_spec,
 )
-from embedstore.ingest.plan import plan, retry_slides
+from embedstore.ingest.plan import Plan, plan, retry_slides
+from embedstore.ingest.variants import Variant, variants
 from embedstore.models.checkpoints import Weights
-from embedstore.models.registry import RGB, Variation
 from embedstore.slides.patches import (
     PLAIN,
     VIEW_SETS,
-    PatchGeometry,
     embedded_views,
     is_own_row,
 )
@@ -38,7 +30,7 @@ from embedstore.slides.reading import usual_threads
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PatchCache
-from embedstore.store.sql import connect, fetch_rows, literal, stale
+from embedstore.store.sql import check_dataset, connect, fetch_rows, literal, stale
 from embedstore.writer import Writer
 
 N_SAMPLE = 16
@@ -59,34 +51,36 @@ def ingest(
     nothing lost.
     """
     started = time.monotonic()
+    check_dataset(store, connect(store), dataset)
     recorded = recorded_models(store)
-    names = checked_names(store, dataset, models, options, recorded)
+    asked = variants(models, options, recorded)
     retry_slides(store, dataset)
-    todo = plan(store, dataset, list(names.values()), VIEW_SETS.get(options.views or "", ()))
+    todo = plan(store, dataset, [v.name for v in asked], VIEW_SETS.get(options.views or "", ()))
+    _check_fields(dataset, options, todo)
     report = IngestReport(
         dataset,
-        [ModelReport(n, todo.n_done[n]) for n in names.values()],
+        [ModelReport(v.name, todo.n_done[v.name]) for v in asked],
         todo.n_annotations,
         todo.n_off_slide,
         dict(todo.set_aside),
     )
     wanted = todo.missing[: options.limit]
-    open_models = [m for m, n in names.items() if any(n in p.wants for p in wanted)]
+    needed = [v for v in asked if any(v.name in p.wants for p in wanted)]
     weights = {
-        m: weights_for(
-            m,
-            n,
-            recorded.get(n),
-            asked_identity(m, options),
-            weights_spec(m, options),
-            m in open_models,
+        v.name: weights_for(
+            v.registry_name,
+            v.name,
+            recorded.get(v.name),
+            asked_identity(v, options),
+            weights_spec(v.registry_name, options),
+            v in needed,
         )
-        for m, n in names.items()
+        for v in asked
     }
     if wanted:
         report.notes += _made_anew(store, wanted)
         try:
-            _embed_missing(store, dataset, names, weights, wanted, options, report, on_progress)
+            _embed_missing(store, dataset, needed, weights, wanted, options, report, on_progress)
         finally:
             report.seconds = time.monotonic() - started
         _check_any(report, {p.slide for p in wanted})
@@ -102,36 +96,34 @@ def ingest(
 def _embed_missing(
     store: Store,
     dataset: str,
-    names: Mapping[str, str],
-    weights: Mapping[str, Weights | None],
+    needed: Sequence[Variant],
+    weights: dict[str, Weights | None],
     wanted: list[Placed],
     options: IngestOptions,
     report: IngestReport,
     on_progress: Callable[[int, int], None],
 ) -> None:
+    # torch comes in only where something is embedded
     from embedstore.embed import SlideFailed, embed_slides
+    from embedstore.ingest.looks import open_looks
     from embedstore.slides.reading import sample_patches
 
-    geometry = PatchGeometry(options.patch_px, options.mpp_out)
     jobs = slide_jobs([_once(p) for p in wanted])
-    needed = {m: n for m, n in names.items() if any(n in p.wants for p in wanted)}
-    sample = functools.cache(lambda: sample_patches(jobs, geometry, N_SAMPLE))
-    opened = [_open_model(store, m, n, weights[m], options, sample) for m, n in needed.items()]
-    embedders = [e for e, _ in opened]
-    report.notes += [note for e in embedders for note in e.notes]
-    on_cpu = embedders[0].device.type == "cpu"
+    sample = functools.cache(lambda geometry: sample_patches(jobs, geometry, N_SAMPLE))
+    opened = open_looks(store, needed, weights, options, sample)
+    report.notes += opened.notes
     placed = {p.annotation_id: p for p in wanted}
-    writer = Writer(store, placed, {i["model"]: i for _, i in opened})
+    writer = Writer(store, placed, opened.identities)
     by_name = {r.model: r for r in report.models}
-    cache = PatchCache(store, dataset, geometry) if options.patch_cache else None
+    geometries = dict.fromkeys(look.geometry for look in opened.looks)
+    caches = {g: PatchCache(store, dataset, g) for g in geometries if options.patch_cache}
     total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
     stream = embed_slides(
         jobs,
-        embedders,
-        geometry,
-        batch_size=options.batch_size or (32 if on_cpu else 256),
+        opened.looks,
+        batch_size=options.batch_size or (32 if opened.device_type == "cpu" else 256),
         workers=options.workers or usual_threads(),
-        crops=cache,
+        crops=caches,
     )
     on_progress(0, total)
     try:
@@ -150,13 +142,24 @@ def _embed_missing(
     finally:
         stream.close()
         writer.flush()
-        if cache is not None:
+        for cache in caches.values():
             cache.flush()
-            report.n_cached = cache.n_kept
-    for name in set(needed.values()) & set(store.models()):
+            report.n_cached += cache.n_kept
+    names = {v.name for v in needed}
+    for name in names & set(store.models()):
         store.compact(model_table(name))
-    for name in set(needed.values()) & set(store.viewed_models()):
+    for name in names & set(store.viewed_models()):
         store.compact(views_table(name))
+
+
+def _check_fields(dataset: str, options: IngestOptions, todo: Plan) -> None:
+    """Raise UsageError where several fields of view are asked of patches that have but one."""
+    n_patches = sum(p.is_patch for p in todo.missing)
+    if n_patches and len(set(options.mpp_out)) > 1:
+        raise UsageError(
+            f"{dataset} has {n_patches} patches that were cropped before, which are embedded whole:"
+            " they have one field of view; give --mpp-out once"
+        )
 
 
 def _made_anew(store: Store, wanted: Sequence[Placed]) -> list[str]:
@@ -192,53 +195,6 @@ def _count(report: ModelReport, event: Any, placed: Mapping[str, Placed]) -> Non
 def _once(placed: Placed) -> Placed:
     """Return it to be read once, also if wanted both by itself and as a view."""
     return replace(placed, wants={m: embedded_views(v) for m, v in placed.wants.items()})
-
-
-def _open_model(
-    store: Store,
-    registry_name: str,
-    model: str,
-    weights: Weights | None,
-    options: IngestOptions,
-    sample: Callable[[], Any],
-) -> tuple[Any, dict[str, Any]]:
-    """Return the model, tried on patches, and its row of the models table, not yet written."""
-    # torch comes in only where something is embedded
-    from embedstore.models.embedder import choose_device
-    from embedstore.models.loading import load_embedder, record_of
-
-    if weights is None:
-        raise EmbedstoreError(
-            f"no weights for {registry_name}; give --weights {registry_name}=PATH"
-        )
-    record, dtype, variation = recorded_models(store).get(model), options.dtype, options.variation
-    if record is not None:  # a resumed ingest goes on as it began, on any machine
-        dtype = record.dtype or dtype if dtype == "auto" else dtype
-        variation = Variation(
-            variation.pooling or record.pooling,
-            variation.mean or _rgb(record.mean),
-            variation.std or _rgb(record.std),
-        )
-    embedder = load_embedder(
-        model,
-        entry_of(registry_name, variation, weights_spec(registry_name, options)),
-        weights,
-        dtype=dtype,
-        device=choose_device(options.device),
-    )
-    embedder.check(options.patch_px)
-    if record is None:
-        embedder.settle_dtype(sample, may_change=dtype == "auto")
-    identity = (
-        record_of(embedder) | asked_identity(registry_name, options) | {"dtype": embedder.dtype}
-    )
-    if record is not None:
-        check_same(model, record, {k: identity[k] for k in IDENTITY})
-    return embedder, identity
-
-
-def _rgb(values: Sequence[float] | None) -> RGB | None:
-    return None if values is None else (values[0], values[1], values[2])
 
 
 def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:

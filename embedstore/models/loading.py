@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from embedstore.errors import EmbedstoreError
 from embedstore.models.checkpoints import Weights, model_config, state_sha256
 from embedstore.models.embedder import Embedder, choose_dtype
+from embedstore.models.features import has_class_token
 from embedstore.models.registry import (
     NO_VARIATION,
     REGISTRY,
@@ -84,7 +85,7 @@ def _width(name: str, model: Any, pooling: str | None) -> int:
     if pooling not in TOKEN_POOLINGS:
         return int(model.head_hidden_size)
     n_prefix = getattr(model, "num_prefix_tokens", None)
-    if n_prefix is None or (n_prefix < 1 and pooling != "mean"):
+    if n_prefix is None or (pooling != "mean" and not has_class_token(model)):
         raise EmbedstoreError(
             f"{name} has no {'patch' if n_prefix is None else 'class'} token to pool by "
             f"'{pooling}'; leave --pooling out for what the architecture does by itself"

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedstore.errors import SlideError
 from embedstore.slides.images import read_image
-from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patch
+from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patches
 from embedstore.slides.slide import CHANGED, Slide, check_fingerprint, state_of
 
 CHUNK = 16
@@ -31,7 +31,10 @@ def usual_threads() -> int:
 
 @dataclass(frozen=True)
 class Point:
-    """An annotation to embed: its centre in level-0 pixels and, by model, the views it lacks."""
+    """An annotation to embed: its centre in level-0 pixels and, by model, the views it lacks.
+
+    A model stands for one geometry; without wants a point is read in every geometry.
+    """
 
     annotation_id: str
     x_l0: float
@@ -75,18 +78,31 @@ def sample_patches(jobs: Sequence[SlideJob], geometry: PatchGeometry, n: int) ->
     chosen = {round(k) for k in np.linspace(0, len(points) - 1, min(n, len(points)))}
     sampled = []
     for job, point in (points[k] for k in sorted(chosen)):
-        read = _read_chunk(_Handle(job, 1), job, [point], geometry, None)
-        sampled += [patch for _, patch in read.patches]
+        read = _read_chunk(_Handle(job, 1), job, [point], _Fields([geometry]))
+        sampled += [patches[geometry] for _, patches in read.patches]
     size = geometry.size_px
     return np.stack(sampled) if sampled else np.empty((0, size, size, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Read:
-    """Patches read, each uint8 (size_px, size_px, 3), and why no more were, if so."""
+    """Patches read, uint8 (size_px, size_px, 3) by geometry, and why no more were, if so."""
 
-    patches: list[tuple[Point, NDArray[np.uint8]]]
+    patches: list[tuple[Point, Mapping[PatchGeometry, NDArray[np.uint8]]]]
     problem: str | None
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Which geometries a point is read in, and where wider crops of them are kept, if they are."""
+
+    geometries: Sequence[PatchGeometry]
+    of_model: Mapping[str, PatchGeometry] = field(default_factory=dict)
+    crops: Mapping[PatchGeometry, Crops] = field(default_factory=dict)
+
+    def of(self, point: Point) -> list[PatchGeometry]:
+        wanted = [self.of_model[m] for m in point.wants if m in self.of_model]
+        return list(dict.fromkeys(wanted)) or list(self.geometries)
 
 
 class _Handle:
@@ -124,49 +140,52 @@ class _Handle:
                 self._slide.close()
 
 
-def _read_chunk(
-    handle: _Handle,
-    job: SlideJob,
-    points: Sequence[Point],
-    geometry: PatchGeometry,
-    crops: Crops | None,
-) -> Read:
-    patches: list[tuple[Point, NDArray[np.uint8]]] = []
-    fresh: list[tuple[Point, NDArray[np.uint8]]] = []
-    kept: Mapping[str, NDArray[np.uint8]] = {}
+def _read_chunk(handle: _Handle, job: SlideJob, points: Sequence[Point], fields: _Fields) -> Read:
+    patches: list[tuple[Point, Mapping[PatchGeometry, NDArray[np.uint8]]]] = []
+    fresh: list[tuple[Point, PatchGeometry, NDArray[np.uint8]]] = []
     problem = None
     try:
         if job.mpp is None:
-            whole = fit_patch(read_image(handle.path, job.fingerprint), geometry.size_px)
+            image = read_image(handle.path, job.fingerprint)
+            whole = {g: fit_patch(image, g.size_px) for g in fields.geometries}
             return Read([(p, whole) for p in points], None)
-        kept = crops.read([p.annotation_id for p in points]) if crops is not None else {}
+        kept = {g: c.read([p.annotation_id for p in points]) for g, c in fields.crops.items()}
         for p in points:
-            crop = kept.get(p.annotation_id)
-            if crop is None:
-                wanted = geometry if crops is None else geometry.wide()
-                crop = read_patch(handle.open(), p.x_l0, p.y_l0, job.mpp, wanted)
-                fresh.append((p, crop))
-            patches.append((p, centre(crop, geometry.size_px)))
+            crops = {g: kept.get(g, {}).get(p.annotation_id) for g in fields.of(p)}
+            lacking = {g: g.wide() if g in kept else g for g, c in crops.items() if c is None}
+            if lacking:
+                read = read_patches(handle.open(), p.x_l0, p.y_l0, job.mpp, lacking.values())
+                fresh += [(p, g, read[wanted]) for g, wanted in lacking.items()]
+                crops |= {g: read[wanted] for g, wanted in lacking.items()}
+            of_point = {g: centre(c, g.size_px) for g, c in crops.items() if c is not None}
+            patches.append((p, of_point))
     except SlideError as e:
         problem = str(e)
     finally:
         handle.done()
     if fresh and handle.has_changed():  # who knows of which file each patch is
-        patches = [(p, patch) for p, patch in patches if p.annotation_id in kept]
+        unsure = {p.annotation_id for p, _, _ in fresh}
+        patches = [(p, of_point) for p, of_point in patches if p.annotation_id not in unsure]
         return Read(patches, f"{handle.path} {CHANGED}")
-    if crops is not None:
-        for p, crop in fresh:
-            crops.keep(job, p, crop)
+    for p, g, crop in fresh:
+        if g in fields.crops:
+            fields.crops[g].keep(job, p, crop)
     return Read(patches, problem)
 
 
 def read_ahead(
-    jobs: Iterable[SlideJob], geometry: PatchGeometry, workers: int, crops: Crops | None = None
+    jobs: Iterable[SlideJob],
+    geometries: Sequence[PatchGeometry],
+    workers: int,
+    crops: Mapping[PatchGeometry, Crops] | None = None,
+    of_model: Mapping[str, PatchGeometry] | None = None,
 ) -> Generator[tuple[str, Read], None, None]:
     """Yield the chunks of all jobs in order, reading at most a few chunks a thread ahead.
 
-    With `crops` a patch is the middle of a wider crop, taken from there or kept there.
+    A point is read in the geometries (`of_model`) of the models that lack it, else in all. With
+    `crops` a patch is the middle of a wider crop, taken from there or kept there.
     """
+    fields = _Fields(geometries, of_model or {}, crops or {})
     pending: deque[tuple[str, int, Future[Read]]] = deque()
     n_ahead = 0  # patches, since a chunk of a small slide holds few
     pool = ThreadPoolExecutor(workers, thread_name_prefix="patches")
@@ -179,7 +198,7 @@ def read_ahead(
                     slide, n, future = pending.popleft()
                     n_ahead -= n
                     yield slide, future.result()
-                task = pool.submit(_read_chunk, handle, job, chunk, geometry, crops)
+                task = pool.submit(_read_chunk, handle, job, chunk, fields)
                 pending.append((job.slide, len(chunk), task))
                 n_ahead += len(chunk)
         while pending:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedstore.add import AddOptions, add
-from embedstore.embed import Embedded, SlideFailed, embed_slides
+from embedstore.embed import Embedded, Look, SlideFailed, embed_slides
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
@@ -133,7 +133,7 @@ def test_the_loop_alone_in_order_with_a_failure(tmp_path: Path, data: Path) -> N
         return SlideJob(name, path, 0.25, points)
 
     jobs = [job("a", good, 40), job("b", str(data / "wsi/broken.svs"), 40), job("c", good, 3)]
-    events = list(embed_slides(jobs, [model], PatchGeometry(), batch_size=16, workers=3))
+    events = list(embed_slides(jobs, [Look.own(model, PatchGeometry())], batch_size=16, workers=3))
     failed = [e for e in events if isinstance(e, SlideFailed)]
     done = [e for e in events if isinstance(e, Embedded)]
     assert [f.slide for f in failed] == ["b"]

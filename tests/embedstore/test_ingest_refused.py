@@ -23,7 +23,7 @@ from tests.making.stores import query
     "change",
     [
         {"patch_px": 128},
-        {"mpp_out": 0.5},
+        {"mpp_out": (0.5,)},
         {"dtype": "bfloat16"},
         {"weights": {RESNET: "FILE"}},
     ],
@@ -57,7 +57,7 @@ def test_a_name_stands_for_one_thing(store: Store, tmp_path: Path, change: Any) 
         ([RESNET, VIT], {"name": "x"}, "exactly one --model"),
         ([RESNET], {"name": "results"}, "--as NAME"),
         ([RESNET], {"patch_px": 1}, "between 16 and 2048"),
-        ([RESNET], {"mpp_out": 25.0}, "um/px"),
+        ([RESNET], {"mpp_out": (25.0,)}, "um/px"),
         ([RESNET], {"weights": {RESNET: "/nowhere.pth"}}, "no weights"),
         (
             ["timm:nothing_like_it"],
