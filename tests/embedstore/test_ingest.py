@@ -14,7 +14,7 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
 from embedstore.models.loading import load_embedder, resolve
-from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch
+from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch, read_patches
 from embedstore.slides.reading import Point, SlideJob
 from embedstore.slides.slide import Slide
 from embedstore.store import Store
@@ -73,10 +73,10 @@ def test_each_patch_is_read_once_for_all_models(
     import embedstore.slides.reading as reading
 
     seen: Counter[Any] = Counter()
-    real = read_patch
+    real = read_patches
     monkeypatch.setattr(
         reading,
-        "read_patch",
+        "read_patches",
         lambda s, x, y, *a: seen.update([(s.path, x, y)]) or real(s, x, y, *a),
     )
     weights = {RESNET: "random", VIT: "random"}
