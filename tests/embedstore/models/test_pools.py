@@ -52,7 +52,6 @@ KINDS: Mapping[str, int | None] = {
     "registers": 5,
     "dinov2-vits14": 1,
     "timm:eva02_tiny_patch14_224": 1,
-    "timm:test_vit_relpos": None,
     "timm:test_resnet": None,
     "timm:test_efficientnet": None,
     "timm:test_convnext": None,
