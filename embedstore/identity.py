@@ -5,10 +5,11 @@ from typing import Any
 
 from embedstore.errors import EmbedstoreError
 from embedstore.models.checkpoints import Weights, find_weights
+from embedstore.models.pools import split_name, variant_name
 from embedstore.models.registry import NO_VARIATION, REGISTRY, ModelEntry, Variation, vary
 from embedstore.store import Store
 from embedstore.store.records import ModelRow, fetch_records
-from embedstore.store.sql import UNIONS, connect_to, fetch_rows, literal, views_name
+from embedstore.store.sql import UNIONS, connect_to, views_name
 from embedstore.store.views import VIEWS
 
 IDENTITY = (
@@ -108,13 +109,24 @@ IMPORTED = "imported"
 
 def how_to_embed(store: Store, dataset: str, model: str, views: str | None = None) -> str:
     """Return the command that gives a dataset the embeddings, or views, that a model lacks."""
-    sql = f"select arch from _models where model = {literal(model)}"
-    imported = fetch_rows(connect_to(store, "models"), sql) == [{"arch": IMPORTED}]
+    record = recorded_models(store).get(model)
+    imported = record is not None and record.arch == IMPORTED
     if imported and views is None:
         return f"embedstore import {dataset} FILE --model {model}"
     # What is imported has no views: they come from slides, under another name.
-    name = "MODEL --as NAME" if imported else model
+    name = "MODEL --as NAME" if imported else " ".join(model_words(model, record))
     return f"embedstore ingest {dataset} --model {name}" + (f" --views {views}" if views else "")
+
+
+def model_words(model: str, record: ModelRow | None) -> list[str]:
+    """Return what --model and --as take for what is stored, or asked for, under a name."""
+    registry_name = (record and record.registry_name) or None
+    variant = split_name(model)
+    base = variant[0] if variant else model
+    if registry_name is None or registry_name == base:
+        return [model]
+    asked = variant_name(registry_name, *variant[1:]) if variant else registry_name
+    return [asked, "--as", base]
 
 
 def check_model_name(

@@ -13,6 +13,7 @@ from embedstore.ingest.variants import Variant
 from embedstore.models.checkpoints import Weights
 from embedstore.models.embedder import Embedder, choose_device
 from embedstore.models.loading import load_embedder, record_of
+from embedstore.models.pools import split_name
 from embedstore.models.registry import RGB, Variation
 from embedstore.slides.patches import PatchGeometry
 from embedstore.store import Store
@@ -68,9 +69,9 @@ def _open_network(
     dtype = options.dtype
     if record is not None:  # a resumed ingest goes on as it began, on any machine
         dtype = record.dtype or dtype if dtype == "auto" else dtype
-        is_swept = bool(options.pools) or len(options.mpp_out) > 1
+        is_alone = len(needed) == 1 and split_name(first.name) is None
         varied = Variation(
-            varied.pooling or (None if is_swept else record.pooling),
+            varied.pooling or (record.pooling if is_alone else None),
             varied.mean or _rgb(record.mean),
             varied.std or _rgb(record.std),
         )

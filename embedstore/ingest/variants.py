@@ -7,7 +7,7 @@ from typing import Any
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import check_model_name, entry_of
 from embedstore.ingest.options import IngestOptions, weights_spec
-from embedstore.models.pools import OWN, check_pool, swept
+from embedstore.models.pools import OWN, check_pool, split_name, swept, variant_name
 from embedstore.models.registry import TOKEN_POOLINGS, ModelEntry, check_name
 from embedstore.slides.patches import VIEW_SETS, PatchGeometry
 from embedstore.slides.slide import is_plausible_mpp
@@ -35,26 +35,39 @@ def variants(
     """Return what is asked for, each pair of pool and field once; all options are checked.
 
     One field and no pool is the model under its plain name. Of a sweep, so is the model's own pool
-    at MPP_OUT; the others are named `NAME@MPP/POOL`.
+    at MPP_OUT; the others are named `NAME@MPP/POOL`, and a model may be asked for by such a name.
     """
-    _check(models, options)
-    found = []
-    for model in models:
+    asked = [(split_name(m) or (m, None, None)) for m in models]
+    _check([model for model, _, _ in asked], options)
+    found = list[Variant]()
+    for model, mpp_out, pool in asked:
         check_name(model)
-        name = options.name or model
-        for field in dict.fromkeys(options.mpp_out):
-            geometry = PatchGeometry(options.patch_px, field)
-            if not options.pools and len(options.mpp_out) == 1:
-                found.append(Variant(model, name, OWN, geometry))
-                continue
-            entry = entry_of(model, options.variation, weights_spec(model, options))
-            for pool in _pools(options.pools or (OWN,), entry):
-                is_own = pool == entry.pooling
-                plain = is_own and field == MPP_OUT
-                full = name if plain else f"{name}@{field:g}/{pool}"
-                found.append(Variant(model, full, OWN if is_own else pool, geometry))
+        if pool is None or mpp_out is None:
+            found += _of_model(model, options.mpp_out, options.pools, options)
+        elif options.pools or tuple(options.mpp_out) != (MPP_OUT,):
+            named = variant_name(model, mpp_out, pool)
+            raise UsageError(f"{named} names its pool and field; leave --pool and --mpp-out out")
+        else:
+            found += _of_model(model, (mpp_out,), (pool,), options)
     for variant in found:
         check_model_name(variant.name, recorded)
+    return list(dict.fromkeys(found))
+
+
+def _of_model(
+    model: str, mpp_out: Sequence[float], pools: Sequence[str], options: IngestOptions
+) -> list[Variant]:
+    name, found = options.name or model, []
+    for field in dict.fromkeys(mpp_out):
+        geometry = PatchGeometry(options.patch_px, field)
+        if not pools and len(mpp_out) == 1:
+            found.append(Variant(model, name, OWN, geometry))
+            continue
+        entry = entry_of(model, options.variation, weights_spec(model, options))
+        for pool in _pools(pools or (OWN,), entry):
+            is_own = pool == entry.pooling
+            full = name if is_own and field == MPP_OUT else variant_name(name, field, pool)
+            found.append(Variant(model, full, OWN if is_own else pool, geometry))
     return found
 
 
@@ -66,7 +79,7 @@ def _pools(asked: Sequence[str], entry: ModelEntry) -> list[str]:
 def _check(models: Sequence[str], options: IngestOptions) -> None:
     if not models:
         raise EmbedstoreError("name at least one model with --model")
-    if options.name is not None and len(models) != 1:
+    if options.name is not None and len(set(models)) != 1:
         raise UsageError("--as NAME goes with exactly one --model")
     if unknown := [w for w in options.weights if not _names(w, models)]:
         raise UsageError(
@@ -74,7 +87,7 @@ def _check(models: Sequence[str], options: IngestOptions) -> None:
             f"{', '.join(models)}"
         )
     varied = options.variation
-    if any((varied.pooling, varied.mean, varied.std)) and len(models) != 1:
+    if any((varied.pooling, varied.mean, varied.std)) and len(set(models)) != 1:
         raise UsageError("--pooling, --mean and --std go with exactly one --model")
     varied.check()
     for pool in options.pools:

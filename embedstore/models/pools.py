@@ -35,6 +35,26 @@ def _is_centre(part: str) -> bool:
     return match is not None and float(match[1]) > 0
 
 
+def variant_name(name: str, mpp_out: float, pool: str) -> str:
+    """Return what a model's embeddings with a pool at a scale (um per pixel) are stored under."""
+    return f"{name}@{mpp_out:g}/{pool}"
+
+
+def split_name(name: str) -> tuple[str, float, str] | None:
+    """Return (model, mpp_out, pool) of what `variant_name` made, None of any other name."""
+    match = _VARIANT.fullmatch(name)
+    if match is None:
+        return None
+    parts = match["pool"].split("+")
+    if not all(p in _PARTS or _is_centre(p) for p in parts):
+        return None
+    return match["model"], float(match["mpp"]), match["pool"]
+
+
+_VARIANT = re.compile(r"(?P<model>.+)@(?P<mpp>\d+(\.\d+)?)/(?P<pool>[^/@]+)")
+_PARTS = (OWN, "cls", "mean", "gap", "timm")
+
+
 def swept(pools: Sequence[str], own: str, *, has_class_token: bool) -> list[str]:
     """Return the pools that are asked for, by their plain names, each once.
 

@@ -4,6 +4,9 @@ import json
 import shlex
 from collections.abc import Sequence
 
+from embedstore.identity import model_words
+from embedstore.models.pools import split_name
+from embedstore.models.registry import REGISTRY
 from embedstore.store.records import ModelRow
 from probes.scores.recorded import ResultRow
 from probes.scores.sides import Side
@@ -71,12 +74,14 @@ def ingest_command(dataset: str, model: ModelRow) -> str:
     name, origin = model.model, model.registry_name or model.model
     if model.arch == "imported":
         return command("embedstore", "import", dataset, "FILE", "--model", name)
-    words = ["embedstore", "ingest", dataset, "--model", origin]
+    words = ["embedstore", "ingest", dataset, "--model", *model_words(name, model)]
     if _is_given(model.weights or ""):
         words += ["--weights", f"{origin}={model.weights}"]
-    words += ["--as", name] if name != origin else []
     words += ["--patch-px", str(model.patch_px)] if model.patch_px not in (None, 224) else []
-    words += ["--mpp-out", str(model.mpp_out)] if model.mpp_out not in (None, 0.25) else []
+    if split_name(name) is None:  # else it says both itself
+        usual = REGISTRY[origin].pooling if origin in REGISTRY else "timm"
+        words += ["--pooling", model.pooling] if model.pooling not in (None, usual) else []
+        words += ["--mpp-out", str(model.mpp_out)] if model.mpp_out not in (None, 0.25) else []
     words += ["--dtype", model.dtype] if model.dtype else []
     return command(*words)
 

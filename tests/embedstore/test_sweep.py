@@ -11,7 +11,9 @@ import torch
 from embedstore.add import AddOptions, add
 from embedstore.embed import CanEmbed, Embedded, Look, embed_slides
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.identity import how_to_embed
 from embedstore.ingest import IngestOptions, ingest
+from embedstore.models.features import pool_each
 from embedstore.slides.patches import PatchGeometry, read_patch, read_patches
 from embedstore.slides.reading import Point, SlideJob
 from embedstore.slides.slide import Slide
@@ -61,10 +63,8 @@ def test_a_sweep_is_what_each_pair_is_by_itself(store: Store, tiny: TinyDataset)
 def test_one_read_of_a_region_and_one_pass_a_field(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import embedstore.models.embedder as module
-
     reads, passes = Counter[str](), Counter[int]()
-    read, each = Slide.read_region, module.pool_each
+    read, each = Slide.read_region, pool_each
 
     def counted(slide: Slide, *a: Any) -> Any:
         reads[slide.path] += 1
@@ -75,7 +75,7 @@ def test_one_read_of_a_region_and_one_pass_a_field(
         return each(network, own, x, *a)
 
     monkeypatch.setattr(Slide, "read_region", counted)
-    monkeypatch.setattr(module, "pool_each", passed)
+    monkeypatch.setattr("embedstore.models.embedder.pool_each", passed)
     report = ingest(store, "tiny", [VIT], OPTIONS)
     assert [r.n_embedded for r in report.models] == [48] * 8
     assert sum(reads.values()) == 48
@@ -141,6 +141,29 @@ def test_the_models_own_pool_keeps_the_plain_name(store: Store) -> None:
     plain = IngestOptions(weights={RESNET: "random"}, dtype="float32")
     (report,) = ingest(store, "tiny", [RESNET], plain).models
     assert (report.n_before, report.n_embedded) == (48, 0)
+
+
+def test_a_variant_is_asked_for_by_its_name(store: Store) -> None:
+    ingest(store, "tiny", [VIT], OPTIONS)
+    by_name = IngestOptions(weights={VIT: "random"}, dtype="float32")
+    pair = f"{VIT}@0.125/centre2"
+    (report,) = ingest(store, "tiny", [pair], by_name).models
+    assert (report.model, report.n_before, report.n_embedded) == (pair, 48, 0)
+    (report,) = ingest(store, "tiny", [f"{VIT}@0.5/mean"], by_name).models
+    assert (report.model, report.n_embedded) == (f"{VIT}@0.5/mean", 48)
+    with pytest.raises(UsageError, match="names its pool and field; leave --pool"):
+        ingest(store, "tiny", [pair], OPTIONS)
+
+
+def test_what_lacks_a_variant_is_told_the_command(store: Store) -> None:
+    named = IngestOptions(
+        weights={VIT: "random"}, dtype="float32", pools=("mean",), name="mine", limit=4
+    )
+    ingest(store, "tiny", [VIT], named)
+    told = how_to_embed(store, "tiny", "mine@0.25/mean")
+    assert told == f"embedstore ingest tiny --model {VIT}@0.25/mean --as mine"
+    done = call_command(*told.split(), "--json", "--store", store.uri)
+    assert [(r["model"], r["embedded"]) for r in done.json()] == [("mine@0.25/mean", 44)]
 
 
 @pytest.mark.parametrize(
