@@ -120,7 +120,7 @@ def ingest_command(
     opened, models = Store.open(store, write=True), list(dict.fromkeys(model))
     try:
         with progress_bar("embedding", "embeddings") as on_progress:
-            report = ingest(opened, dataset, models, options, on_progress)
+            report = ingest(opened, dataset, models, options, on_progress, lambda e: say(str(e)))
     except Interrupted as e:
         done = sum(r.n_embedded for r in e.report.models)
         say(f"interrupted; {done:,} embeddings stored, the same command does the rest")

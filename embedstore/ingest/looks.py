@@ -14,7 +14,7 @@ from embedstore.models.checkpoints import Weights
 from embedstore.models.embedder import Embedder, choose_device
 from embedstore.models.loading import load_embedder, record_of
 from embedstore.models.pools import split_name
-from embedstore.models.registry import RGB, Variation
+from embedstore.models.registry import RGB, Variation, trained_at
 from embedstore.slides.patches import PatchGeometry
 from embedstore.store import Store
 
@@ -85,6 +85,11 @@ def _open_network(
     )
     opened.device_type = embedder.device.type
     opened.notes += embedder.notes
+    opened.notes += [
+        f"{embedder.name} was trained at {embedder.entry.expected_mpp} um/px and is given {mpp:g}"
+        for mpp in dict.fromkeys(v.geometry.mpp_out for v in needed)
+        if not trained_at(embedder.entry, mpp)
+    ]
     for geometry in dict.fromkeys(v.geometry for v in needed):
         _try(embedder, geometry, [v for v in needed if v.geometry == geometry], opened)
     for look in opened.looks:

@@ -2,14 +2,16 @@
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedstore.crops import Placed, slide_jobs
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import recorded_models, weights_for
 from embedstore.ingest.options import (
+    Estimate,
     IngestOptions,
     IngestReport,
     Interrupted,
@@ -23,15 +25,19 @@ from embedstore.models.checkpoints import Weights
 from embedstore.slides.patches import (
     PLAIN,
     VIEW_SETS,
+    PatchGeometry,
     embedded_views,
     is_own_row,
 )
-from embedstore.slides.reading import usual_threads
+from embedstore.slides.reading import ahead, usual_threads
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
-from embedstore.store.patch_cache import PatchCache
+from embedstore.store.patch_cache import PACKED, PatchCache
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal, stale
 from embedstore.writer import Writer
+
+if TYPE_CHECKING:
+    from embedstore.ingest.looks import Opened
 
 N_SAMPLE = 16
 """Patches on which a dtype is held against float32."""
@@ -43,10 +49,12 @@ def ingest(
     models: Sequence[str],
     options: IngestOptions,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_estimate: Callable[[Estimate], None] = lambda estimate: None,
 ) -> IngestReport:
     """Embed every annotation that a model lacks; what is there already is left alone.
 
-    on_progress(done, total) counts patches through models. Slides that cannot be read are set
+    on_progress(done, total) counts patches through models; on_estimate is told what several models
+    take before the first patch is read. Slides that cannot be read are set
     aside, told in the report, and tried again at the next call. Raises Interrupted on Ctrl-C,
     nothing lost.
     """
@@ -80,7 +88,8 @@ def ingest(
     if wanted:
         report.notes += _made_anew(store, wanted)
         try:
-            _embed_missing(store, dataset, needed, weights, wanted, options, report, on_progress)
+            told = on_progress, on_estimate
+            _embed_missing(store, dataset, needed, weights, wanted, options, report, *told)
         finally:
             report.seconds = time.monotonic() - started
         _check_any(report, {p.slide for p in wanted})
@@ -102,6 +111,7 @@ def _embed_missing(
     options: IngestOptions,
     report: IngestReport,
     on_progress: Callable[[int, int], None],
+    on_estimate: Callable[[Estimate], None],
 ) -> None:
     # torch comes in only where something is embedded
     from embedstore.embed import SlideFailed, embed_slides
@@ -118,13 +128,11 @@ def _embed_missing(
     geometries = dict.fromkeys(look.geometry for look in opened.looks)
     caches = {g: PatchCache(store, dataset, g) for g in geometries if options.patch_cache}
     total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
-    stream = embed_slides(
-        jobs,
-        opened.looks,
-        batch_size=options.batch_size or (32 if opened.device_type == "cpu" else 256),
-        workers=options.workers or usual_threads(),
-        crops=caches,
-    )
+    batch_size = options.batch_size or (32 if opened.device_type == "cpu" else 256)
+    workers = options.workers or usual_threads()
+    if len(needed) > 1:
+        on_estimate(_estimate(opened, wanted, caches, batch_size, workers))
+    stream = embed_slides(jobs, opened.looks, batch_size=batch_size, workers=workers, crops=caches)
     on_progress(0, total)
     try:
         for event in stream:
@@ -150,6 +158,32 @@ def _embed_missing(
         store.compact(model_table(name))
     for name in names & set(store.viewed_models()):
         store.compact(views_table(name))
+
+
+def _estimate(
+    opened: "Opened",
+    wanted: Sequence[Placed],
+    caches: Mapping[PatchGeometry, PatchCache],
+    batch_size: int,
+    workers: int,
+) -> Estimate:
+    n_vectors = Counter(m for p in wanted for m, views in p.wants.items() for _ in views)
+    fields = list(dict.fromkeys(look.geometry for look in opened.looks))
+    sides = {g: (g.wide() if g in caches else g).size_px for g in fields}
+    to_keep = {
+        g: sum(not p.is_patch and p.annotation_id not in cache for p in wanted)
+        for g, cache in caches.items()
+    }
+    batches = sum(3 * look.geometry.size_px**2 for look in opened.looks) * batch_size
+    return Estimate(
+        len(opened.identities),
+        len({id(look.network) for look in opened.looks}),
+        len(fields),
+        len(wanted),
+        sum(4 * opened.identities[m]["dim"] * n for m, n in n_vectors.items()),
+        round(sum(3 * sides[g] ** 2 * n * PACKED for g, n in to_keep.items())),
+        sum(3 * side**2 for side in sides.values()) * ahead(workers) + batches,
+    )
 
 
 def _check_fields(dataset: str, options: IngestOptions, todo: Plan) -> None:

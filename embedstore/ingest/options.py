@@ -64,6 +64,34 @@ class IngestReport:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will take, before it starts: counts, and bytes on disk and in memory.
+
+    in_memory: patches that wait to be embedded at most, the networks aside.
+    """
+
+    n_models: int
+    n_networks: int
+    n_fields: int
+    n_annotations: int
+    vectors: int
+    kept_patches: int
+    in_memory: int
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        kept = (
+            f", about {self.kept_patches / 1e6:,.0f} MB of patches kept (--no-patch-cache keeps "
+            "none)"
+        ) * (self.kept_patches > 0)
+        return (
+            f"{self.n_models} models of {self.n_networks} networks at {self.n_fields} fields of "
+            f"view, {self.n_annotations:,} annotations: {self.vectors / 1e6:,.1f} MB of embeddings"
+            f"{kept}; up to {self.in_memory / 1e6:,.0f} MB of patches wait in memory"
+        )
+
+
 class Interrupted(Exception):  # noqa: N818  (not an error: the work done is safe)
     """Raised after Ctrl-C once everything embedded so far is stored; carries the report."""
 

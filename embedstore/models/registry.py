@@ -81,6 +81,17 @@ class ModelEntry:
     verified: bool = True
 
 
+def trained_at(entry: ModelEntry, mpp_out: float) -> bool:
+    """Return whether a scale is one that a model was trained at, as far as its entry says.
+
+    A tenth more or less is the same scale.
+    """
+    if not entry.expected_mpp:
+        return True
+    low, _, high = entry.expected_mpp.partition("-")
+    return 0.9 * float(low) <= mpp_out <= 1.1 * float(high or low)
+
+
 CC_ND, NC = "CC-BY-NC-ND-4.0", "non-commercial"
 KAIKO = "1aurent/{}.kaiko_ai_towards_large_pathology_fms"
 

@@ -24,6 +24,11 @@ CHUNK = 16
 """Patches one task reads; small enough to share a slide among threads."""
 
 
+def ahead(workers: int) -> int:
+    """Return how many patches at most are read ahead of those that are taken."""
+    return 4 * workers * CHUNK
+
+
 def usual_threads() -> int:
     """Return how many threads read patches where nothing else is asked for."""
     return min(os.cpu_count() or 1, 16)
@@ -194,7 +199,7 @@ def read_ahead(
             chunks = [job.points[i : i + CHUNK] for i in range(0, len(job.points), CHUNK)]
             handle = _Handle(job, len(chunks))
             for chunk in chunks:
-                while n_ahead >= 4 * workers * CHUNK:
+                while n_ahead >= ahead(workers):
                     slide, n, future = pending.popleft()
                     n_ahead -= n
                     yield slide, future.result()

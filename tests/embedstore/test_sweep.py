@@ -1,6 +1,7 @@
 """`ingest --pool ... --mpp-out ...`: every pair from one read of a region and one pass a field."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from embedstore.embed import CanEmbed, Embedded, Look, embed_slides
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import how_to_embed
 from embedstore.ingest import IngestOptions, ingest
+from embedstore.ingest.options import Estimate
 from embedstore.models.features import pool_each
+from embedstore.models.registry import REGISTRY, trained_at
 from embedstore.slides.patches import PatchGeometry, read_patch, read_patches
 from embedstore.slides.reading import Point, SlideJob
 from embedstore.slides.slide import Slide
@@ -207,3 +210,51 @@ def test_patches_cropped_before_have_one_field(tiny: TinyDataset, tmp_path: Path
     one = IngestOptions(weights={VIT: "random"}, dtype="float32", pools=("centre2",))
     (report,) = ingest(opened, "cut", [VIT], one).models
     assert (report.model, report.n_embedded) == (f"{VIT}@0.25/centre2", 8)
+
+
+def test_what_a_sweep_takes_is_told_before_it_starts(store: Store) -> None:
+    told, seen = list[Estimate](), list[int]()
+
+    def on_progress(done: int, total: int) -> None:
+        seen.append(len(told))
+
+    options = replace(OPTIONS, patch_cache=True, workers=2, batch_size=16)
+    ingest(store, "tiny", [VIT], options, on_progress, told.append)
+    (estimate,) = told
+    assert set(seen) == {1}
+    dims = sum(r["dim"] for r in query(store, "select dim from models"))
+    assert (estimate.n_models, estimate.n_networks, estimate.n_fields) == (8, 1, 2)
+    assert estimate.vectors == 48 * 4 * dims
+    kept = query(store, "select sum(n_bytes) as n from patches")[0]["n"]
+    assert 0.5 < float(kept) / estimate.kept_patches < 2  # the tiny slides are noise
+    raw = 48 * 3 * sum(PatchGeometry(224, f).wide().size_px ** 2 for f in FIELDS)
+    assert estimate.kept_patches == round(0.63 * raw)
+    assert str(estimate).startswith("8 models of 1 networks at 2 fields of view, 48 annotations: ")
+    ingest(store, "tiny", [VIT], options, on_estimate=told.append)
+    assert len(told) == 1  # nothing to embed
+
+
+@pytest.mark.parametrize(
+    ("name", "mpp_out", "expected"),
+    [
+        ("uni", 0.5, True),
+        ("uni", 0.54, True),
+        ("uni", 0.25, False),
+        ("virchow2", 0.25, True),
+        ("virchow2", 2.0, True),
+        ("virchow2", 0.125, False),
+        ("dinov2-vits14", 0.125, True),  # nothing is known
+    ],
+)
+def test_the_scale_a_model_was_trained_at(name: str, mpp_out: float, expected: bool) -> None:
+    assert trained_at(REGISTRY[name], mpp_out) == expected
+
+
+def test_a_scale_a_model_was_not_trained_at_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "efficientnet-lite0"
+    monkeypatch.setitem(REGISTRY, name, replace(REGISTRY[name], expected_mpp="0.5"))
+    options = IngestOptions(weights={name: "random"}, dtype="float32", mpp_out=(0.25, 0.5), limit=2)
+    notes = ingest(store, "tiny", [name], options).notes
+    assert notes == [f"{name} was trained at 0.5 um/px and is given 0.25"]
