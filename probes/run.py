@@ -19,6 +19,7 @@ from embedstore.store.sql import (
     fetch_rows,
     literal,
 )
+from probes.best_pool import BEST, record_best, with_variants
 from probes.methods.fits import Fit, Task, fit_tasks, recorded_fits
 from probes.methods.table import METHODS, TARGETS, USUAL
 from probes.outcomes import Scorer, codes_in
@@ -49,7 +50,7 @@ class RunOptions:
     """Which fits of a manifest; models None: all that have embeddings.
 
     target is what is learnt, label or domain; views a set of views to train on and average over;
-    eval_dataset another dataset to score instead.
+    eval_dataset another dataset to score instead; pool: BEST records what is best on validation.
     """
 
     models: Sequence[str] | None = None
@@ -60,6 +61,7 @@ class RunOptions:
     eval_dataset: str | None = None
     n_resamples: int = N_RESAMPLES
     force: bool = False
+    pool: str | None = None
 
 
 def run(
@@ -74,7 +76,7 @@ def run(
     first fit of a model; EmbedstoreError otherwise, with nothing of it recorded.
     """
     _check(store, spec, options)
-    models = _models(store, spec.dataset, options.models)
+    models = _models(store, spec.dataset, options)
     manifest, splits, notes = splits_for(store, spec, options.splits)
     runs = [
         Run(
@@ -113,7 +115,10 @@ def run(
 
         _run_model(store, manifest, of_model, options, other, age[model], tell)
         done += len(of_model)
-    for table in ("splits", "results", "predictions", "probes") if todo else ():
+    if options.pool == BEST:
+        best, more = record_best(store, runs)
+        ids, notes = [*ids, *(r.run_id for r in best)], [*notes, *more]
+    for table in ("splits", "results", "predictions", "probes") if todo or options.pool else ():
         store.compact(table)
     rows = load_results(store, ids, options.eval_dataset)
     audits = None if other is None else audit_elsewhere(store, manifest, splits, other)
@@ -150,6 +155,10 @@ def _check(store: Store, spec: ManifestSpec, options: RunOptions) -> None:
         raise UsageError(f"unknown --views '{options.views}'; allowed: {', '.join(VIEW_SETS)}")
     if options.eval_dataset is not None:
         check_dataset(store, connect(store), options.eval_dataset)
+    if options.pool not in (None, BEST):
+        raise UsageError(f"unknown --pool '{options.pool}'; allowed: {BEST}")
+    if options.pool and options.eval_dataset:
+        raise UsageError(f"--pool {BEST} is not for --eval-dataset; run it without first")
     if options.target == "domain" and trains_by_domain(spec.scheme):
         raise UsageError(
             f"--scheme {spec.scheme} trains without some domains, so that --target domain cannot "
@@ -162,9 +171,9 @@ def _params(method: str, options: RunOptions) -> dict[str, Any]:
     return params | ({"views": options.views} if options.views else {})
 
 
-def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dict[str, Any]]:
+def _models(store: Store, dataset: str, options: RunOptions) -> list[dict[str, Any]]:
     """Return the models' rows: those asked for, or all that have embeddings of the dataset."""
-    con = connect(store)
+    con, asked = connect(store), options.models
     have: list[dict[str, Any]] = fetch_rows(
         con,
         "select * from models where list_contains($models, model) order by model",
@@ -175,6 +184,8 @@ def _models(store: Store, dataset: str, asked: Sequence[str] | None) -> list[dic
             f"dataset '{dataset}' has no embeddings; make them with "
             f"`{how_to_embed(store, dataset, asked[0] if asked else 'MODEL')}`"
         )
+    if options.pool == BEST:
+        asked = with_variants(asked, [r["model"] for r in have])
     if asked is None:
         return have
     by_name = {r["model"]: r for r in have}

@@ -80,6 +80,13 @@ def run_command(
     eval_dataset: Annotated[
         str | None, typer.Option(help="Score this dataset with the probes trained on the other.")
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="best: beside each pool and field of a network, the one that is best on "
+            "validation, chosen inside each split; METHOD+best:NETWORK in compare."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
@@ -100,6 +107,7 @@ def run_command(
         views=views,
         eval_dataset=eval_dataset,
         force=force,
+        pool=pool,
     )
     with progress_bar("fitting", "fits") as on_progress:
         report = run(Store.open(store, write=True), spec, options, on_progress)

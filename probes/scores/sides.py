@@ -18,7 +18,8 @@ E2E = "e2e"
 class Side:
     """Who competes: METHOD:MODEL, or METHOD+VARIANT:MODEL, and of what kind its runs are.
 
-    A variant is a set of views, or how a network was adapted: uni+d4:virchow2, e2e+lora:virchow2.
+    A variant is a set of views, how a network was adapted, or that its pool was chosen on
+    validation: uni+d4:virchow2, e2e+lora:virchow2, uni+best:virchow2.
     params and weights are those recorded; a side that a user names has none: compare it with
     `named`. What tells weights apart is their SHA-256, none where embeddings were imported; weights
     is what they were called when a run was made.
@@ -94,13 +95,14 @@ def ranked(cells: Mapping[K, Mapping[tuple[Any, ...], float]]) -> list[K]:
 
 
 def variant_of(params: str) -> str | None:
-    """Return what tells kinds of one method apart, by its recorded params: views, or adaptation.
+    """Return what tells kinds of one method apart, by its params: views, adaptation, pool.
 
     None for the usual kind: embeddings of the patches as they are, or all of a network trained.
     """
     values = json.loads(params)
     adapt = values.get("adapt")
-    return values.get("views") or (None if adapt == "full" else adapt)
+    parts = [values.get("views"), None if adapt == "full" else adapt, values.get("pool")]
+    return "-".join(p for p in parts if p) or None
 
 
 def method_of(r: RunRow) -> str:
