@@ -22,6 +22,11 @@ def network_of(model: str) -> str:
     return variant[0] if variant else model
 
 
+def chosen_model(chosen: str | None) -> str:
+    """Return the model that a run under BEST took, by the column `chosen` of its results."""
+    return str(json.loads(chosen or "{}").get("model", ""))
+
+
 def with_variants(asked: Sequence[str] | None, have: Sequence[str]) -> list[str] | None:
     """Return the models asked for, a plain name standing for all pools and fields of its network.
 

@@ -79,13 +79,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class MatrixPanel:
-    """A train domain by eval domain matrix, NaN where there is no value; diverging about zero."""
+    """A matrix, NaN where there is no value; diverging about zero. axes: of rows and columns."""
 
     title: str
     rows: Sequence[str]
     columns: Sequence[str]
     values: Sequence[Sequence[float]]
     diverging: bool = False
+    axes: tuple[str, str] = ("trained on", "tested on")
 
 
 @dataclass(frozen=True)

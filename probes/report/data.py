@@ -227,6 +227,7 @@ def _newest(
 def _short_name(e: Side, with_method: bool) -> str:
     said = ["end to end"] if e.is_e2e else [e.method] if with_method else []
     said += [f"{e.views} views"] if e.views else []
+    said += [f"{e.pool} pool"] if e.pool else []
     said += ["random weights"] if e.is_random else []
     return e.model + (f" ({', '.join(said)})" if said else "")
 

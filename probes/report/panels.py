@@ -182,8 +182,8 @@ def _matrix(axes: Axes, panel: MatrixPanel) -> None:
     axes.set_yticks(range(len(panel.rows)), [short(r, 18) for r in panel.rows])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_ylabel("trained on")
-    axes.set_xlabel("tested on")
+    axes.set_ylabel(panel.axes[0])
+    axes.set_xlabel(panel.axes[1])
 
 
 def _points(axes: Axes, panel: Points) -> None:

@@ -47,6 +47,7 @@ def repeat_command(
         return command("e2e", "run", c.dataset, *flat([*_recipe(e), *c.options, *options]))
     options += [("--target", r) for r in {r.target for r in rows} - {"label"}]
     options += [("--views", e.views)] if e.views else []
+    options += [("--pool", e.pool)] if e.pool else []
     options += [
         ("--eval-dataset", d)
         for d in sorted({r.eval_dataset for r in rows if r.eval_dataset is not None})

@@ -69,6 +69,12 @@ class Side:
         return views
 
     @property
+    def pool(self) -> str | None:
+        """How its pool and field of view were chosen, None where they are the model's."""
+        pool: str | None = json.loads(self.params).get("pool")
+        return pool
+
+    @property
     def is_random(self) -> bool:
         """Whether its weights are random."""
         return self.weights == "random"
