@@ -26,6 +26,7 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import Embedder, choose_device
 from embedstore.models.loading import load_embedder
+from embedstore.models.pools import OWN
 from embedstore.models.registry import REGISTRY
 from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch
 from embedstore.slides.reading import Point, SlideJob
@@ -83,7 +84,9 @@ def read(jobs: Sequence[SlideJob]) -> None:
 
 def loop(jobs: Sequence[SlideJob], model: Embedder) -> None:
     """Read and embed every patch."""
-    events = embed_slides(jobs, [Look.own(model, PatchGeometry())], batch_size=32, workers=2)
+    events = embed_slides(
+        jobs, [Look(model, PatchGeometry(), {model.name: OWN})], batch_size=32, workers=2
+    )
     n_embedded = sum(len(e.annotation_ids) for e in events if isinstance(e, Embedded))
     assert n_embedded == sum(len(job.points) for job in jobs)
 

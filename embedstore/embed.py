@@ -7,7 +7,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.models.pools import OWN
 from embedstore.slides.patches import PatchGeometry, turn
 from embedstore.slides.reading import Crops, SlideJob, read_ahead
 
@@ -49,11 +48,6 @@ class Look:
     network: CanEmbed
     geometry: PatchGeometry
     pools: Mapping[str, str]
-
-    @classmethod
-    def own(cls, network: CanEmbed, geometry: PatchGeometry) -> "Look":
-        """Return the look of a model as it is, under its own name."""
-        return cls(network, geometry, {network.name: OWN})
 
 
 def embed_slides(

@@ -19,10 +19,10 @@ from embedstore.store.sql import (
     fetch_rows,
     literal,
 )
-from probes.best_pool import BEST, record_best, with_variants
 from probes.methods.fits import Fit, Task, fit_tasks, recorded_fits
 from probes.methods.table import METHODS, TARGETS, USUAL
 from probes.outcomes import Scorer, codes_in
+from probes.scores.best_pool import BEST, record_best, with_variants
 from probes.scores.metrics import best_cut
 from probes.scores.results import (
     Outcome,

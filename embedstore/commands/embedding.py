@@ -46,7 +46,7 @@ class VariationOptions:
 
 @dataclass(frozen=True)
 class PatchOptions:
-    """How patches are cut, read and batched."""
+    """How patches are cut, read, batched and pooled."""
 
     patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224
     mpp_out: Annotated[
@@ -59,6 +59,18 @@ class PatchOptions:
         int | None, typer.Option(min=1, help="Embed at most this many annotations.")
     ] = None
     patch_cache: CacheOption = True
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What of the network stands for a patch: own, cls, mean, centre2 (tokens), "
+            "centre:12um, cls+centre2, or all; repeatable, one pass for all."
+        ),
+    ] = None
+
+    def asked(self) -> dict[str, Any]:
+        """Return it as the library takes it."""
+        asked = {k: v for k, v in vars(self).items() if k != "pool"}
+        return asked | {"mpp_out": self.mpp_out or (0.25,), "pools": self.pool or ()}
 
 
 def ingest_command(
@@ -77,13 +89,6 @@ def ingest_command(
     ] = None,
     name: Annotated[
         str | None, typer.Option("--as", help="Store under another model name.")
-    ] = None,
-    pool: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What of the network stands for a patch: own, cls, mean, centre2 (tokens), "
-            "centre:12um, cls+centre2, or all; repeatable, one pass for all."
-        ),
     ] = None,
     views: Annotated[
         str | None,
@@ -114,8 +119,7 @@ def ingest_command(
         variation=varied.variation(),
         device=device,
         dtype=dtype,
-        pools=tuple(pool or ()),
-        **vars(patches) | {"mpp_out": tuple(patches.mpp_out or (0.25,))},
+        **patches.asked(),
     )
     opened, models = Store.open(store, write=True), list(dict.fromkeys(model))
     try:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from embedstore.models.pools import split_name
-from probes.best_pool import BEST, network_of
 from probes.report.data import Facts, by_side
+from probes.scores.best_pool import BEST, network_of
 from probes.scores.recorded import ResultRow
 from probes.scores.results import from_null
 from probes.scores.sides import Side
@@ -34,9 +34,10 @@ class Look:
         """Whether it is the network as it is usually taken."""
         return split_name(self.side.model) is None
 
-    def mean(self, keys: Sequence[tuple[Any, ...]] | None = None) -> float:
-        """Return the mean AUROC over all its splits, or over these."""
-        return float(np.mean([from_null(self.values[k].value) for k in keys or self.values]))
+    @property
+    def mean(self) -> float:
+        """The mean AUROC over its splits."""
+        return float(np.mean([from_null(r.value) for r in self.values.values()]))
 
 
 Key = tuple[str, str]

@@ -14,6 +14,7 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
 from embedstore.models.loading import load_embedder, resolve
+from embedstore.models.pools import OWN
 from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch, read_patches
 from embedstore.slides.reading import Point, SlideJob
 from embedstore.slides.slide import Slide
@@ -133,7 +134,11 @@ def test_the_loop_alone_in_order_with_a_failure(tmp_path: Path, data: Path) -> N
         return SlideJob(name, path, 0.25, points)
 
     jobs = [job("a", good, 40), job("b", str(data / "wsi/broken.svs"), 40), job("c", good, 3)]
-    events = list(embed_slides(jobs, [Look.own(model, PatchGeometry())], batch_size=16, workers=3))
+    events = list(
+        embed_slides(
+            jobs, [Look(model, PatchGeometry(), {model.name: OWN})], batch_size=16, workers=3
+        )
+    )
     failed = [e for e in events if isinstance(e, SlideFailed)]
     done = [e for e in events if isinstance(e, Embedded)]
     assert [f.slide for f in failed] == ["b"]

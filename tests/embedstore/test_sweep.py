@@ -35,9 +35,20 @@ OPTIONS = IngestOptions(
 
 def _command(store: Store, *more: str) -> Any:
     return call_command(
-        "embedstore", "ingest", "tiny", "--model", VIT, "--weights", f"{VIT}=random",
-        "--dtype", "float32", "--json", "--store", store.uri, *more,
-    )  # fmt: skip
+        "embedstore",
+        "ingest",
+        "tiny",
+        "--model",
+        VIT,
+        "--weights",
+        f"{VIT}=random",
+        "--dtype",
+        "float32",
+        "--json",
+        "--store",
+        store.uri,
+        *more,
+    )
 
 
 def test_a_sweep_is_what_each_pair_is_by_itself(store: Store, tiny: TinyDataset) -> None:
@@ -119,9 +130,7 @@ def test_of_a_batch_each_model_gets_what_it_lacks(tiny: TinyDataset) -> None:
         for e in events
         if isinstance(e, Embedded)
     }
-    assert got == {
-        "a": (["0"], [1.125]), "b": (["1"], [2.125]), "c": (["1", "2"], [1.25, 1.25])
-    }  # fmt: skip
+    assert got == {"a": (["0"], [1.125]), "b": (["1"], [2.125]), "c": (["1", "2"], [1.25, 1.25])}
 
 
 @pytest.mark.parametrize("place", [(300.0, 280.0), (311.5, 290.25), (3.0, 620.0)])

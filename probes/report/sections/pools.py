@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from probes.best_pool import BEST, chosen_model
 from probes.report.blocks import Block, Figure, MatrixPanel, Missing, Section, TableBlock
 from probes.report.data import Facts
 from probes.report.looks import Key, Look, interval_of, looks_of, swept_of
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command, flat, run_command
 from probes.report.tables import Column, Table, best_of, number, signed, spread
+from probes.scores.best_pool import BEST, chosen_model
 from probes.scores.results import from_null
 from probes.splits.spec import ManifestSpec
 
@@ -89,7 +89,7 @@ def _row(facts: Facts, c: ManifestSpec, look: Look, plain: Look) -> dict[str, An
         "model": look.side.model,
         "pool": look.pool,
         "field_um": look.field_um,
-        "mean": look.mean(),
+        "mean": look.mean,
         "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "n_runs": len(values),
         "difference": float(np.mean(less)) if less and look is not plain else None,
@@ -119,7 +119,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "Differences are paired by fold and test annotation; intervals are those that probes "
         "compare recorded: slides (or cases, where the split goes by them) resampled jointly in "
         "all folds, without the variance of training. They are not corrected for choosing the "
-        "highest of many rows: that is what the choice on validation is for."
+        "highest of many rows: that is what the choice on validation is for. Where one class is "
+        "placed better than the other, a centre may read the placement and not the cell."
     ]
     best = best_of(rows, "mean", ("dataset", "condition", "network", "method"), "n_runs")
     title = "Each network by pool and field of view"
@@ -137,7 +138,7 @@ def _figure(c: ManifestSpec, swept: Mapping[Key, Sequence[Look]], n: int) -> Fig
     for (network, method), looks in swept.items():
         fields = sorted({_width(k.field_um) for k in looks}, key=lambda t: (len(t), t))
         names = list(dict.fromkeys(k.pool for k in sorted(looks, key=_order)))
-        cells = {(k.pool, _width(k.field_um)): k.mean() for k in looks}
+        cells = {(k.pool, _width(k.field_um)): k.mean for k in looks}
         values = [[cells.get((p, f), float("nan")) for f in fields] for p in names]
         title = network + f" ({method})" * (len(methods) > 1)
         panels.append(MatrixPanel(title, names, fields, values, axes=("pool", "field of view")))
@@ -170,11 +171,11 @@ def _ranks(
             "condition": str(c),
             "network": key[0],
             "method": key[1],
-            "before": plain[key].mean(),
+            "before": plain[key].mean,
             "before_rank": before_rank[key],
-            "after": after[key].mean(),
+            "after": after[key].mean,
             "after_rank": after_rank[key],
-            "gain": after[key].mean() - plain[key].mean() if key in best else None,
+            "gain": after[key].mean - plain[key].mean if key in best else None,
             **interval_of(facts, after[key], plain[key]),
             "chosen": _chosen(best[key]) if key in best else "",
             "n_runs": most,
@@ -184,7 +185,7 @@ def _ranks(
 
 
 def _by_mean(looks: Mapping[Key, Look], keys: Sequence[Key]) -> list[Key]:
-    return sorted(keys, key=lambda key: -looks[key].mean())
+    return sorted(keys, key=lambda key: -looks[key].mean)
 
 
 def _chosen(look: Look) -> str:

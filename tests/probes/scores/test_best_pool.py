@@ -12,8 +12,8 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import UsageError
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from probes.best_pool import BEST, network_of, with_variants
 from probes.run import RunOptions, run
+from probes.scores.best_pool import BEST, network_of, with_variants
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import plant, plant_two, query, vector_table
@@ -97,18 +97,31 @@ def test_the_best_is_a_side_that_is_compared(swept: Store) -> None:
     asked = RunOptions(models=["net"], splits=Asked(folds=[0, 1]), pool=BEST)
     run(swept, ManifestSpec("d"), asked)
     done = call_command(
-        "probes", "compare", "d", "--a", "uni:net", "--b", "uni+best:net", "--json",
-        "--store", swept.uri,
-    )  # fmt: skip
+        "probes",
+        "compare",
+        "d",
+        "--a",
+        "uni:net",
+        "--b",
+        "uni+best:net",
+        "--json",
+        "--store",
+        swept.uri,
+    )
     (row,) = [r for r in done.json() if r["fraction"] == 1 and r["fold"] is None]
     means = {
-        best: np.mean([r["value"] for r in query(
-            swept,
-            "select value from results where metric = 'auroc' and fraction = 1 and "
-            f"model = 'net' and params {'' if best else 'not'} like '%best%'",
-        )])
+        best: np.mean(
+            [
+                r["value"]
+                for r in query(
+                    swept,
+                    "select value from results where metric = 'auroc' and fraction = 1 and "
+                    f"model = 'net' and params {'' if best else 'not'} like '%best%'",
+                )
+            ]
+        )
         for best in (False, True)
-    }  # fmt: skip
+    }
     assert row["difference"] == pytest.approx(means[False] - means[True], abs=1e-9)
 
 
