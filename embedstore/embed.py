@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.slides.patches import PatchGeometry, turn
+from embedstore.slides.patches import PatchGeometry, view_of
 from embedstore.slides.reading import Crops, SlideJob, read_ahead
 
 
@@ -69,10 +69,10 @@ def embed_slides(
     geometries = list(dict.fromkeys(of_model.values()))
     failed: set[str] = set()
     for slide, read in read_ahead(jobs, geometries, workers, crops, of_model):
-        for point, patches in read.patches:
+        for point, crops_of in read.patches:
             for batch in batches:
                 for view, names in batch.lacking(point.wants).items():
-                    batch.add(point.annotation_id, view, names, patches[batch.look.geometry])
+                    batch.add(point.annotation_id, view, names, crops_of[batch.look.geometry])
                     if len(batch.ids) == batch_size:
                         yield from batch.embed()
         if read.problem is not None and slide not in failed:
@@ -101,11 +101,11 @@ class _Batch:
                 lacking.setdefault(view, set()).add(name)
         return lacking
 
-    def add(self, annotation_id: str, view: str, names: set[str], patch: NDArray[np.uint8]) -> None:
+    def add(self, annotation_id: str, view: str, names: set[str], crop: NDArray[np.uint8]) -> None:
         self.ids.append(annotation_id)
         self.views.append(view)
         self.names.append(names)
-        self.patches.append(turn(patch, view))
+        self.patches.append(view_of(crop, view, annotation_id, self.look.geometry))
 
     def embed(self) -> Generator[Embedded, None, None]:
         ids, views, names, patches = self.ids, self.views, self.names, np.stack(self.patches)

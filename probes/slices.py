@@ -137,7 +137,8 @@ class Matrix:
         each = ", ".join(f"max(place) filter (view = {literal(v)}) as {v}" for v in wanted)
         whole = fetch(
             self._con,
-            f"select annotation_id, {each} from _views group by 1 "
+            f"select annotation_id, {each} from _views where view in "
+            f"({', '.join(map(literal, wanted))}) group by 1 "
             f"having count(*) = {len(wanted)} and count(distinct view) = {len(wanted)}",
         )
         return whole["annotation_id"], np.column_stack([whole[v].to_numpy() for v in wanted])

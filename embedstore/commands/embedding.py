@@ -92,7 +92,10 @@ def ingest_command(
     ] = None,
     views: Annotated[
         str | None,
-        typer.Option(help="d4: store the 8 flips and rotations of each patch as well."),
+        typer.Option(
+            help="Store as well: d4, the 8 flips and rotations of each patch; jitter, 4 views that "
+            "are shifted by up to 4 um."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     dtype: Annotated[

@@ -29,6 +29,7 @@ from embedstore.slides.patches import (
     embedded_views,
     is_own_row,
 )
+from embedstore.slides.placement import JITTER, check_room
 from embedstore.slides.reading import ahead, usual_threads
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
@@ -187,8 +188,18 @@ def _estimate(
 
 
 def _check_fields(dataset: str, options: IngestOptions, todo: Plan) -> None:
-    """Raise UsageError where several fields of view are asked of patches that have but one."""
+    """Raise UsageError where patches cannot have the fields of view, or views, that are asked."""
     n_patches = sum(p.is_patch for p in todo.missing)
+    if options.views and set(VIEW_SETS[options.views]) & set(JITTER):
+        for field in options.mpp_out:
+            geometry = PatchGeometry(options.patch_px, field)
+            margin = (geometry.wide().size_px - options.patch_px) // 2
+            check_room(margin, field, options.patch_px)
+        if n_patches:
+            raise UsageError(
+                f"{dataset} has {n_patches} patches that were cropped before: there is nothing "
+                "beside them that a shifted view could show; --views d4 turns them"
+            )
     if n_patches and len(set(options.mpp_out)) > 1:
         raise UsageError(
             f"{dataset} has {n_patches} patches that were cropped before, which are embedded whole:"

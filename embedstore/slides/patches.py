@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from embedstore.slides.placement import JITTER, shift_um
+
 
 @dataclass(frozen=True)
 class PatchGeometry:
@@ -57,7 +59,7 @@ by how many quarters. r0 is the patch itself."""
 SAME = next(iter(D4))
 """The view that is the patch itself."""
 
-VIEW_SETS: dict[str, tuple[str, ...]] = {"d4": tuple(D4)}
+VIEW_SETS: dict[str, tuple[str, ...]] = {"d4": tuple(D4), "jitter": JITTER}
 """What --views takes: the views of each set."""
 
 
@@ -72,6 +74,21 @@ def is_own_row(view: str, wanted: Collection[str]) -> bool:
 def embedded_views(wanted: Sequence[str]) -> list[str]:
     """Return the views to embed for what is wanted of a patch: PLAIN only where SAME is not."""
     return [v for v in wanted if v != PLAIN or SAME not in wanted]
+
+
+def view_of(
+    crop: NDArray[np.uint8], view: str, annotation_id: str, geometry: PatchGeometry
+) -> NDArray[np.uint8]:
+    """Return a view of a patch, uint8 (size_px, size_px, 3), from a crop around it.
+
+    A view that is shifted needs a crop as wide as `geometry.wide()`.
+    """
+    size = geometry.size_px
+    if view not in JITTER:
+        return turn(centre(crop, size), view)
+    dx, dy = (round(um / geometry.mpp_out) for um in shift_um(annotation_id, view))
+    margin = (crop.shape[0] - size) // 2
+    return crop[margin + dy : margin + dy + size, margin + dx : margin + dx + size]
 
 
 def turn(patch: NDArray[np.uint8], view: str) -> NDArray[np.uint8]:

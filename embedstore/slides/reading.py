@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from embedstore.errors import SlideError
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patches
+from embedstore.slides.placement import JITTER
 from embedstore.slides.slide import CHANGED, Slide, check_fingerprint, state_of
 
 CHUNK = 16
@@ -84,14 +85,17 @@ def sample_patches(jobs: Sequence[SlideJob], geometry: PatchGeometry, n: int) ->
     sampled = []
     for job, point in (points[k] for k in sorted(chosen)):
         read = _read_chunk(_Handle(job, 1), job, [point], _Fields([geometry]))
-        sampled += [patches[geometry] for _, patches in read.patches]
+        sampled += [centre(crops[geometry], geometry.size_px) for _, crops in read.patches]
     size = geometry.size_px
     return np.stack(sampled) if sampled else np.empty((0, size, size, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Read:
-    """Patches read, uint8 (size_px, size_px, 3) by geometry, and why no more were, if so."""
+    """Crops read, uint8 (side, side, 3) by geometry, and why no more were, if so.
+
+    The patch is the middle of its crop, which is wider where it is kept or shifted views are asked.
+    """
 
     patches: list[tuple[Point, Mapping[PatchGeometry, NDArray[np.uint8]]]]
     problem: str | None
@@ -145,6 +149,10 @@ class _Handle:
                 self._slide.close()
 
 
+def _is_shifted(point: Point) -> bool:
+    return any(view in JITTER for views in point.wants.values() for view in views)
+
+
 def _read_chunk(handle: _Handle, job: SlideJob, points: Sequence[Point], fields: _Fields) -> Read:
     patches: list[tuple[Point, Mapping[PatchGeometry, NDArray[np.uint8]]]] = []
     fresh: list[tuple[Point, PatchGeometry, NDArray[np.uint8]]] = []
@@ -157,13 +165,13 @@ def _read_chunk(handle: _Handle, job: SlideJob, points: Sequence[Point], fields:
         kept = {g: c.read([p.annotation_id for p in points]) for g, c in fields.crops.items()}
         for p in points:
             crops = {g: kept.get(g, {}).get(p.annotation_id) for g in fields.of(p)}
-            lacking = {g: g.wide() if g in kept else g for g, c in crops.items() if c is None}
+            wide = kept if not _is_shifted(p) else crops
+            lacking = {g: g.wide() if g in wide else g for g, c in crops.items() if c is None}
             if lacking:
                 read = read_patches(handle.open(), p.x_l0, p.y_l0, job.mpp, lacking.values())
                 fresh += [(p, g, read[wanted]) for g, wanted in lacking.items()]
                 crops |= {g: read[wanted] for g, wanted in lacking.items()}
-            of_point = {g: centre(c, g.size_px) for g, c in crops.items() if c is not None}
-            patches.append((p, of_point))
+            patches.append((p, {g: c for g, c in crops.items() if c is not None}))
     except SlideError as e:
         problem = str(e)
     finally:

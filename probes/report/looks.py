@@ -44,24 +44,39 @@ Key = tuple[str, str]
 """A network and a method."""
 
 
-def looks_of(facts: Facts, c: ManifestSpec) -> tuple[list[Look], dict[Key, Look]]:
-    """Return what competes at the largest fraction, and each network's chosen on validation."""
+SHIFTED = "jitter"
+"""The views of patches that are shifted, all alike in every class."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What competes: models as they are, each network's chosen on validation, models shifted."""
+
+    looks: Sequence[Look]
+    best: Mapping[Key, Look]
+    shifted: Mapping[tuple[str, str], Look]
+
+
+def looks_of(facts: Facts, c: ManifestSpec) -> Looks:
+    """Return what competes at the largest fraction of a condition."""
     scored = [r for r in facts.rows(c, "auroc") if r.value is not None]
     top = max((r.fraction for r in scored), default=None)
-    looks, best = [], {}
+    looks, best, shifted = list[Look](), dict[Key, Look](), dict[tuple[str, str], Look]()
     for side, of in by_side([r for r in scored if r.fraction == top]).items():
-        if side.is_e2e or side.views:
+        if side.is_e2e or side.views not in (None, SHIFTED):
             continue
         record, named = facts.models.get(side.model), split_name(side.model)
         mpp = record.mpp_out if record and record.mpp_out else named[1] if named else None
         pool = named[2] if named else (record and record.pooling) or "own"
         width = record.patch_px * mpp if record and record.patch_px and mpp else None
         look = Look(side, pool, width, {(r.fold, r.eval_domain): r for r in of})
-        if side.pool == BEST:
+        if side.pool == BEST and not side.views:
             best[look.network, side.method] = look
-        else:
+        elif side.views and not side.pool:
+            shifted[side.model, side.method] = look
+        elif not side.pool:
             looks.append(look)
-    return looks, best
+    return Looks(looks, best, shifted)
 
 
 def swept_of(looks: Sequence[Look]) -> dict[Key, list[Look]]:

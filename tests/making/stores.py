@@ -145,13 +145,13 @@ def plant_two(uri: str, n_d: int, n_e: int) -> Store:
     return Store.open(uri)
 
 
-def plant_views(store: Store, model: str, dim: int) -> None:
+def plant_views(store: Store, model: str, dim: int, views: Sequence[str] = tuple(D4)) -> None:
     """Views that are the model's vectors with noise of their own, r0 the vectors themselves."""
     rng = np.random.default_rng(9)
-    rows = query(store, f"select * from {model}")
+    rows = query(store, f'select * from "{model}"')
     base = np.array([r["vector"] for r in rows], dtype=np.float32)
     store.make_views_table(model, dim)
-    for view in D4:
+    for view in views:
         noise = 0 if view == "r0" else rng.normal(0, 0.7, base.shape)
         store.merge(views_table(model), vector_table(model, rows, base + noise, view=view))
 

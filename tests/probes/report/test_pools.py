@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from embedstore.models.pools import split_name
+from embedstore.slides.placement import JITTER
 from embedstore.store import Store
 from probes.report import report
 from probes.run import RunOptions, run
@@ -13,7 +14,7 @@ from probes.scores.best_pool import BEST
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.reports import table
-from tests.making.stores import plant, plant_two, query
+from tests.making.stores import plant, plant_two, plant_views, query
 
 SIGNALS = {
     "a": 1.2,
@@ -119,11 +120,48 @@ def test_what_is_lacking_is_named_and_the_commands_fill_it(swept: Store, tmp_pat
     assert (tmp_path / "r3" / "figure-pools-1.svg").exists()
 
 
-def _values(store: Store, model: str, *, best: bool = False) -> list[float]:
+def test_how_it_stands_when_all_are_shifted(swept: Store, tmp_path: Path) -> None:
+    run(swept, ManifestSpec("d"), RunOptions(splits=Asked(folds=[0, 1, 2]), pool=BEST))
+    page = _written(swept, tmp_path / "r1")["index.html"].read_text()
+    said = "<span>--model</span> <span>a@0.125/cls</span>"
+    assert said in page
+    assert "may be told apart by where cells were marked" in page
+    shifted = ("a", "a@0.125/cls", "a@0.125/centre2")
+    for name in shifted:
+        plant_views(swept, name, 240, JITTER)
+    splits = Asked(folds=[0, 1, 2])
+    run(swept, ManifestSpec("d"), RunOptions(models=shifted, splits=splits, views="jitter"))
+    call_command(
+        "probes",
+        "compare",
+        "d",
+        "--a",
+        "uni+jitter:a",
+        "--b",
+        "uni+jitter:a@0.125/cls",
+        "--store",
+        swept.uri,
+    )
+    rows = {r["model"]: r for r in table(_written(swept, tmp_path / "r2"), "pools")}
+    assert {m for m, r in rows.items() if r["shifted_mean"]} == set(shifted)
+    of = {m: _values(swept, m, views="jitter") for m in shifted}
+    for m in shifted:
+        assert float(rows[m]["shifted_mean"]) == pytest.approx(np.mean(of[m]))
+    less = float(rows["a@0.125/cls"]["shifted_difference"])
+    assert less == pytest.approx(np.mean(np.subtract(of["a@0.125/cls"], of["a"])))
+    assert rows["a"]["shifted_difference"] == ""
+    assert rows["a@0.125/cls"]["shifted_low"] != ""
+    assert rows["a@0.125/centre2"]["shifted_low"] == ""
+
+
+def _values(
+    store: Store, model: str, *, best: bool = False, views: str | None = None
+) -> list[float]:
     rows = query(
         store,
         f"select value from results where metric = 'auroc' and model = '{model}' and params "
-        f"{'' if best else 'not'} like '%best%' order by fold",
+        f"{'' if best else 'not'} like '%best%' and json_extract_string(params, '$.views') is not "
+        f"distinct from {'null' if views is None else repr(views)} order by fold",
     )
     assert len(rows) == 3
     return [r["value"] for r in rows]
