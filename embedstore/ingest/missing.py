@@ -55,9 +55,8 @@ def ingest(
     """Embed every annotation that a model lacks; what is there already is left alone.
 
     on_progress(done, total) counts patches through models; on_estimate is told what several models
-    take before the first patch is read. Slides that cannot be read are set
-    aside, told in the report, and tried again at the next call. Raises Interrupted on Ctrl-C,
-    nothing lost.
+    take before the first patch is read. Slides that cannot be read are set aside, told in the
+    report, and tried again at the next call. Raises Interrupted on Ctrl-C, nothing lost.
     """
     started = time.monotonic()
     check_dataset(store, connect(store), dataset)
@@ -65,7 +64,7 @@ def ingest(
     asked = variants(models, options, recorded)
     retry_slides(store, dataset)
     todo = plan(store, dataset, [v.name for v in asked], VIEW_SETS.get(options.views or "", ()))
-    _check_fields(dataset, options, todo)
+    _check_fields(dataset, options, list(dict.fromkeys(v.geometry for v in asked)), todo)
     report = IngestReport(
         dataset,
         [ModelReport(v.name, todo.n_done[v.name]) for v in asked],
@@ -187,20 +186,20 @@ def _estimate(
     )
 
 
-def _check_fields(dataset: str, options: IngestOptions, todo: Plan) -> None:
+def _check_fields(
+    dataset: str, options: IngestOptions, fields: Sequence[PatchGeometry], todo: Plan
+) -> None:
     """Raise UsageError where patches cannot have the fields of view, or views, that are asked."""
     n_patches = sum(p.is_patch for p in todo.missing)
     if options.views and set(VIEW_SETS[options.views]) & set(JITTER):
-        for field in options.mpp_out:
-            geometry = PatchGeometry(options.patch_px, field)
-            margin = (geometry.wide().size_px - options.patch_px) // 2
-            check_room(margin, field, options.patch_px)
+        for field in fields:
+            check_room((field.wide().size_px - field.size_px) // 2, field.mpp_out, field.size_px)
         if n_patches:
             raise UsageError(
                 f"{dataset} has {n_patches} patches that were cropped before: there is nothing "
                 "beside them that a shifted view could show; --views d4 turns them"
             )
-    if n_patches and len(set(options.mpp_out)) > 1:
+    if n_patches and len(fields) > 1:
         raise UsageError(
             f"{dataset} has {n_patches} patches that were cropped before, which are embedded whole:"
             " they have one field of view; give --mpp-out once"

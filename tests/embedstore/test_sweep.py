@@ -216,6 +216,9 @@ def test_patches_cropped_before_have_one_field(tiny: TinyDataset, tmp_path: Path
     opened = Store.open(uri)
     with pytest.raises(UsageError, match="8 patches that were cropped before.*one field of view"):
         ingest(opened, "cut", [VIT], OPTIONS)
+    by_name = IngestOptions(weights={VIT: "random"})
+    with pytest.raises(UsageError, match="one field of view"):
+        ingest(opened, "cut", [f"{VIT}@0.25/cls", f"{VIT}@0.125/cls"], by_name)
     one = IngestOptions(weights={VIT: "random"}, dtype="float32", pools=("centre2",))
     (report,) = ingest(opened, "cut", [VIT], one).models
     assert (report.model, report.n_embedded) == (f"{VIT}@0.25/centre2", 8)
