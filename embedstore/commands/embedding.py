@@ -46,7 +46,7 @@ class VariationOptions:
 
 @dataclass(frozen=True)
 class PatchOptions:
-    """How patches are cut, read, batched and pooled."""
+    """How patches are cut, read, batched, pooled and turned."""
 
     patch_px: Annotated[int, typer.Option(help="Patch width in pixels.")] = 224
     mpp_out: Annotated[
@@ -64,6 +64,14 @@ class PatchOptions:
         typer.Option(
             help="What of the network stands for a patch: own, cls, mean, centre2 (tokens), "
             "centre:12um, cls+centre2, or all; repeatable, one pass for all."
+        ),
+    ] = None
+
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="Store as well: d4, the 8 flips and rotations of each patch; jitter, 4 views that "
+            "are shifted by up to 4 um."
         ),
     ] = None
 
@@ -90,13 +98,6 @@ def ingest_command(
     name: Annotated[
         str | None, typer.Option("--as", help="Store under another model name.")
     ] = None,
-    views: Annotated[
-        str | None,
-        typer.Option(
-            help="Store as well: d4, the 8 flips and rotations of each patch; jitter, 4 views that "
-            "are shifted by up to 4 um."
-        ),
-    ] = None,
     device: DeviceOption = "auto",
     dtype: Annotated[
         str,
@@ -118,7 +119,6 @@ def ingest_command(
     options = IngestOptions(
         weights=pairs(weights, "--weights"),
         name=name,
-        views=views,
         variation=varied.variation(),
         device=device,
         dtype=dtype,
@@ -132,7 +132,7 @@ def ingest_command(
         done = sum(r.n_embedded for r in e.report.models)
         say(f"interrupted; {done:,} embeddings stored, the same command does the rest")
         raise typer.Exit(130) from None
-    rows = _embedded_rows(report, with_views=views is not None)
+    rows = _embedded_rows(report, with_views=patches.views is not None)
     print_json(rows) if as_json else print_table(f"{dataset}: embeddings", rows)
     _say_embedded(report)
     say_problems(status.problems(opened, dataset))
