@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import shutil
+import sqlite3
 import tempfile
 import traceback
 from collections import Counter
@@ -176,6 +177,7 @@ def sources(work: Path) -> list[tuple[str, Path, Callable[[Path], Any]]]:
     return [
         *found,
         ("add cells.csv", table, added),
+        ("add sliderunner", sliderunner(work / "a.sqlite"), added),
         ("slide table", slide_table, with_slides),
         ("import h5", INPUTS / "15-h5-mixed-tiles/h5/a.h5", imported),
         ("import npz", work / "v.npz", imported),
@@ -183,6 +185,27 @@ def sources(work: Path) -> list[tuple[str, Path, Callable[[Path], Any]]]:
         ("checkpoint", work / "w.pth", loaded),
         ("manifest", work / "m.csv", split),
     ]
+
+
+def sliderunner(path: Path) -> Path:
+    """Write a small database as SlideRunner does: points of two classes on two slides."""
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "create table Slides (uid integer primary key, filename text, width integer, "
+            "height integer); create table Annotations (uid integer primary key, slide integer, "
+            "type integer, agreedClass integer, guid text, deleted integer default 0); "
+            "create table Annotations_coordinates (annoId integer, slide integer, coordinateX "
+            "integer, coordinateY integer, orderIdx integer); create table Classes (uid integer "
+            "primary key, name text); insert into Classes values (2, 'Mitose'), (7, 'Nonmitosis');"
+        )
+        db.executemany("insert into Slides values (?, ?, 900, 700)", [(1, "a.svs"), (2, "b.svs")])
+        for n in range(1, 25):
+            row = (n, 1 + n % 2, (2, 7)[n % 2], f"guid-{n}")
+            db.execute("insert into Annotations values (?, ?, 1, ?, ?, 0)", row)
+            at = (n, 1 + n % 2, 30 * n, 20 * n)
+            db.execute("insert into Annotations_coordinates values (?, ?, ?, ?, 0)", at)
+    db.close()
+    return path
 
 
 def resolve_state() -> dict[str, Any]:
