@@ -131,5 +131,6 @@ def blur(x: torch.Tensor, largest_sigma: float, generator: torch.Generator) -> t
     ):
         padded = functional.pad(images, pad, mode="reflect")
         images = functional.conv2d(padded, weight, groups=n)
-    x[rows] = images[0].reshape(-1, *x.shape[1:])
+    # A kernel's sum is 1 but for rounding, which white would show.
+    x[rows] = images[0].reshape(-1, *x.shape[1:]).clamp_(0, 1)
     return x

@@ -121,6 +121,13 @@ def test_blur_is_a_gaussian_of_each_image_and_of_about_half_of_them(crops: torch
         assert np.abs(blurred[k].numpy() - (expected if chosen[k] else x[k].numpy())).max() < 1e-4
 
 
+@given(st.integers(0, 2**40))
+def test_white_stays_white_when_blurred(seed: int) -> None:
+    white = a.blur(torch.ones(8, 3, SIZE, SIZE), 1.5, draw(seed))
+    assert white.max() <= 1
+    assert white.min() > 1 - 1e-6
+
+
 @given(seed=st.integers(0, 2**40), n=st.integers(1, 5))
 def test_augmented_patches_are_pixels_and_repeat(seed: Any, n: Any) -> None:
     crops = torch.randint(0, 256, (n, WIDE, WIDE, 3), dtype=torch.uint8, generator=draw(seed))
