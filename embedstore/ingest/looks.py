@@ -93,14 +93,15 @@ def _open_network(
     for geometry in dict.fromkeys(v.geometry for v in needed):
         _try(embedder, geometry, [v for v in needed if v.geometry == geometry], opened)
     for look in opened.looks:
-        if look.network is embedder and not set(look.pools) & set(recorded):
+        new = {name: pool for name, pool in look.pools.items() if name not in recorded}
+        if look.network is embedder and new:
             embedder.settle_dtype(
                 functools.partial(sample, look.geometry),
                 may_change=dtype == "auto",
-                pools=list(look.pools.values()),
+                pools=list(new.values()),
                 mpp_out=look.geometry.mpp_out,
             )
-            for name in look.pools:
+            for name in new:
                 opened.identities[name]["parity"] = embedder.parity
     for variant in needed:
         identity = opened.identities[variant.name]

@@ -101,7 +101,7 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the work done is saf
         self.report = report
 
 
-def _short(registry_name: str) -> list[str]:
+def short_names(registry_name: str) -> list[str]:
     """Return what --weights may call timm:NAME or hf-hub:OWNER/NAME for short."""
     return [registry_name.split(":", 1)[1]] if ":" in registry_name else []
 
@@ -111,7 +111,7 @@ def weights_spec(registry_name: str, options: IngestOptions) -> str | None:
     return next(
         (
             options.weights[k]
-            for k in (registry_name, *_short(registry_name))
+            for k in (registry_name, *short_names(registry_name))
             if k in options.weights
         ),
         None,

@@ -6,7 +6,7 @@ from typing import Any
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import check_model_name, entry_of
-from embedstore.ingest.options import IngestOptions, weights_spec
+from embedstore.ingest.options import IngestOptions, short_names, weights_spec
 from embedstore.models.pools import OWN, check_pool, split_name, swept, variant_name
 from embedstore.models.registry import TOKEN_POOLINGS, ModelEntry, check_name
 from embedstore.slides.patches import VIEW_SETS, PatchGeometry
@@ -81,7 +81,8 @@ def _check(models: Sequence[str], options: IngestOptions) -> None:
         raise EmbedstoreError("name at least one model with --model")
     if options.name is not None and len(set(models)) != 1:
         raise UsageError("--as NAME goes with exactly one --model")
-    if unknown := [w for w in options.weights if not _names(w, models)]:
+    known = {name for m in models for name in (m, *short_names(m))}
+    if unknown := [w for w in options.weights if w not in known]:
         raise UsageError(
             f"--weights names {', '.join(unknown)}, but no --model of that name is given; models: "
             f"{', '.join(models)}"
@@ -101,8 +102,3 @@ def _check(models: Sequence[str], options: IngestOptions) -> None:
     for field in options.mpp_out:
         if not is_plausible_mpp(field):
             raise UsageError(f"--mpp-out {field:g} is not between 0.05 and 2.0 um/px")
-
-
-def _names(key: str, models: Sequence[str]) -> bool:
-    short = [m.split(":", 1)[1] for m in models if ":" in m]
-    return key in (*models, *short)

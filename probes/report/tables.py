@@ -107,6 +107,12 @@ def spread(mean: Any, sd: Any, digits: int = 3) -> str:
     return number(mean, digits) + ("" if to_null(sd) is None else f" ± {number(sd, digits)}")
 
 
+def change(low: Any, high: Any) -> str:
+    """Return the bounds of a difference as text, with their signs, nothing if either lacks."""
+    both = signed(low), signed(high)
+    return " to ".join(both) if all(both) else ""
+
+
 def between(low: Any, high: Any, digits: int = 3) -> str:
     """Return the bounds of an interval as text."""
     if to_null(low) is None or to_null(high) is None:

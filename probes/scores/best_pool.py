@@ -79,7 +79,8 @@ def record_best(store: Store, runs: Sequence[Run]) -> tuple[list[Run], list[str]
             "val_log_loss": losses[winner.run_id],
             "of": len(rivals),
         }
-    _copy(store, copies, chosen)
+    stands = _standing(store, copies, chosen)
+    _copy(store, {i: run for i, run in copies.items() if i not in stands}, chosen)
     notes = [
         f"{without} splits have no validation scores to choose a pool by (--force makes them anew)"
     ] * bool(without)
@@ -99,6 +100,26 @@ def _validation_log_loss(store: Store, run_ids: Sequence[str]) -> dict[str, floa
         "from scored join kinds using (run_id) where n = 1 or truth = label group by 1"
     )
     return {r["run_id"]: r["loss"] for r in fetch_rows(con, sql)}
+
+
+def _standing(
+    store: Store, copies: Mapping[str, Run], chosen: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Return those of the runs `copies` names whose copy is recorded as it would be now."""
+    ids = ", ".join(literal(i) for each in copies.items() for i in (each[0], each[1].run_id))
+    rows = fetch_rows(
+        connect_to(store, "results"),
+        "select run_id, any_value(chosen) as chosen, min(created_at) as made_at from _results "
+        f"where eval_dataset is null and run_id in ({ids or 'null'}) group by 1",
+    )
+    of = {r["run_id"]: r for r in rows}
+    return {
+        i
+        for i, run in copies.items()
+        if (made := of.get(run.run_id)) is not None
+        and made["chosen"] == json.dumps(chosen[run.run_id])
+        and made["made_at"] >= of[i]["made_at"]
+    }
 
 
 def _copy(store: Store, copies: Mapping[str, Run], chosen: Mapping[str, Mapping[str, Any]]) -> None:

@@ -110,6 +110,16 @@ def test_what_is_there_is_not_made_again_and_what_lacks_is(store: Store) -> None
     ]
 
 
+def test_a_pool_that_comes_later_has_a_parity_of_its_own(store: Store) -> None:
+    options = IngestOptions(weights={VIT: "random"}, dtype="bfloat16", pools=("mean",))
+    ingest(store, "tiny", [VIT], options)
+    ingest(store, "tiny", [VIT], replace(options, pools=("mean", "centre2")))
+    parity = {r["model"]: r["parity"] for r in query(store, "select model, parity from models")}
+    assert set(parity) == {f"{VIT}@0.25/mean", f"{VIT}@0.25/centre2"}
+    assert all(0.99 < p < 1 for p in parity.values())
+    assert len(set(parity.values())) == 2
+
+
 def test_of_a_batch_each_model_gets_what_it_lacks(tiny: TinyDataset) -> None:
     class Counts:
         name = "counts"

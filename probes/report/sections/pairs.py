@@ -8,7 +8,7 @@ import numpy as np
 from probes.report.blocks import Block, Missing, TableBlock
 from probes.report.data import Facts, by_side
 from probes.report.repeat import command, flat
-from probes.report.tables import Column, Table, number, signed, spread
+from probes.report.tables import Column, Table, change, number, signed, spread
 from probes.scores.recorded import ResultRow
 from probes.scores.results import from_null, to_null, where_of
 from probes.scores.sides import Side, ranked
@@ -45,7 +45,7 @@ def pairs(facts: Facts) -> list[Block]:
             ),
             number=True,
         ),
-        Column("ci_low", "95% interval", _interval, number=True),
+        Column("ci_low", "95% interval", lambda r: change(r["ci_low"], r["ci_high"]), number=True),
         Column("p_value", "p", lambda r: number(r["p_value"]), number=True),
         Column("p_holm", "p, corrected", lambda r: number(r["p_holm"]), number=True),
         Column("n_higher", "wins", lambda r: f"{r['n_higher']} of {r['n_shared']}", number=True),
@@ -62,11 +62,6 @@ def pairs(facts: Facts) -> list[Block]:
         TableBlock(Table("pairs", "Pairs on the same test annotations", columns, rows, notes)),
         *(Missing("Pairs without a recorded comparison of their present runs:", c) for c in lacks),
     ]
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    low, high = signed(row["ci_low"]), signed(row["ci_high"])
-    return f"{low} to {high}" if low and high else ""
 
 
 def _of_condition(facts: Facts, c: ManifestSpec) -> list[dict[str, Any]]:

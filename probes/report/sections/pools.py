@@ -1,7 +1,7 @@
 """Where a model looks: pools and fields of view of one network side by side, and who leads then."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from probes.report.data import Facts
 from probes.report.looks import SHIFTED, Key, Look, Looks, interval_of, looks_of, swept_of
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command, flat, run_command
-from probes.report.tables import Column, Table, best_of, number, signed, spread
+from probes.report.tables import Column, Table, best_of, change, number, signed, spread
 from probes.scores.best_pool import BEST, chosen_model
 from probes.scores.results import from_null
 from probes.splits.spec import ManifestSpec
@@ -145,7 +145,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("mean", "AUROC, mean ± SD", lambda r: spread(r["mean"], r["sd"]), number=True),
         Column("n_runs", "runs", number=True),
         Column("difference", "against plain", lambda r: signed(r["difference"]), number=True),
-        Column("ci_low", "95% interval", _interval("ci_low", "ci_high"), number=True),
+        Column("ci_low", "95% interval", lambda r: change(r["ci_low"], r["ci_high"]), number=True),
     ]
     if any(r["shifted_mean"] is not None for r in rows):
         columns += [
@@ -157,7 +157,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 number=True,
             ),
             Column(
-                "shifted_low", "95% interval", _interval("shifted_low", "shifted_high"), number=True
+                "shifted_low",
+                "95% interval",
+                lambda r: change(r["shifted_low"], r["shifted_high"]),
+                number=True,
             ),
         ]
     notes = [
@@ -172,14 +175,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     best = best_of(rows, "mean", ("dataset", "condition", "network", "method"), "n_runs")
     title = "Each network by pool and field of view"
     return Table("pools", title, columns, rows, notes, frozenset(best))
-
-
-def _interval(low: str, high: str) -> Callable[[Mapping[str, Any]], str]:
-    def shown(row: Mapping[str, Any]) -> str:
-        both = signed(row[low]), signed(row[high])
-        return " to ".join(both) if all(both) else ""
-
-    return shown
 
 
 def _figure(c: ManifestSpec, swept: Mapping[Key, Sequence[Look]], n: int) -> Figure:
@@ -256,7 +251,7 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("after_rank", "rank, chosen", number=True),
         Column("after", "AUROC, chosen", lambda r: number(r["after"]), number=True),
         Column("gain", "gain", lambda r: signed(r["gain"]), number=True),
-        Column("ci_low", "95% interval", _interval("ci_low", "ci_high"), number=True),
+        Column("ci_low", "95% interval", lambda r: change(r["ci_low"], r["ci_high"]), number=True),
         Column("chosen", "chosen on validation (folds)"),
     ]
     notes = [*_spans(rows)]

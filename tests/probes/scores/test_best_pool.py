@@ -1,6 +1,7 @@
 """`probes run --pool best`: the choice is the validation set's, split by split, and recorded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def test_a_pool_that_comes_later_is_chosen_among_as_well(swept: Store) -> None:
     (row,) = [r for r in _chosen(swept) if (r["fold"], r["fraction"]) == (0, 1.0)]
     assert json.loads(row["chosen"])["model"] == "net@0.125/centre4"
     assert json.loads(row["chosen"])["of"] == 4
+
+
+def test_a_choice_that_stands_is_not_recorded_anew(swept: Store) -> None:
+    asked = RunOptions(models=["net"], splits=Asked(folds=[0, 1]), pool=BEST)
+    made = "select run_id, min(created_at) as at from results where params like '%best%' group by 1"
+    run(swept, ManifestSpec("d"), asked)
+    before = {r["run_id"]: r["at"] for r in query(swept, made)}
+    run(swept, ManifestSpec("d"), asked)
+    assert {r["run_id"]: r["at"] for r in query(swept, made)} == before
+    again = replace(asked, splits=Asked(folds=[0]), force=True)  # what it is a copy of is new
+    run(swept, ManifestSpec("d"), again)
+    after = {r["run_id"]: r["at"] for r in query(swept, made)}
+    assert sum(after[i] > at for i, at in before.items()) == 1
 
 
 def test_the_best_is_a_side_that_is_compared(swept: Store) -> None:
