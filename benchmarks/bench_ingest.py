@@ -28,8 +28,9 @@ from embedstore.models.embedder import Embedder, choose_device
 from embedstore.models.loading import load_embedder
 from embedstore.models.pools import OWN
 from embedstore.models.registry import REGISTRY
-from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch
+from embedstore.slides.patches import PLAIN, PatchGeometry
 from embedstore.slides.reading import Point, SlideJob
+from embedstore.slides.regions import read_patch
 from embedstore.slides.slide import Slide
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows

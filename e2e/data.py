@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from embedstore.crops import Placed
 from embedstore.slides.images import read_image
-from embedstore.slides.patches import PatchGeometry, fit_patch, read_patch
+from embedstore.slides.patches import PatchGeometry, fit_patch
+from embedstore.slides.regions import read_patch
 from embedstore.slides.slide import Slide, check_fingerprint
 from embedstore.store.patch_cache import PatchCache
 

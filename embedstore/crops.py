@@ -20,8 +20,10 @@ PLACES = (
 )
 """Where the annotations of a dataset lie."""
 
-DOWN_THE_SLIDES = "order by slide, y_l0, x_l0, annotation_id"
-"""The order in which patches are read: slide by slide, row by row."""
+DOWN_THE_SLIDES = (
+    "order by slide, floor(y_l0 / 1024), floor(x_l0 / 1024), y_l0, x_l0, annotation_id"
+)
+"""The order in which patches are read: slide by slide, neighbours after one another."""
 
 
 @dataclass(frozen=True)

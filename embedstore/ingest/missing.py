@@ -169,7 +169,7 @@ def _estimate(
 ) -> Estimate:
     n_vectors = Counter(m for p in wanted for m, views in p.wants.items() for _ in views)
     fields = list(dict.fromkeys(look.geometry for look in opened.looks))
-    sides = {g: (g.wide() if g in caches else g).size_px for g in fields}
+    squares = {g: g.wide() if g in caches else g for g in fields}
     to_keep = {
         g: sum(not p.is_patch and p.annotation_id not in cache for p in wanted)
         for g, cache in caches.items()
@@ -181,8 +181,9 @@ def _estimate(
         len(fields),
         len(wanted),
         sum(4 * opened.identities[m]["dim"] * n for m, n in n_vectors.items()),
-        round(sum(3 * sides[g] ** 2 * n * PACKED for g, n in to_keep.items())),
-        sum(3 * side**2 for side in sides.values()) * ahead(workers) + batches,
+        round(sum(3 * squares[g].size_px ** 2 * n * PACKED for g, n in to_keep.items())),
+        sum(3 * s.size_px**2 for s in squares.values()) * ahead(workers, squares.values())
+        + batches,
     )
 
 

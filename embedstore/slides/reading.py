@@ -17,17 +17,27 @@ from numpy.typing import NDArray
 
 from embedstore.errors import SlideError
 from embedstore.slides.images import read_image
-from embedstore.slides.patches import PatchGeometry, centre, fit_patch, read_patches
+from embedstore.slides.patches import PatchGeometry, centre, fit_patch
 from embedstore.slides.placement import JITTER
+from embedstore.slides.regions import read_each
 from embedstore.slides.slide import CHANGED, Slide, check_fingerprint, state_of
 
-CHUNK = 16
-"""Patches one task reads; small enough to share a slide among threads."""
+CHUNK = 64
+"""Patches one task reads at most: neighbours share what is read, and threads share a slide."""
+
+CHUNK_PX = 2**23
+"""Pixels that the patches of one task have at most, where they are more than one."""
 
 
-def ahead(workers: int) -> int:
-    """Return how many patches at most are read ahead of those that are taken."""
-    return 4 * workers * CHUNK
+def chunk_size(squares: Iterable[PatchGeometry], mpp: float | None = None) -> int:
+    """Return how many patches, each in these squares, one task reads of a slide of this mpp."""
+    sides = (g.size_px * max(g.mpp_out / (mpp or g.mpp_out), 1) for g in squares)
+    return max(1, min(CHUNK, int(CHUNK_PX / sum(side**2 for side in sides))))
+
+
+def ahead(workers: int, squares: Iterable[PatchGeometry]) -> int:
+    """Return how many patches, each in these squares, are read ahead at most."""
+    return 2 * workers * chunk_size(squares)
 
 
 def usual_threads() -> int:
@@ -154,36 +164,57 @@ def _is_shifted(point: Point) -> bool:
 
 
 def _read_chunk(handle: _Handle, job: SlideJob, points: Sequence[Point], fields: _Fields) -> Read:
-    patches: list[tuple[Point, Mapping[PatchGeometry, NDArray[np.uint8]]]] = []
-    fresh: list[tuple[Point, PatchGeometry, NDArray[np.uint8]]] = []
-    problem = None
     try:
         if job.mpp is None:
             image = read_image(handle.path, job.fingerprint)
             whole = {g: fit_patch(image, g.size_px) for g in fields.geometries}
             return Read([(p, whole) for p in points], None)
-        kept = {g: c.read([p.annotation_id for p in points]) for g, c in fields.crops.items()}
-        for p in points:
-            crops = {g: kept.get(g, {}).get(p.annotation_id) for g in fields.of(p)}
-            wide = kept if not _is_shifted(p) else crops
-            lacking = {g: g.wide() if g in wide else g for g, c in crops.items() if c is None}
-            if lacking:
-                read = read_patches(handle.open(), p.x_l0, p.y_l0, job.mpp, lacking.values())
-                fresh += [(p, g, read[wanted]) for g, wanted in lacking.items()]
-                crops |= {g: read[wanted] for g, wanted in lacking.items()}
-            patches.append((p, {g: c for g, c in crops.items() if c is not None}))
+        return _read_points(handle, job, points, fields)
     except SlideError as e:
-        problem = str(e)
+        return Read([], str(e))
     finally:
         handle.done()
+
+
+def _read_points(handle: _Handle, job: SlideJob, points: Sequence[Point], fields: _Fields) -> Read:
+    kept = {g: c.read([p.annotation_id for p in points]) for g, c in fields.crops.items()}
+    found: list[dict[PatchGeometry, NDArray[np.uint8]]] = []
+    lacking: dict[int, dict[PatchGeometry, PatchGeometry]] = {}  # as which square each is read
+    for n, p in enumerate(points):
+        crops = {g: kept.get(g, {}).get(p.annotation_id) for g in fields.of(p)}
+        found.append({g: crop for g, crop in crops.items() if crop is not None})
+        if to_read := [g for g, crop in crops.items() if crop is None]:
+            is_wide = {g: g in fields.crops or _is_shifted(p) for g in to_read}
+            lacking[n] = {g: g.wide() if is_wide[g] else g for g in to_read}
+    fresh, problem = _read_fresh(handle, job, points, lacking)
     if fresh and handle.has_changed():  # who knows of which file each patch is
-        unsure = {p.annotation_id for p, _, _ in fresh}
-        patches = [(p, of_point) for p, of_point in patches if p.annotation_id not in unsure]
-        return Read(patches, f"{handle.path} {CHANGED}")
-    for p, g, crop in fresh:
-        if g in fields.crops:
-            fields.crops[g].keep(job, p, crop)
-    return Read(patches, problem)
+        fresh, problem = {}, f"{handle.path} {CHANGED}"
+    for n, crops_of in fresh.items():
+        found[n] |= crops_of
+        for g in crops_of.keys() & fields.crops.keys():
+            fields.crops[g].keep(job, points[n], crops_of[g])
+    is_whole = [n not in lacking or n in fresh for n in range(len(points))]
+    return Read([(points[n], found[n]) for n, whole in enumerate(is_whole) if whole], problem)
+
+
+def _read_fresh(
+    handle: _Handle,
+    job: SlideJob,
+    points: Sequence[Point],
+    lacking: Mapping[int, Mapping[PatchGeometry, PatchGeometry]],
+) -> tuple[dict[int, dict[PatchGeometry, NDArray[np.uint8]]], str | None]:
+    """Return the crops of points by their places, and why those of some are missing, if so."""
+    places, fresh = list(lacking), dict[int, dict[PatchGeometry, NDArray[np.uint8]]]()
+    wanted = [(points[n].x_l0, points[n].y_l0, lacking[n].values()) for n in places]
+    if not wanted or job.mpp is None:
+        return fresh, None
+    try:
+        for k, read in read_each(handle.open(), wanted, job.mpp):
+            n = places[k]
+            fresh[n] = {g: read[square] for g, square in lacking[n].items()}
+    except SlideError as e:
+        return fresh, str(e)
+    return fresh, None
 
 
 def read_ahead(
@@ -199,15 +230,17 @@ def read_ahead(
     `crops` a patch is the middle of a wider crop, taken from there or kept there.
     """
     fields = _Fields(geometries, of_model or {}, crops or {})
+    squares = [g.wide() if g in fields.crops else g for g in geometries]
     pending: deque[tuple[str, int, Future[Read]]] = deque()
-    n_ahead = 0  # patches, since a chunk of a small slide holds few
+    n_ahead, most = 0, ahead(workers, squares)  # patches, since a chunk of a small slide holds few
     pool = ThreadPoolExecutor(workers, thread_name_prefix="patches")
     try:
         for job in jobs:
-            chunks = [job.points[i : i + CHUNK] for i in range(0, len(job.points), CHUNK)]
+            size = chunk_size(squares, job.mpp)
+            chunks = [job.points[i : i + size] for i in range(0, len(job.points), size)]
             handle = _Handle(job, len(chunks))
             for chunk in chunks:
-                while n_ahead >= ahead(workers):
+                while n_ahead >= most:
                     slide, n, future = pending.popleft()
                     n_ahead -= n
                     yield slide, future.result()

@@ -120,8 +120,12 @@ class Slide:
             region = self._slide.read_region((x_l0, y_l0), level, (width, height))
         except UNREADABLE as e:
             raise SlideError(f"{self.path} cannot be read at ({x_l0}, {y_l0}): {e}") from e
+        opacity = region.getchannel("A")
+        if opacity.getextrema() == (255, 255):
+            rgb: Image.Image = region.convert("RGB")
+            return rgb
         white = Image.new("RGB", region.size, (255, 255, 255))
-        white.paste(region, mask=region.getchannel("A"))
+        white.paste(region, mask=opacity)
         return white
 
 

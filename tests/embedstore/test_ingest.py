@@ -15,8 +15,9 @@ from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
 from embedstore.models.loading import load_embedder, resolve
 from embedstore.models.pools import OWN
-from embedstore.slides.patches import PLAIN, PatchGeometry, read_patch, read_patches
+from embedstore.slides.patches import PLAIN, PatchGeometry
 from embedstore.slides.reading import Point, SlideJob
+from embedstore.slides.regions import read_each, read_patch
 from embedstore.slides.slide import Slide
 from embedstore.store import Store
 from tests.making.commands import BIN, call_command
@@ -74,11 +75,13 @@ def test_each_patch_is_read_once_for_all_models(
     import embedstore.slides.reading as reading
 
     seen: Counter[Any] = Counter()
-    real = read_patches
+    real = read_each
     monkeypatch.setattr(
         reading,
-        "read_patches",
-        lambda s, x, y, *a: seen.update([(s.path, x, y)]) or real(s, x, y, *a),
+        "read_each",
+        lambda s, wanted, mpp: (
+            seen.update((s.path, x, y) for x, y, _ in wanted) or real(s, wanted, mpp)
+        ),
     )
     weights = {RESNET: "random", VIT: "random"}
     both = IngestOptions(weights=weights, dtype="float32", views="d4")

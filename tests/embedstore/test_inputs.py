@@ -240,7 +240,8 @@ def test_23_a_picture_that_is_a_slide_is_turned_too(work: Any) -> None:
     assert [(r["width"], r["height"]) for r in slides(uri).values()] == [(400, 560)]
     rows = query_of(uri, "select distinct status from annotations")
     assert rows == [{"status": "ok"}]
-    from embedstore.slides.patches import PatchGeometry, read_patch
+    from embedstore.slides.patches import PatchGeometry
+    from embedstore.slides.regions import read_patch
     from embedstore.slides.slide import Slide
 
     with Slide(slides(uri)["field.jpg"]["path"]) as slide:

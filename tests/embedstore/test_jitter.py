@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from embedstore.add import AddOptions, add
 from embedstore.errors import UsageError
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.slides.patches import PatchGeometry, read_patch, view_of
+from embedstore.slides.patches import PatchGeometry, view_of
 from embedstore.slides.placement import JITTER, JITTER_UM, shift_um
+from embedstore.slides.regions import read_patch
 from embedstore.slides.slide import Slide
 from embedstore.store import Store
 from probes.run import RunOptions, run

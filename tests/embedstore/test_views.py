@@ -16,7 +16,8 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
 from embedstore.models.loading import load_embedder, resolve
-from embedstore.slides.patches import D4, PLAIN, PatchGeometry, read_patch, turn
+from embedstore.slides.patches import D4, PLAIN, PatchGeometry, turn
+from embedstore.slides.regions import read_patch
 from embedstore.slides.slide import Slide
 from embedstore.status import status
 from embedstore.store import Store

@@ -81,7 +81,8 @@ def add_tiny(tiny: TinyDataset, uri: Path) -> None:
 def test_a_timm_model_of_the_hub_is_built_loaded_and_normalised_as_it_says(
     hub: str, published: torch.nn.Module, tiny: TinyDataset, tmp_path: Path
 ) -> None:
-    from embedstore.slides.patches import PatchGeometry, read_patch
+    from embedstore.slides.patches import PatchGeometry
+    from embedstore.slides.regions import read_patch
     from embedstore.slides.slide import Slide
     from embedstore.store import Store
     from embedstore.store.sql import connect, fetch_rows

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedstore.errors import SlideError
-from embedstore.slides.patches import PatchGeometry, pick_level, read_patch
+from embedstore.slides.patches import PatchGeometry
+from embedstore.slides.regions import pick_level, read_patch
 from embedstore.slides.slide import Slide, probe
 from tests.making.slides import write_slide
 

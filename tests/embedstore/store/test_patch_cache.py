@@ -18,7 +18,8 @@ from embedstore.add import AddOptions, add
 from embedstore.crops import fill, located
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.slides.patches import PatchGeometry, centre, read_patch
+from embedstore.slides.patches import PatchGeometry, centre
+from embedstore.slides.regions import read_patch
 from embedstore.slides.slide import Slide
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache, decode, encode
