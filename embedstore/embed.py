@@ -1,6 +1,14 @@
-"""The embedding loop: slides in, batches of vectors out; knows nothing of any store."""
+"""The embedding loop: slides in, batches of vectors out; knows nothing of any store.
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+Three things go on at once: threads read, one thread has the networks, and the caller's puts batches
+together and takes vectors away. The networks wait for nothing but patches.
+"""
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +58,33 @@ class Look:
     pools: Mapping[str, str]
 
 
+@dataclass
+class Waited:
+    """Seconds that an ingest has waited for each of its parts: the largest is what holds it up."""
+
+    reading: float = 0.0
+    model: float = 0.0
+    writing: float = 0.0
+
+    @contextmanager
+    def on(self, part: str) -> Iterator[None]:
+        """Add the time of what is done within to a part."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, part, getattr(self, part) + time.perf_counter() - started)
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of each part in all waiting."""
+        total = max(sum(vars(self).values()), 1e-9)
+        return {part: seconds / total for part, seconds in vars(self).items()}
+
+
+PASSES_AHEAD = 2
+"""Batches that are with the networks at once: one in work, the next ready."""
+
+
 def embed_slides(
     jobs: Iterable[SlideJob],
     looks: Sequence[Look],
@@ -57,30 +92,97 @@ def embed_slides(
     batch_size: int,
     workers: int,
     crops: Mapping[PatchGeometry, Crops] | None = None,
+    waited: Waited | None = None,
 ) -> Generator[Embedded | SlideFailed, None, None]:
     """Yield every missing embedding once, in batches, and every slide that failed, once.
 
     Each region is read once for all looks that lack it, from `crops` where it is kept there, and
     given to a network once for all pools. A slide that fails does not stop the rest; its patches
-    read before the failure are embedded.
+    read before the failure are embedded. `waited` is kept up to date.
     """
-    batches = [_Batch(look) for look in looks]
+    waited = waited or Waited()
+    passes = _Passes(waited)
+    try:
+        for event in _events(jobs, looks, batch_size, workers, crops or {}, waited):
+            if isinstance(event, SlideFailed):
+                yield event
+            else:
+                yield from passes.start(event)
+        yield from passes.finish()
+    finally:
+        passes.close()
+
+
+def _events(
+    jobs: Iterable[SlideJob],
+    looks: Sequence[Look],
+    batch_size: int,
+    workers: int,
+    crops: Mapping[PatchGeometry, Crops],
+    waited: Waited,
+) -> Iterator["_Batch | SlideFailed"]:
+    """Yield batches of patches, and the slides that failed."""
+    batches = {id(look): _Batch(look) for look in looks}
     of_model = {name: look.geometry for look in looks for name in look.pools}
     geometries = list(dict.fromkeys(of_model.values()))
     failed: set[str] = set()
-    for slide, read in read_ahead(jobs, geometries, workers, crops, of_model):
+    chunks = read_ahead(jobs, geometries, workers, crops, of_model)
+    while True:
+        with waited.on("reading"):
+            chunk = next(chunks, None)
+        if chunk is None:
+            break
+        slide, read = chunk
         for point, crops_of in read.patches:
-            for batch in batches:
-                for view, names in batch.lacking(point.wants).items():
-                    batch.add(point.annotation_id, view, names, crops_of[batch.look.geometry])
+            for look in looks:
+                for view, names in _lacking(look, point.wants).items():
+                    batch = batches[id(look)]
+                    batch.add(point.annotation_id, view, names, crops_of[look.geometry])
                     if len(batch.ids) == batch_size:
-                        yield from batch.embed()
+                        yield batch
+                        batches[id(look)] = _Batch(look)
         if read.problem is not None and slide not in failed:
             failed.add(slide)
             yield SlideFailed(slide, read.problem)
-    for batch in batches:
-        if batch.ids:
-            yield from batch.embed()
+    yield from (batch for batch in batches.values() if batch.ids)
+
+
+def _lacking(look: Look, wants: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Return the views that any of the look's models lacks, and which do."""
+    lacking: dict[str, set[str]] = {}
+    for name in look.pools:
+        for view in wants.get(name, ()):
+            lacking.setdefault(view, set()).add(name)
+    return lacking
+
+
+class _Passes:
+    """Batches with the networks, in one thread, which give their vectors in the same order."""
+
+    def __init__(self, waited: Waited) -> None:
+        self._waited = waited
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._running: deque[Future[list[Embedded]]] = deque()
+
+    def start(self, batch: "_Batch") -> Iterator[Embedded]:
+        """Hand on a batch, and take what is ready where enough are with the networks."""
+        patches = np.stack(batch.patches)
+        self._running.append(self._thread.submit(batch.embedded, patches))
+        while len(self._running) > PASSES_AHEAD:
+            yield from self._next()
+
+    def finish(self) -> Iterator[Embedded]:
+        """Take all that is left."""
+        while self._running:
+            yield from self._next()
+
+    def close(self) -> None:
+        """Wait for the batch in work; what was not taken is lost."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _next(self) -> list[Embedded]:
+        with self._waited.on("model"):
+            return self._running.popleft().result()
 
 
 @dataclass
@@ -93,30 +195,22 @@ class _Batch:
     names: list[set[str]] = field(default_factory=list)
     patches: list[NDArray[np.uint8]] = field(default_factory=list)
 
-    def lacking(self, wants: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
-        """Return the views that any of the look's models lacks, and which do."""
-        lacking: dict[str, set[str]] = {}
-        for name in self.look.pools:
-            for view in wants.get(name, ()):
-                lacking.setdefault(view, set()).add(name)
-        return lacking
-
     def add(self, annotation_id: str, view: str, names: set[str], crop: NDArray[np.uint8]) -> None:
         self.ids.append(annotation_id)
         self.views.append(view)
         self.names.append(names)
         self.patches.append(view_of(crop, view, annotation_id, self.look.geometry))
 
-    def embed(self) -> Generator[Embedded, None, None]:
-        ids, views, names, patches = self.ids, self.views, self.names, np.stack(self.patches)
-        self.ids, self.views, self.names, self.patches = [], [], [], []
-        look, lacked = self.look, set().union(*names)
+    def embedded(self, patches: NDArray[np.uint8]) -> list[Embedded]:
+        """Return what the network makes of the batch, its patches stacked."""
+        look, lacked = self.look, set().union(*self.names)
         pools = {name: pool for name, pool in look.pools.items() if name in lacked}
         distinct = list(dict.fromkeys(pools.values()))
         vectors = look.network.embed_pools(patches, distinct, look.geometry.mpp_out)
         of_pool = dict(zip(distinct, vectors, strict=True))
+        result = []
         for name, pool in pools.items():
-            rows = [k for k, lacking in enumerate(names) if name in lacking]
-            yield Embedded(
-                name, [ids[k] for k in rows], [views[k] for k in rows], of_pool[pool][rows]
-            )
+            rows = [k for k, lacking in enumerate(self.names) if name in lacking]
+            ids, views = ([of[k] for k in rows] for of in (self.ids, self.views))
+            result.append(Embedded(name, ids, views, of_pool[pool][rows]))
+        return result

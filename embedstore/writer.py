@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,10 @@ from embedstore.store.layout import (
     views_table,
 )
 
-FLUSH_ROWS = 512
+FLUSH_ROWS = 2048
 FLUSH_SECONDS = 10.0
-"""Embeddings are written when either is reached: a kill costs at most that much work."""
+"""Embeddings are written when either is reached: a kill costs at most twice that much work, what
+is being written and what is collected meanwhile."""
 
 Batch = tuple[Sequence[str], Sequence[str], NDArray[np.float32]]
 """Annotation ids, their views, and vectors float32 (n, dim)."""
@@ -33,10 +35,10 @@ _KEYS = ("annotation_id", "dataset", "domain", "label", "slide")
 
 
 class Writer:
-    """Collects vectors and writes them in batches, each batch whole or not at all.
+    """Collects vectors and writes them in batches behind the caller, each whole or not at all.
 
     placed holds what the plan says of each annotation id, identities each model's row of the models
-    table, written with its first vectors.
+    table, written with its first vectors. What goes wrong in writing is raised by the next call.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Writer:
         self._store, self._placed = store, placed
         self._identities, self._unrecorded = identities, set(identities)
         self._waiting: dict[str, list[Batch]] = defaultdict(list)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writing: Future[None] | None = None
         self._last = time.monotonic()
 
     def add(self, model: str, batch: Batch) -> None:
@@ -56,22 +60,39 @@ class Writer:
         self._waiting[model].append(batch)
 
     def flush_if_due(self) -> None:
-        """Write what waits if it is enough or has waited long."""
+        """Begin to write what waits if that is enough, or has waited long."""
         n_rows = max(sum(len(i) for i, _, _ in batches) for batches in self._waiting.values())
         if n_rows >= FLUSH_ROWS or time.monotonic() - self._last > FLUSH_SECONDS:
-            self.flush()
+            self._begin()
 
-    def flush(self) -> None:
-        """Write all that waits."""
-        for model, batches in self._waiting.items():
+    def close(self) -> None:
+        """Write all that waits; return once it is written."""
+        try:
+            self._begin()
+            self._settle()
+        finally:
+            self._thread.shutdown(wait=True)
+
+    def _begin(self) -> None:
+        self._settle()
+        waiting, self._waiting = self._waiting, defaultdict(list)
+        self._writing = self._thread.submit(self._write, waiting)
+        self._last = time.monotonic()
+
+    def _settle(self) -> None:
+        """Wait for what is being written, and raise what went wrong."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, waiting: Mapping[str, Sequence[Batch]]) -> None:
+        for model, batches in waiting.items():
             if batches:
                 self._record(model)
                 ids = [i for batch, _, _ in batches for i in batch]
                 views = [v for _, batch, _ in batches for v in batch]
                 vectors = np.concatenate([v for _, _, v in batches])
                 self._merge(model, ids, views, vectors)
-        self._waiting.clear()
-        self._last = time.monotonic()
 
     def _merge(
         self, model: str, ids: list[str], views: list[str], vectors: NDArray[np.float32]

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from embedstore.store.layout import model_table
 from probes.scores.metrics import METRICS
 from tests.making.commands import call_command, outside, run_command
-from tests.making.held import FLUSH, MERGE, Hold, start_held
+from tests.making.held import FLUSH, MERGE, TAKEN, Hold, start_held
 from tests.making.ingests import RESNET
 from tests.making.slides import TinyDataset
 from tests.making.stores import query_of
@@ -159,8 +158,8 @@ def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(
     main, side = pty.openpty()
     words = ["embedstore", "ingest", "tiny", "--model", RESNET, "--weights", f"{RESNET}=random"]
     words += ["--batch-size", "1", "--store", uri]
-    hold = Hold(MERGE, n=2, where=model_table(RESNET), settings=FLUSH)
-    environment = {**outside(), "COLUMNS": "120", "TERM": "xterm"}
+    hold = Hold(TAKEN, n=20, settings=FLUSH)
+    environment = {**outside(), "COLUMNS": "160", "TERM": "xterm"}
     process = start_held(
         [*words], hold, tmp_path / "mark", stdout=side, stderr=side, env=environment
     )
@@ -170,8 +169,10 @@ def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(
     def shown() -> bytes:
         return re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", seen)  # without colours
 
-    # So many of how many, the rate, the time left: held, the bar is drawn on, ten times a second.
-    bar = rb"\d+/48 embeddings \d+\.\d/s \d+:\d\d:\d\d"
+    # So many of how many, the rate now and on average, the time left, what it waits for: held, the
+    # bar is drawn on, ten times a second.
+    bar = rb"\d+/48 embeddings \d+\.\d/s \(\d+\.\d on average\) \d+:\d\d:\d\d "
+    bar += rb"waited for reading \d+%, model \d+%, writing \d+%"
     while not re.search(bar, shown()):
         seen += os.read(main, 65536)
     process.send_signal(signal.SIGINT)

@@ -20,6 +20,7 @@ from embedstore.terminal.printing import print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 
 if TYPE_CHECKING:
+    from embedstore.embed import Waited
     from embedstore.exchange.incoming import ImportReport
     from embedstore.ingest import IngestReport
 
@@ -127,7 +128,14 @@ def ingest_command(
     opened, models = Store.open(store, write=True), list(dict.fromkeys(model))
     try:
         with progress_bar("embedding", "embeddings") as on_progress:
-            report = ingest(opened, dataset, models, options, on_progress, lambda e: say(str(e)))
+            report = ingest(
+                opened,
+                dataset,
+                models,
+                options,
+                lambda done, total, waited: on_progress(done, total, _waits(waited)),
+                lambda e: say(str(e)),
+            )
     except Interrupted as e:
         done = sum(r.n_embedded for r in e.report.models)
         say(f"interrupted; {done:,} embeddings stored, the same command does the rest")
@@ -155,6 +163,12 @@ def _embedded_rows(report: "IngestReport", *, with_views: bool) -> list[dict[str
     ]
 
 
+def _waits(waited: "Waited") -> str:
+    """Return what an ingest waited for, in words."""
+    shares = [f"{part} {share:.0%}" for part, share in waited.shares().items()]
+    return f"waited for {', '.join(shares)}"
+
+
 def _say_embedded(report: "IngestReport") -> None:
     say_notes(report.notes)
     for r in report.models:
@@ -166,7 +180,10 @@ def _say_embedded(report: "IngestReport") -> None:
     embedded = sum(r.n_embedded + r.n_views for r in report.models)
     if embedded:
         rate = embedded / max(report.seconds, 1e-9)
-        say(f"{embedded:,} embedded in {report.seconds:.1f} s ({rate:.1f}/s, loading included)")
+        say(
+            f"{embedded:,} embedded in {report.seconds:.1f} s ({rate:.1f}/s, loading included; "
+            f"{_waits(report.waited)})"
+        )
     else:
         say("nothing to embed")
     if report.n_cached:

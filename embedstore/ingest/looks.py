@@ -11,7 +11,7 @@ from embedstore.identity import IDENTITY, check_same, entry_of, recorded_models
 from embedstore.ingest.options import IngestOptions, asked_identity, weights_spec
 from embedstore.ingest.variants import Variant
 from embedstore.models.checkpoints import Weights
-from embedstore.models.embedder import Embedder, choose_device
+from embedstore.models.embedder import Embedder, choose_device, usual_batch
 from embedstore.models.loading import load_embedder, record_of
 from embedstore.models.pools import split_name
 from embedstore.models.registry import RGB, Variation, trained_at
@@ -29,7 +29,21 @@ class Opened:
     looks: list[Look] = field(default_factory=list)
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    device_type: str = "cpu"
+    networks: list[Embedder] = field(default_factory=list)
+
+    @property
+    def batch_size(self) -> int:
+        """How many patches a pass takes where nothing else is asked for."""
+        return min(usual_batch(network.device) for network in self.networks)
+
+    def halved(self) -> list[str]:
+        """Return a note on each network that took fewer patches a pass than it was given."""
+        return [
+            f"{n.name} did not fit into memory with more than {n.most} patches a pass: the rest "
+            "went so"
+            for n in self.networks
+            if n.most is not None
+        ]
 
 
 def open_looks(
@@ -83,7 +97,7 @@ def _open_network(
         dtype=dtype,
         device=choose_device(options.device),
     )
-    opened.device_type = embedder.device.type
+    opened.networks.append(embedder)
     opened.notes += embedder.notes
     opened.notes += [
         f"{embedder.name} was trained at {embedder.entry.expected_mpp} um/px and is given {mpp:g}"

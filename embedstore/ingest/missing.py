@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedstore.crops import Placed, slide_jobs
+from embedstore.embed import SlideFailed, Waited, embed_slides
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import recorded_models, weights_for
 from embedstore.ingest.options import (
@@ -30,7 +31,7 @@ from embedstore.slides.patches import (
     is_own_row,
 )
 from embedstore.slides.placement import JITTER, check_room
-from embedstore.slides.reading import ahead, usual_threads
+from embedstore.slides.reading import ahead, sample_patches, usual_threads
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PACKED, PatchCache
@@ -39,6 +40,8 @@ from embedstore.writer import Writer
 
 if TYPE_CHECKING:
     from embedstore.ingest.looks import Opened
+
+OnProgress = Callable[[int, int, Waited], None]
 
 N_SAMPLE = 16
 """Patches on which a dtype is held against float32."""
@@ -49,14 +52,15 @@ def ingest(
     dataset: str,
     models: Sequence[str],
     options: IngestOptions,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total, waited: None,
     on_estimate: Callable[[Estimate], None] = lambda estimate: None,
 ) -> IngestReport:
     """Embed every annotation that a model lacks; what is there already is left alone.
 
-    on_progress(done, total) counts patches through models; on_estimate is told what several models
-    take before the first patch is read. Slides that cannot be read are set aside, told in the
-    report, and tried again at the next call. Raises Interrupted on Ctrl-C, nothing lost.
+    on_progress(done, total, waited) counts patches through models and is told what was waited for;
+    on_estimate is told what several models take before the first patch is read. Slides that cannot
+    be read are set aside, told in the report, and tried again at the next call. Raises Interrupted
+    on Ctrl-C, nothing lost.
     """
     started = time.monotonic()
     check_dataset(store, connect(store), dataset)
@@ -110,13 +114,11 @@ def _embed_missing(
     wanted: list[Placed],
     options: IngestOptions,
     report: IngestReport,
-    on_progress: Callable[[int, int], None],
+    on_progress: OnProgress,
     on_estimate: Callable[[Estimate], None],
 ) -> None:
     # torch comes in only where something is embedded
-    from embedstore.embed import SlideFailed, embed_slides
     from embedstore.ingest.looks import open_looks
-    from embedstore.slides.reading import sample_patches
 
     jobs = slide_jobs([_once(p) for p in wanted])
     sample = functools.cache(lambda geometry: sample_patches(jobs, geometry, N_SAMPLE))
@@ -128,12 +130,20 @@ def _embed_missing(
     geometries = dict.fromkeys(look.geometry for look in opened.looks)
     caches = {g: PatchCache(store, dataset, g) for g in geometries if options.patch_cache}
     total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
-    batch_size = options.batch_size or (32 if opened.device_type == "cpu" else 256)
+    batch_size = options.batch_size or opened.batch_size
     workers = options.workers or usual_threads()
     if len(needed) > 1:
         on_estimate(_estimate(opened, wanted, caches, batch_size, workers))
-    stream = embed_slides(jobs, opened.looks, batch_size=batch_size, workers=workers, crops=caches)
-    on_progress(0, total)
+    waited = report.waited
+    stream = embed_slides(
+        jobs,
+        opened.looks,
+        batch_size=batch_size,
+        workers=workers,
+        crops=caches,
+        waited=waited,
+    )
+    on_progress(0, total, waited)
     try:
         for event in stream:
             if isinstance(event, SlideFailed):
@@ -142,17 +152,20 @@ def _embed_missing(
                 continue
             writer.add(event.model, (event.annotation_ids, event.views, event.vectors))
             _count(by_name[event.model], event, placed)
-            writer.flush_if_due()
+            with waited.on("writing"):
+                writer.flush_if_due()
             done += len(event.annotation_ids)
-            on_progress(done, total)
+            on_progress(done, total, waited)
     except KeyboardInterrupt:
         raise Interrupted(report) from None
     finally:
         stream.close()
-        writer.flush()
-        for cache in caches.values():
-            cache.flush()
-            report.n_cached += cache.n_kept
+        with waited.on("writing"):
+            writer.close()
+            for cache in caches.values():
+                cache.flush()
+                report.n_cached += cache.n_kept
+        report.notes += opened.halved()
     names = {v.name for v in needed}
     for name in names & set(store.models()):
         store.compact(model_table(name))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from embedstore.embed import Waited
 from embedstore.models.pools import OWN
 from embedstore.models.registry import NO_VARIATION, Variation
 
@@ -52,6 +53,7 @@ class IngestReport:
     """What an ingest did: one ModelReport a model, the slides set aside (name: why), seconds.
 
     n_cached: patches that were read from slides and kept. notes: what was done with checkpoints.
+    waited: what the embedding waited for.
     """
 
     dataset: str
@@ -62,6 +64,7 @@ class IngestReport:
     seconds: float = 0.0
     n_cached: int = 0
     notes: list[str] = field(default_factory=list)
+    waited: Waited = field(default_factory=Waited)
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,32 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def usual_batch(device: torch.device) -> int:
+    """Return how many patches a pass takes where nothing else is asked for: by a GPU's free memory.
+
+    What does not fit is halved: this is only where that begins.
+    """
+    if device.type != "cuda":
+        return 32
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(min(256, max(16, 2 ** int(free / 2**30).bit_length() * 8)))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether a device, or the machine itself, had no memory left for a pass."""
+    said = str(error)  # of a GPU's allocator, of Apple's, of the CPU's
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in said for words in ("out of memory", "allocate memory")
+    )
+
+
 @dataclass
 class Embedder:
     """A frozen model ready to embed. `name` is the key under which its embeddings are stored.
 
     parity is the lowest cosine to float32 seen in a sample, 1 in float32, None if not measured;
-    notes say what of the checkpoint was taken off or left out.
+    notes say what of the checkpoint was taken off or left out; most is how many patches a pass
+    takes, once more of them did not fit into memory.
     """
 
     name: str
@@ -62,6 +82,7 @@ class Embedder:
     network: Any
     parity: float | None = None
     notes: tuple[str, ...] = ()
+    most: int | None = None
 
     def check(self, patch_px: int, pools: Sequence[str] = (OWN,), mpp_out: float = 1) -> list[int]:
         """Return how many numbers each pool gives for a patch of patch_px pixels.
@@ -117,29 +138,47 @@ class Embedder:
             )
         return vectors
 
-    @torch.inference_mode()
     def embed_pools(
         self, patches: NDArray[np.uint8], pools: Sequence[str], mpp_out: float = 1
     ) -> list[NDArray[np.float32]]:
         """Return embeddings, float32 (n, dim), a pool, of RGB patches, uint8 (n, height, width, 3).
 
-        One pass of the network; mpp_out is the patches', in um per pixel. A row does not depend on
-        the others of its batch beyond rounding. EmbedstoreError where a value is not finite.
+        One pass of the network, or several halves where memory asks for it; mpp_out is the
+        patches', in um per pixel. A row does not depend on the others of its batch beyond rounding.
+        EmbedstoreError where a value is not finite, or one patch does not fit into memory.
         """
+        while True:
+            n_each = self.most or len(patches)
+            parts = [patches[k : k + n_each] for k in range(0, len(patches), n_each)]
+            try:
+                embedded = [self._pass(part, pools, mpp_out) for part in parts]
+                return [np.concatenate(of_pool) for of_pool in zip(*embedded, strict=True)]
+            except RuntimeError as e:
+                if not _is_out_of_memory(e):
+                    raise
+                largest = max(map(len, parts))
+                if largest == 1:
+                    raise EmbedstoreError(
+                        f"{self.name} ran out of memory with one patch; what is stored stays, go "
+                        "on with a smaller --patch-px, on another --device, or with more memory"
+                    ) from e
+            # Not before: the error holds what did not fit.
+            self.most = largest // 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _pass(
+        self, patches: NDArray[np.uint8], pools: Sequence[str], mpp_out: float
+    ) -> list[NDArray[np.float32]]:
         if not patches.flags.writeable:
             patches = patches.copy()  # torch warns of memory that it could write to
         x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self.entry.norm)
         x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "float32"):
-            try:
-                um = patches.shape[2] * mpp_out
-                pooled = pool_each(self.network, self.entry.pooling, x, pools, um)
-            except torch.OutOfMemoryError as e:
-                raise EmbedstoreError(
-                    f"{self.name} ran out of memory with {len(patches)} patches a batch; what is "
-                    "stored stays, go on with a smaller --batch-size"
-                ) from e
+            um = patches.shape[2] * mpp_out
+            pooled = pool_each(self.network, self.entry.pooling, x, pools, um)
         vectors: list[NDArray[np.float32]] = [v.float().cpu().numpy() for v in pooled]
         if any(v.ndim != 2 for v in vectors):
             shapes = ", ".join(str(v.shape[1:]) for v in vectors)

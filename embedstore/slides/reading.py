@@ -22,10 +22,10 @@ from embedstore.slides.placement import JITTER
 from embedstore.slides.regions import read_each
 from embedstore.slides.slide import CHANGED, Slide, check_fingerprint, state_of
 
-CHUNK = 64
+CHUNK = 128
 """Patches one task reads at most: neighbours share what is read, and threads share a slide."""
 
-CHUNK_PX = 2**23
+CHUNK_PX = 2**24
 """Pixels that the patches of one task have at most, where they are more than one."""
 
 

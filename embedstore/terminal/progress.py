@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import typer
 from rich.console import Console
@@ -21,15 +22,22 @@ from embedstore.terminal.printing import say
 
 
 class _RateColumn(ProgressColumn):
-    """Steps a second."""
+    """Steps a second, over the last half minute and over all."""
 
     def render(self, task: Task) -> Text:
-        """Return the speed as text."""
+        """Return both speeds as text."""
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "", style="dim")
+        if not speed or not task.elapsed:
+            return Text("")
+        return Text(f"{speed:.1f}/s ({task.completed / task.elapsed:.1f} on average)", style="dim")
 
 
-Bar = Callable[[int, int], None]
+class Bar(Protocol):
+    """Moves a bar to `done` of `total`; note is what stands beside it."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Move it."""
+        ...
 
 
 @contextmanager
@@ -46,6 +54,7 @@ def progress_bars() -> Iterator[Callable[[str, str], Bar]]:
         TextColumn("{task.fields[unit]}"),
         _RateColumn(),
         TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
     )
     console = Console(stderr=True)
     try:
@@ -54,8 +63,12 @@ def progress_bars() -> Iterator[Callable[[str, str], Bar]]:
         ) as bars:
 
             def add(what: str, unit: str) -> Bar:
-                task = bars.add_task(what, total=None, unit=unit)
-                return lambda done, total: bars.update(task, completed=done, total=total)
+                task = bars.add_task(what, total=None, unit=unit, note="")
+
+                def bar(done: int, total: int, note: str = "") -> None:
+                    bars.update(task, completed=done, total=total, note=note)
+
+                return bar
 
             yield add
     except KeyboardInterrupt:

@@ -87,7 +87,7 @@ class During:
     def __init__(self, n: int, act: Callable[[], Any]) -> None:
         self.n, self.act = n, act
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, waited: Any) -> None:
         self.n -= 1
         if self.n == 0:
             self.act()

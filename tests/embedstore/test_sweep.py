@@ -238,7 +238,7 @@ def test_patches_cropped_before_have_one_field(tiny: TinyDataset, tmp_path: Path
 def test_what_a_sweep_takes_is_told_before_it_starts(store: Store) -> None:
     told, seen = list[Estimate](), list[int]()
 
-    def on_progress(done: int, total: int) -> None:
+    def on_progress(done: int, total: int, waited: Any) -> None:
         seen.append(len(told))
 
     options = replace(OPTIONS, patch_cache=True, workers=2, batch_size=16)

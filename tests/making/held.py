@@ -66,6 +66,9 @@ class Hold:
 FLUSH = {"embedstore.writer:FLUSH_ROWS": 8}
 """An ingest writes after so few embeddings."""
 
+TAKEN = "embedstore.writer:Writer.flush_if_due"
+"""What an ingest calls with each batch of vectors, in the thread that a Ctrl-C meets."""
+
 MERGE = "embedstore.store.store:Store.merge"
 """The function by which every command writes: held there, what it wrote is committed."""
 
