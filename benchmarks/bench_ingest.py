@@ -88,7 +88,7 @@ def loop(jobs: Sequence[SlideJob], model: Embedder) -> None:
     events = embed_slides(
         jobs, [Look(model, PatchGeometry(), {model.name: OWN})], batch_size=32, workers=2
     )
-    n_embedded = sum(len(e.annotation_ids) for e in events if isinstance(e, Embedded))
+    n_embedded = sum(len(e.points) for e in events if isinstance(e, Embedded))
     assert n_embedded == sum(len(job.points) for job in jobs)
 
 

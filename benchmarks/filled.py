@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.store import Store
-from embedstore.store.layout import model_schema, model_table
+from embedstore.store.layout import CUT, model_table
+from embedstore.writer import embeddings_table
 
+MPP, FINGERPRINT = 0.25, "made up"
 POSITIVE, NEGATIVE = "mitotic figure", "non-mitotic figure"
 
 
@@ -40,7 +41,8 @@ def make_store(uri: str, dataset: str, cells: Sequence[Cell]) -> Store:
                 "kind": "slide",
                 "case_id": slide,
                 "case_source": "slide",
-                "mpp": 0.25,
+                "mpp": MPP,
+                "fingerprint": FINGERPRINT,
                 "status": "ok",
                 "width": 10**5,
                 "height": 10**5,
@@ -78,19 +80,16 @@ def put_vectors(
     store: Store, model: str, dataset: str, cells: Sequence[Cell], vectors: NDArray[np.float32]
 ) -> None:
     """Add the vectors, float32 (n, dim), of these annotations to a model's table in one write."""
-    n, dim = vectors.shape
-    flat = pa.array(vectors.ravel())
-    columns = {
-        "annotation_id": [f"{dataset}/{c.slide}/{c.source_id}" for c in cells],
-        "model": [model] * n,
-        "dataset": [dataset] * n,
-        "domain": [c.domain for c in cells],
-        "label": [c.label for c in cells],
-        "slide": [c.slide for c in cells],
-        "embedded_at": [None] * n,
-        "resized": [None] * n,
-        "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
-    }
-    schema = model_schema(dim)
-    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    rows = [
+        {
+            "annotation_id": f"{dataset}/{c.slide}/{c.source_id}",
+            "dataset": dataset,
+            "domain": c.domain,
+            "label": c.label,
+            "slide": c.slide,
+            **dict(zip(CUT, (c.x_l0, c.y_l0, MPP, FINGERPRINT), strict=True)),
+        }
+        for c in cells
+    ]
+    table = embeddings_table(model, rows, vectors, [None] * len(rows))
     store.merge(model_table(model), table)

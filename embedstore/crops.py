@@ -1,7 +1,7 @@
 """Where annotations lie, and the crops around them, read from slides or from the store."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
@@ -26,23 +26,19 @@ DOWN_THE_SLIDES = (
 """The order in which patches are read: slide by slide, neighbours after one another."""
 
 
-@dataclass(frozen=True)
-class Placed:
-    """An annotation and where it lies: a row of `PLACES`.
+@dataclass(frozen=True, kw_only=True)
+class Placed(Point):
+    """An annotation to read and where it lies: a row of `PLACES`.
 
-    x_l0, y_l0: its centre in level-0 pixels; mpp (um per level-0 pixel), width and height (level-0
-    pixels), kind ("patch" for a pre-cropped one) and path are of its slide. wants: the views that
-    each model lacks of it.
+    mpp (um per level-0 pixel), width and height (level-0 pixels), kind ("patch" for a pre-cropped
+    one) and path are of its slide.
     """
 
-    annotation_id: str
     dataset: str
     slide: str
     case_id: str
     domain: str
     label: str
-    x_l0: float
-    y_l0: float
     status: str
     kind: str | None
     path: str
@@ -52,7 +48,6 @@ class Placed:
     slide_status: str
     source_slide: str | None = None
     fingerprint: str | None = None
-    wants: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def from_slide(self) -> str:
@@ -86,7 +81,7 @@ def slide_jobs(placed: Sequence[Placed]) -> list[SlideJob]:
             slide,
             on_slide[0].path,
             None if on_slide[0].is_patch else on_slide[0].mpp,
-            [Point(p.annotation_id, p.x_l0, p.y_l0, p.wants) for p in on_slide],
+            on_slide,
             on_slide[0].fingerprint,
         )
         for slide, on_slide in by_slide.items()

@@ -15,16 +15,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.slides.patches import PatchGeometry, view_of
-from embedstore.slides.reading import Crops, SlideJob, read_ahead
+from embedstore.slides.patches import PatchGeometry, embedded_views, view_of
+from embedstore.slides.reading import Crops, Point, SlideJob, read_ahead
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A batch of one model: ids and views, and vectors float32 (n, dim) in the same order."""
+    """A batch of one model: points and views, and vectors float32 (n, dim) in the same order."""
 
     model: str
-    annotation_ids: list[str]
+    points: list[Point]
     views: list[str]
     vectors: NDArray[np.float32]
 
@@ -137,21 +137,21 @@ def _events(
             for look in looks:
                 for view, names in _lacking(look, point.wants).items():
                     batch = batches[id(look)]
-                    batch.add(point.annotation_id, view, names, crops_of[look.geometry])
-                    if len(batch.ids) == batch_size:
+                    batch.add(point, view, names, crops_of[look.geometry])
+                    if len(batch.points) == batch_size:
                         yield batch
                         batches[id(look)] = _Batch(look)
         if read.problem is not None and slide not in failed:
             failed.add(slide)
             yield SlideFailed(slide, read.problem)
-    yield from (batch for batch in batches.values() if batch.ids)
+    yield from (batch for batch in batches.values() if batch.points)
 
 
 def _lacking(look: Look, wants: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     """Return the views that any of the look's models lacks, and which do."""
     lacking: dict[str, set[str]] = {}
     for name in look.pools:
-        for view in wants.get(name, ()):
+        for view in embedded_views(wants.get(name, ())):
             lacking.setdefault(view, set()).add(name)
     return lacking
 
@@ -190,16 +190,16 @@ class _Batch:
     """The patches that wait for one pass of a network; names: the models that lack each."""
 
     look: Look
-    ids: list[str] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
     names: list[set[str]] = field(default_factory=list)
     patches: list[NDArray[np.uint8]] = field(default_factory=list)
 
-    def add(self, annotation_id: str, view: str, names: set[str], crop: NDArray[np.uint8]) -> None:
-        self.ids.append(annotation_id)
+    def add(self, point: Point, view: str, names: set[str], crop: NDArray[np.uint8]) -> None:
+        self.points.append(point)
         self.views.append(view)
         self.names.append(names)
-        self.patches.append(view_of(crop, view, annotation_id, self.look.geometry))
+        self.patches.append(view_of(crop, view, point.annotation_id, self.look.geometry))
 
     def embedded(self, patches: NDArray[np.uint8]) -> list[Embedded]:
         """Return what the network makes of the batch, its patches stacked."""
@@ -211,6 +211,6 @@ class _Batch:
         result = []
         for name, pool in pools.items():
             rows = [k for k, lacking in enumerate(self.names) if name in lacking]
-            ids, views = ([of[k] for k in rows] for of in (self.ids, self.views))
-            result.append(Embedded(name, ids, views, of_pool[pool][rows]))
+            points, views = [self.points[k] for k in rows], [self.views[k] for k in rows]
+            result.append(Embedded(name, points, views, of_pool[pool][rows]))
         return result

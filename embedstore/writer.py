@@ -28,8 +28,8 @@ FLUSH_SECONDS = 10.0
 """Embeddings are written when either is reached: a kill costs at most twice that much work, what
 is being written and what is collected meanwhile."""
 
-Batch = tuple[Sequence[str], Sequence[str], NDArray[np.float32]]
-"""Annotation ids, their views, and vectors float32 (n, dim)."""
+Batch = tuple[Sequence[Placed], Sequence[str], NDArray[np.float32]]
+"""Annotations, their views, and vectors float32 (n, dim)."""
 
 _KEYS = ("annotation_id", "dataset", "domain", "label", "slide")
 
@@ -37,18 +37,13 @@ _KEYS = ("annotation_id", "dataset", "domain", "label", "slide")
 class Writer:
     """Collects vectors and writes them in batches behind the caller, each whole or not at all.
 
-    placed holds what the plan says of each annotation id, identities each model's row of the models
-    table, written with its first vectors. What goes wrong in writing is raised by the next call.
+    identities holds each model's row of the models table, written with its first vectors. What goes
+    wrong in writing is raised by the next call.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        placed: Mapping[str, Placed],
-        identities: dict[str, dict[str, Any]],
-    ) -> None:
+    def __init__(self, store: Store, identities: dict[str, dict[str, Any]]) -> None:
         """Hold what is needed to write; nothing is written yet."""
-        self._store, self._placed = store, placed
+        self._store = store
         self._identities, self._unrecorded = identities, set(identities)
         self._waiting: dict[str, list[Batch]] = defaultdict(list)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -61,7 +56,7 @@ class Writer:
 
     def flush_if_due(self) -> None:
         """Begin to write what waits if that is enough, or has waited long."""
-        n_rows = max(sum(len(i) for i, _, _ in batches) for batches in self._waiting.values())
+        n_rows = max(sum(len(p) for p, _, _ in batches) for batches in self._waiting.values())
         if n_rows >= FLUSH_ROWS or time.monotonic() - self._last > FLUSH_SECONDS:
             self._begin()
 
@@ -89,32 +84,32 @@ class Writer:
         for model, batches in waiting.items():
             if batches:
                 self._record(model)
-                ids = [i for batch, _, _ in batches for i in batch]
+                placed = [p for batch, _, _ in batches for p in batch]
                 views = [v for _, batch, _ in batches for v in batch]
                 vectors = np.concatenate([v for _, _, v in batches])
-                self._merge(model, ids, views, vectors)
+                self._merge(model, placed, views, vectors)
 
     def _merge(
-        self, model: str, ids: list[str], views: list[str], vectors: NDArray[np.float32]
+        self, model: str, placed: list[Placed], views: list[str], vectors: NDArray[np.float32]
     ) -> None:
         plain = [
             k
-            for k, (i, view) in enumerate(zip(ids, views, strict=True))
-            if is_own_row(view, self._placed[i].wants[model])
+            for k, (p, view) in enumerate(zip(placed, views, strict=True))
+            if is_own_row(view, p.wants[model])
         ]
         turned = [k for k, view in enumerate(views) if view != PLAIN]
         dim = vectors.shape[1]
         if turned:  # first, so that a patch whose own row is there has all views or wants them
             self._store.make_views_table(model, dim)
-            table = self._table(model, [ids[k] for k in turned], vectors[turned])
+            table = self._table(model, [placed[k] for k in turned], vectors[turned])
             columns = {
-                "view_id": [view_id(ids[k], views[k]) for k in turned],
+                "view_id": [view_id(placed[k].annotation_id, views[k]) for k in turned],
                 "view": [views[k] for k in turned],
                 **dict(zip(table.column_names, table.columns, strict=True)),
             }
             self._store.merge(views_table(model), pa.table(columns, schema=views_schema(dim)))
         if plain:
-            table = self._table(model, [ids[k] for k in plain], vectors[plain])
+            table = self._table(model, [placed[k] for k in plain], vectors[plain])
             self._store.merge(model_table(model), table)
 
     def _record(self, model: str) -> None:
@@ -124,8 +119,7 @@ class Writer:
         self._unrecorded.remove(model)
         bind_name(self._store, {**self._identities[model], "created_at": now()})
 
-    def _table(self, model: str, ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
-        placed = [self._placed[i] for i in ids]
+    def _table(self, model: str, placed: list[Placed], vectors: NDArray[np.float32]) -> pa.Table:
         patch_px = self._identities[model]["patch_px"]
         resized = [_resized(p, patch_px) for p in placed]
         return embeddings_table(model, [vars(p) | p.cut for p in placed], vectors, resized)

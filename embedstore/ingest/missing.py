@@ -2,12 +2,10 @@
 
 import functools
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from embedstore.crops import Placed, slide_jobs
+from embedstore.crops import Placed
 from embedstore.embed import SlideFailed, Waited, embed_slides
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import recorded_models, weights_for
@@ -27,7 +25,6 @@ from embedstore.slides.patches import (
     PLAIN,
     VIEW_SETS,
     PatchGeometry,
-    embedded_views,
     is_own_row,
 )
 from embedstore.slides.placement import JITTER, check_room
@@ -35,7 +32,7 @@ from embedstore.slides.reading import ahead, sample_patches, usual_threads
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PACKED, PatchCache
-from embedstore.store.sql import check_dataset, connect, fetch_rows, literal, stale
+from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from embedstore.writer import Writer
 
 if TYPE_CHECKING:
@@ -67,7 +64,8 @@ def ingest(
     recorded = recorded_models(store)
     asked = variants(models, options, recorded)
     retry_slides(store, dataset)
-    todo = plan(store, dataset, [v.name for v in asked], VIEW_SETS.get(options.views or "", ()))
+    views = VIEW_SETS.get(options.views or "", ())
+    todo = plan(store, dataset, [v.name for v in asked], views, options.limit)
     _check_fields(dataset, options, list(dict.fromkeys(v.geometry for v in asked)), todo)
     report = IngestReport(
         dataset,
@@ -76,8 +74,7 @@ def ingest(
         todo.n_off_slide,
         dict(todo.set_aside),
     )
-    wanted = todo.missing[: options.limit]
-    needed = [v for v in asked if any(v.name in p.wants for p in wanted)]
+    needed = [v for v in asked if todo.n_vectors[v.name]]
     weights = {
         v.name: weights_for(
             v.registry_name,
@@ -89,14 +86,16 @@ def ingest(
         )
         for v in asked
     }
-    if wanted:
-        report.notes += _made_anew(store, wanted)
+    if todo.n:
+        if n := todo.n_made_anew([v.name for v in needed if v.name in store.models()]):
+            report.notes.append(
+                f"{n} annotations have moved or lie on another file since they were embedded: anew"
+            )
         try:
-            told = on_progress, on_estimate
-            _embed_missing(store, dataset, needed, weights, wanted, options, report, *told)
+            _embed_missing(store, todo, needed, weights, options, report, on_progress, on_estimate)
         finally:
             report.seconds = time.monotonic() - started
-        _check_any(report, {p.slide for p in wanted})
+        _check_any(report, todo.slides)
     recorded = recorded_models(store)
     for r in report.models:
         r.n_left = todo.n_annotations - todo.n_off_slide - r.n_before - r.n_embedded
@@ -108,10 +107,9 @@ def ingest(
 
 def _embed_missing(
     store: Store,
-    dataset: str,
+    todo: Plan,
     needed: Sequence[Variant],
     weights: dict[str, Weights | None],
-    wanted: list[Placed],
     options: IngestOptions,
     report: IngestReport,
     on_progress: OnProgress,
@@ -120,23 +118,21 @@ def _embed_missing(
     # torch comes in only where something is embedded
     from embedstore.ingest.looks import open_looks
 
-    jobs = slide_jobs([_once(p) for p in wanted])
-    sample = functools.cache(lambda geometry: sample_patches(jobs, geometry, N_SAMPLE))
+    sample = functools.cache(lambda g: sample_patches(todo.sample(N_SAMPLE), g, N_SAMPLE))
     opened = open_looks(store, needed, weights, options, sample)
     report.notes += opened.notes
-    placed = {p.annotation_id: p for p in wanted}
-    writer = Writer(store, placed, opened.identities)
+    writer = Writer(store, opened.identities)
     by_name = {r.model: r for r in report.models}
     geometries = dict.fromkeys(look.geometry for look in opened.looks)
-    caches = {g: PatchCache(store, dataset, g) for g in geometries if options.patch_cache}
-    total, done = sum(len(v) for job in jobs for p in job.points for v in p.wants.values()), 0
+    caches = {g: PatchCache(store, todo.dataset, g) for g in geometries if options.patch_cache}
+    total, done = sum(todo.n_vectors.values()), 0
     batch_size = options.batch_size or opened.batch_size
     workers = options.workers or usual_threads()
     if len(needed) > 1:
-        on_estimate(_estimate(opened, wanted, caches, batch_size, workers))
+        on_estimate(_estimate(opened, todo, caches, batch_size, workers))
     waited = report.waited
     stream = embed_slides(
-        jobs,
+        todo.jobs(),
         opened.looks,
         batch_size=batch_size,
         workers=workers,
@@ -148,13 +144,14 @@ def _embed_missing(
         for event in stream:
             if isinstance(event, SlideFailed):
                 report.set_aside[event.slide] = event.problem
-                _set_aside(store, dataset, event.slide, event.problem)
+                _set_aside(store, todo.dataset, event.slide, event.problem)
                 continue
-            writer.add(event.model, (event.annotation_ids, event.views, event.vectors))
-            _count(by_name[event.model], event, placed)
+            placed = cast(list[Placed], event.points)
+            writer.add(event.model, (placed, event.views, event.vectors))
+            _count(by_name[event.model], placed, event.views)
             with waited.on("writing"):
                 writer.flush_if_due()
-            done += len(event.annotation_ids)
+            done += len(placed)
             on_progress(done, total, waited)
     except KeyboardInterrupt:
         raise Interrupted(report) from None
@@ -175,25 +172,21 @@ def _embed_missing(
 
 def _estimate(
     opened: "Opened",
-    wanted: Sequence[Placed],
+    todo: Plan,
     caches: Mapping[PatchGeometry, PatchCache],
     batch_size: int,
     workers: int,
 ) -> Estimate:
-    n_vectors = Counter(m for p in wanted for m, views in p.wants.items() for _ in views)
     fields = list(dict.fromkeys(look.geometry for look in opened.looks))
     squares = {g: g.wide() if g in caches else g for g in fields}
-    to_keep = {
-        g: sum(not p.is_patch and p.annotation_id not in cache for p in wanted)
-        for g, cache in caches.items()
-    }
+    to_keep = {g: sum(i not in cache for i in todo.ids()) for g, cache in caches.items()}
     batches = sum(3 * look.geometry.size_px**2 for look in opened.looks) * batch_size
     return Estimate(
         len(opened.identities),
         len({id(look.network) for look in opened.looks}),
         len(fields),
-        len(wanted),
-        sum(4 * opened.identities[m]["dim"] * n for m, n in n_vectors.items()),
+        todo.n,
+        sum(4 * opened.identities[m]["dim"] * n for m, n in todo.n_vectors.items() if n),
         round(sum(3 * squares[g].size_px ** 2 * n * PACKED for g, n in to_keep.items())),
         sum(3 * s.size_px**2 for s in squares.values()) * ahead(workers, squares.values())
         + batches,
@@ -204,7 +197,7 @@ def _check_fields(
     dataset: str, options: IngestOptions, fields: Sequence[PatchGeometry], todo: Plan
 ) -> None:
     """Raise UsageError where patches cannot have the fields of view, or views, that are asked."""
-    n_patches = sum(p.is_patch for p in todo.missing)
+    n_patches = todo.n_patches
     if options.views and set(VIEW_SETS[options.views]) & set(JITTER):
         for field in fields:
             check_room((field.wide().size_px - field.size_px) // 2, field.mpp_out, field.size_px)
@@ -220,16 +213,6 @@ def _check_fields(
         )
 
 
-def _made_anew(store: Store, wanted: Sequence[Placed]) -> list[str]:
-    """Return a note on vectors that are there, but of other pixels than are to be cut now."""
-    con, lacking = connect(store), {p.annotation_id for p in wanted}
-    models = {m for p in wanted for m in p.wants} & set(store.models())
-    n = len({i for m in models for i in stale(con, m)} & lacking)
-    if not n:
-        return []
-    return [f"{n} annotations have moved or lie on another file since they were embedded: anew"]
-
-
 def _check_any(report: IngestReport, slides: Collection[str]) -> None:
     """Raise EmbedstoreError where not one of the slides that were wanted could be read."""
     failed = {s: why for s, why in report.set_aside.items() if s in slides}
@@ -243,16 +226,10 @@ def _check_any(report: IngestReport, slides: Collection[str]) -> None:
     )
 
 
-def _count(report: ModelReport, event: Any, placed: Mapping[str, Placed]) -> None:
-    for i, view in zip(event.annotation_ids, event.views, strict=True):
-        wants = placed[i].wants[event.model]
-        report.n_embedded += is_own_row(view, wants)
+def _count(report: ModelReport, placed: Sequence[Placed], views: Sequence[str]) -> None:
+    for p, view in zip(placed, views, strict=True):
+        report.n_embedded += is_own_row(view, p.wants[report.model])
         report.n_views += view != PLAIN
-
-
-def _once(placed: Placed) -> Placed:
-    """Return it to be read once, also if wanted both by itself and as a view."""
-    return replace(placed, wants={m: embedded_views(v) for m, v in placed.wants.items()})
 
 
 def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:

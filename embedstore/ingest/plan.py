@@ -1,18 +1,31 @@
 """What an ingest has to do: what each model lacks, and what a model's name stands for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed, slide_jobs
 from embedstore.errors import EmbedstoreError
 from embedstore.slides.images import probe_patch
-from embedstore.slides.patches import PLAIN
+from embedstore.slides.patches import PLAIN, embedded_views
+from embedstore.slides.reading import SlideJob
 from embedstore.slides.slide import CHANGED, probe
 from embedstore.store import Store
 from embedstore.store.layout import model_schema, views_schema
-from embedstore.store.sql import connect, connect_to, fetch_rows, identifier, literal, views_name
+from embedstore.store.sql import (
+    connect,
+    connect_to,
+    fetch,
+    fetch_rows,
+    identifier,
+    literal,
+    stored_name,
+    views_name,
+)
 
 
 def retry_slides(store: Store, dataset: str) -> None:
@@ -34,80 +47,220 @@ def retry_slides(store: Store, dataset: str) -> None:
     store.merge("slides", changed)
 
 
+Lacks = list[tuple[str, tuple[str, ...]]]
+"""By the flags lacks_0, lacks_1, ...: the model that lacks something, and which views."""
+
+PORTION = 20_000
+"""Annotations that are looked up at once, a whole slide's at least: memory is bounded by it."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What is to be embedded; n_done by model, set_aside: the slides not ok and why."""
+    """What is to be embedded of a dataset, looked up portion by portion.
 
-    missing: list[Placed]  # with what each model lacks
+    n_done and n_vectors are by model: what it has, and what it lacks, views included. set_aside:
+    the slides not ok and why; slides: how many annotations of each are to be read, in their order.
+    """
+
+    dataset: str
     n_annotations: int
     n_off_slide: int
     n_done: dict[str, int]
+    n_vectors: dict[str, int]
     set_aside: dict[str, str]
+    slides: dict[str, int]
+    n_patches: int
+    con: duckdb.DuckDBPyConnection
+    lacks: Lacks
+
+    @property
+    def n(self) -> int:
+        """How many annotations are to be read."""
+        return sum(self.slides.values())
+
+    def jobs(self) -> Iterator[SlideJob]:
+        """Yield the reading of all that is to be embedded, slide by slide, neighbours together."""
+        portion, n = list[str](), 0
+        for slide, n_on_slide in self.slides.items():
+            portion.append(slide)
+            n += n_on_slide
+            if n >= PORTION:
+                yield from slide_jobs(self._placed(portion))
+                portion, n = [], 0
+        if portion:
+            yield from slide_jobs(self._placed(portion))
+
+    def sample(self, n: int) -> list[SlideJob]:
+        """Return the reading of up to n of the annotations, spread evenly over all."""
+        chosen = {round(k) for k in np.linspace(0, self.n - 1, min(n, self.n))}
+        jobs, start = list[SlideJob](), 0
+        for slide, n_on_slide in self.slides.items():
+            if own := sorted(k - start for k in chosen if start <= k < start + n_on_slide):
+                placed = self._placed([slide])
+                jobs += slide_jobs([placed[k] for k in own])
+            start += n_on_slide
+        return jobs
+
+    def ids(self) -> Iterator[str]:
+        """Yield the annotations that are to be read from slides, patches left out, in no order."""
+        rows = fetch(
+            self.con, "select annotation_id from _todo where kind is distinct from 'patch'"
+        )
+        for batch in rows["annotation_id"].iterchunks():
+            yield from batch.to_pylist()
+
+    def n_made_anew(self, models: Sequence[str]) -> int:
+        """Return of how many the models have a vector that is of other pixels than it would be."""
+        parts = [
+            f"select annotation_id from {identifier(stored_name(m))} anti join {identifier(m)} "
+            "using (annotation_id) semi join _todo using (annotation_id)"
+            for m in models
+        ]
+        if not parts:
+            return 0
+        sql = f"select count(distinct annotation_id) as n from ({' union all '.join(parts)})"
+        return int(fetch_rows(self.con, sql)[0]["n"])
+
+    def _placed(self, slides: Sequence[str]) -> list[Placed]:
+        """Return what is to be embedded of slides that follow one another in their order."""
+        flags = ", ".join(f"t.lacks_{i}" for i in range(len(self.lacks)))
+        rows = fetch_rows(
+            self.con,
+            f"select * from (select p.*, {flags} from ({PLACES}) p join _todo t using "
+            f"(annotation_id) where p.slide between $first and $last) {DOWN_THE_SLIDES}",
+            {"dataset": self.dataset, "first": slides[0], "last": slides[-1]},
+        )
+        placed = []
+        for row in rows:
+            wants: dict[str, tuple[str, ...]] = {}
+            for i, (name, views) in enumerate(self.lacks):
+                if row.pop(f"lacks_{i}"):
+                    wants[name] = (*wants.get(name, ()), *views)
+            placed.append(Placed(**row, wants=wants))
+        return placed
 
 
-def plan(store: Store, dataset: str, names: Sequence[str], views: Sequence[str] = ()) -> Plan:
-    """Return what of a dataset the named models lack, slide by slide, row by row down the slide.
+def plan(
+    store: Store,
+    dataset: str,
+    names: Sequence[str],
+    views: Sequence[str] = (),
+    limit: int | None = None,
+) -> Plan:
+    """Return what of a dataset the named models lack: their own vectors and, together, `views`.
 
-    `wants` holds the views that each model lacks: PLAIN for its own table, and all of
-    `views` unless every one of them is there.
+    Views are wanted again where one of them is not there. limit: so many annotations at most, the
+    first in the order of reading.
     """
     con = connect(store)
-    lacks: dict[tuple[str, str], str] = {}
-    n_done = {}
-    for name in names:
-        source = _source(con, name, store.models(), model_schema(1))
-        n_done[name] = _count_once(con, dataset, name, source)
-        lacks[name, "plain"] = f"annotation_id not in (select annotation_id from {source})"
-        if views:
-            source = _source(
-                con, views_name(name), map(views_name, store.viewed_models()), views_schema(1)
-            )
-            lacks[name, "views"] = (
-                f"annotation_id not in (select annotation_id from {source} where view in "
-                f"({', '.join(map(literal, views))}) group by 1 "
-                f"having count(distinct view) = {len(views)})"
-            )
-    columns = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(lacks.values()))
-    rows = fetch_rows(
-        con, f"select *, {columns} from ({PLACES}) {DOWN_THE_SLIDES}", {"dataset": dataset}
+    lacks = _look_up(store, con, dataset, names, views, limit)
+    (counts,) = fetch_rows(
+        con,
+        "select count(*) as n, count(*) filter (status = 'off-slide') as n_off, "
+        "(select count(*) from _todo where kind = 'patch') as n_patches "
+        "from annotations where dataset = $dataset",
+        {"dataset": dataset},
     )
-    placed = []
-    for row in rows:
-        wants: dict[str, tuple[str, ...]] = {}
-        for i, (name, what) in enumerate(lacks):
-            if row.pop(f"lacks_{i}"):
-                wants[name] = (*wants.get(name, ()), *((PLAIN,) if what == "plain" else views))
-        placed.append(Placed(**row, wants=wants))
     aside = fetch_rows(
         con,
         f"select slide, problem from slides where dataset = {literal(dataset)} "
         "and status != 'ok' order by slide",
     )
+    on_slides = fetch_rows(con, "select slide, count(*) as n from _todo group by 1 order by 1")
+    n_done = {}
+    for n, name in enumerate(names):
+        flag = f"lacks_{lacks.index((name, (PLAIN,)))}"
+        n_done[name] = _count_once(con, name, f"_have_{n}", flag, counts["n"])
     return Plan(
-        [p for p in placed if p.wants and p.status == "ok" and p.can_be_read],
-        len(placed),
-        sum(p.status == "off-slide" for p in placed),
+        dataset,
+        counts["n"],
+        counts["n_off"],
         n_done,
+        _n_vectors(con, lacks),
         {r["slide"]: r["problem"] for r in aside},
+        {r["slide"]: r["n"] for r in on_slides},
+        counts["n_patches"],
+        con,
+        lacks,
     )
 
 
-def _source(con: Any, table: str, existing: Iterable[str], schema: Any) -> str:
+def _look_up(
+    store: Store,
+    con: duckdb.DuckDBPyConnection,
+    dataset: str,
+    names: Sequence[str],
+    views: Sequence[str],
+    limit: int | None,
+) -> Lacks:
+    """Make tables of what is lacked and of what of it is to be read; return what each flag says."""
+    existing, viewed = set(store.models()), set(store.viewed_models())
+    lacks, conditions = Lacks(), []
+    for n, name in enumerate(names):
+        source = _source(con, name, name in existing, model_schema(1))
+        con.execute(
+            f"create temp table _have_{n} as select annotation_id from {source} where dataset = ?",
+            [dataset],
+        )
+        lacks.append((name, (PLAIN,)))
+        conditions.append(f"annotation_id not in (select annotation_id from _have_{n})")
+        if views:
+            source = _source(con, views_name(name), name in viewed, views_schema(1))
+            lacks.append((name, tuple(views)))
+            conditions.append(
+                f"annotation_id not in (select annotation_id from {source} where view in "
+                f"({', '.join(map(literal, views))}) group by 1 "
+                f"having count(distinct view) = {len(views)})"
+            )
+    flags = ", ".join(f"{sql} as lacks_{i}" for i, sql in enumerate(conditions))
+    any_lacks = " or ".join(f"lacks_{i}" for i in range(len(lacks)))
+    con.execute(
+        "create temp table _lacking as select annotation_id, slide, kind, x_l0, y_l0, "
+        "status = 'ok' and slide_status = 'ok' as can_be_read, columns('lacks_.*') from (select *, "
+        f"{flags} from ({PLACES.replace('$dataset', '?')})) where {any_lacks}",
+        [dataset],
+    )
+    first = f"{DOWN_THE_SLIDES} limit {limit}" if limit is not None else ""
+    con.execute(f"create temp table _todo as select * from _lacking where can_be_read {first}")
+    return lacks
+
+
+def _n_vectors(con: duckdb.DuckDBPyConnection, lacks: Lacks) -> dict[str, int]:
+    """Return how many vectors each model lacks of what is to be embedded."""
+    n_vectors = dict[str, int]()
+    for name in dict.fromkeys(name for name, _ in lacks):
+        own = {f"lacks_{i}": views for i, (of, views) in enumerate(lacks) if of == name}
+        groups = fetch_rows(con, f"select {', '.join(own)}, count(*) as n from _todo group by all")
+        n_vectors[name] = sum(
+            g["n"]
+            * len(embedded_views([v for flag, views in own.items() if g[flag] for v in views]))
+            for g in groups
+        )
+    return n_vectors
+
+
+def _source(con: duckdb.DuckDBPyConnection, table: str, is_there: bool, schema: pa.Schema) -> str:
     """Return what SQL calls a table, an empty one where it is not there yet."""
-    if table not in set(existing):
+    if not is_there:
         con.register(table, schema.empty_table())
     return identifier(table)
 
 
-def _count_once(con: Any, dataset: str, name: str, source: str) -> int:
-    counts = fetch_rows(
+def _count_once(
+    con: duckdb.DuckDBPyConnection, name: str, have: str, flag: str, n_annotations: int
+) -> int:
+    """Return how many annotations a model has; EmbedstoreError where it has one twice."""
+    (counts,) = fetch_rows(
         con,
-        f"select count(*) as n, count(distinct annotation_id) as d from {source} "
-        f"where dataset = {literal(dataset)}",
-    )[0]
-    if counts["n"] != counts["d"]:
-        raise EmbedstoreError(
-            f"the table of model {name} holds {counts['n'] - counts['d']} annotations twice; "
-            "it was not written by this tool alone, restore a copy or use --as NAME"
-        )
-    return int(counts["n"])
+        f"select (select count(*) from {have}) as n, "
+        f"(select count(*) from _lacking where {flag}) as n_lacking",
+    )
+    n, n_there = int(counts["n"]), n_annotations - int(counts["n_lacking"])
+    if n > n_there:  # some are there twice, or of no annotation
+        (counts,) = fetch_rows(con, f"select count(distinct annotation_id) as d from {have}")
+        if n != counts["d"]:
+            raise EmbedstoreError(
+                f"the table of model {name} holds {n - counts['d']} annotations twice; "
+                "it was not written by this tool alone, restore a copy or use --as NAME"
+            )
+    return n

@@ -55,7 +55,7 @@ class Point:
     annotation_id: str
     x_l0: float
     y_l0: float
-    wants: Mapping[str, Sequence[str]]
+    wants: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The views that SQL sees: each a query over the tables, whose names begin with _."""
 
+from embedstore.store.layout import CUT
+
 # An annotation's status follows from its slide's, so that a slide that recovers needs no rewrite.
 _OFF_SLIDE = "(a.x_l0 < 0 or a.y_l0 < 0 or a.x_l0 >= s.width or a.y_l0 >= s.height)"
 # So does the centre of a patch: it is that of the whole file, whatever size that has.
@@ -26,24 +28,19 @@ FORMER: dict[str, str] = {
 """How a table of an older format is read where it lacks columns, if not as NULL."""
 
 
-def valid_if(v: str, a: str = "a", s: str = "s") -> str:
-    """Return the condition that a vector or crop v is of what its annotation a and slide s say now.
-
-    One of which it is not known what it was made of (imported, or of an older store) passes.
-    """
-    same = f"{s}.fingerprint = {v}.cut_fingerprint"
-    at = " and ".join(f"{of}.{k} = {v}.cut_{k}" for of, k in ((a, "x_l0"), (a, "y_l0"), (s, "mpp")))
-    return (
-        f"({v}.cut_fingerprint is null or coalesce({same} and ({s}.kind = 'patch' or {at}), false))"
-    )
-
-
 def valid(v: str) -> str:
-    """Return the condition that a row v of vectors or crops is valid, whatever else is joined."""
+    """Return the condition that a row v of vectors or crops is of what its annotation says now.
+
+    One of which it is not known what it was made of (imported, or of an older store) passes. A
+    patch has no place but its file: there both sides are NULL, which are equal within a row.
+    """
+    is_patch = "s.kind = 'patch'"
+    place = ", ".join(f"if({is_patch}, null, {of})" for of in ("a.x_l0", "a.y_l0", "s.mpp"))
+    cut = ", ".join(f"{v}.{column}" for column in CUT)
     return (
-        f"({v}.cut_fingerprint is null or exists (select 1 from _annotations a join _slides s on "
-        f"s.slide_id = a.dataset || '/' || a.slide where a.annotation_id = {v}.annotation_id and "
-        f"{valid_if(v)}))"
+        f"({v}.cut_fingerprint is null or ({v}.annotation_id, {cut}) in (select "
+        f"(a.annotation_id, {place}, s.fingerprint) from _annotations a join _slides s on "
+        "s.slide_id = a.dataset || '/' || a.slide))"
     )
 
 

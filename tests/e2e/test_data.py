@@ -85,8 +85,24 @@ def test_a_patch_is_the_same_from_the_slide_and_from_the_cache(
 def test_a_pre_cropped_patch_is_whole_and_goes_on_as_its_mirror_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "p.png")
-    facts = ("p", "d", "p.png", "p.png", "a", "mitosis", 16.0, 16.0, "ok", "patch")
-    placed = {"p": Placed(*facts, str(tmp_path / "p.png"), None, 32, 32, "ok")}
+    own = Placed(
+        "p",
+        16.0,
+        16.0,
+        dataset="d",
+        slide="p.png",
+        case_id="p.png",
+        domain="a",
+        label="mitosis",
+        status="ok",
+        kind="patch",
+        path=str(tmp_path / "p.png"),
+        mpp=None,
+        width=32,
+        height=32,
+        slide_status="ok",
+    )
+    placed = {"p": own}
     (crop,) = StoredPatches(placed, GEOMETRY, None).read(["p"])
     assert (centre(crop, 32) == pixels).all()
     margin = (len(crop) - 32) // 2

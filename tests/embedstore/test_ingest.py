@@ -145,10 +145,10 @@ def test_the_loop_alone_in_order_with_a_failure(tmp_path: Path, data: Path) -> N
     failed = [e for e in events if isinstance(e, SlideFailed)]
     done = [e for e in events if isinstance(e, Embedded)]
     assert [f.slide for f in failed] == ["b"]
-    ids = [i for e in done for i in e.annotation_ids]
+    ids = [p.annotation_id for e in done for p in e.points]
     assert ids == [f"a{k}" for k in range(40)] + [f"c{k}" for k in range(3)]
-    assert [len(e.annotation_ids) for e in done] == [16, 16, 11]
-    assert all(e.vectors.shape == (len(e.annotation_ids), entry.dim) for e in done)
+    assert [len(e.points) for e in done] == [16, 16, 11]
+    assert all(e.vectors.shape == (len(e.points), entry.dim) for e in done)
 
 
 def test_real_frames_with_a_real_checkpoint(data: Path, vits14_file: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_of_a_batch_each_model_gets_what_it_lacks(tiny: TinyDataset) -> None:
     job = SlideJob(row["slide"], str(tiny.slides / row["slide"]), 0.25, points)
     events = list(embed_slides([job], looks, batch_size=8, workers=1))
     got = {
-        e.model: (e.annotation_ids, e.vectors[:, 0].tolist())
+        e.model: ([p.annotation_id for p in e.points], e.vectors[:, 0].tolist())
         for e in events
         if isinstance(e, Embedded)
     }

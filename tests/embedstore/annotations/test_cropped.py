@@ -195,7 +195,7 @@ def test_missing_and_unreadable_patches_are_set_aside_and_tried_again(tmp_path: 
     ) == [{"status": "ok", "mpp": None}]
     add(uri, "d", file, AddOptions(slides=folder))  # now its place is known, too
     todo = plan(Store.open(uri), "d", ["m"])
-    assert {(p.slide, p.x_l0, p.y_l0) for p in todo.missing} == {
+    assert {(job.slide, p.x_l0, p.y_l0) for job in todo.jobs() for p in job.points} == {
         ("good.png", 48, 40),
         ("bad.png", 32, 32),
         ("deep.png", 5, 10),
