@@ -21,6 +21,7 @@ from filled import NEGATIVE, POSITIVE, Cell, make_model, make_store, put_vectors
 
 from embedstore.store import Store
 from embedstore.store.layout import model_table
+from embedstore.store.tidy import compact
 from probes.slices import Matrix
 from probes.splits.candidates import candidates
 from probes.splits.manifests import ensure_splits
@@ -47,7 +48,7 @@ def fill(uri: str, n: int, dim: int) -> Store:
     for start in range(0, n, 2048):
         part = cells[start : start + 2048]
         put_vectors(store, "m", "d", part, rng.standard_normal((len(part), dim), dtype=np.float32))
-    store.compact(model_table("m"))
+    compact(store, model_table("m"))
     return store
 
 

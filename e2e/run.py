@@ -20,6 +20,7 @@ from embedstore.models.registry import NO_VARIATION, ModelEntry
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows, literal
+from embedstore.store.tidy import compact
 from probes.scores.evaluate import evaluate_split, resampled_by
 from probes.scores.metrics import best_cut
 from probes.scores.predictions import Scored
@@ -164,7 +165,7 @@ def _train(
         record(store, [_outcome(run, trained, material, machine, options.n_resamples)])
         folder.remove(LAST)
     for table in ("results", "predictions"):
-        store.compact(table)
+        compact(store, table)
 
 
 def _patches(

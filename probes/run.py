@@ -19,6 +19,7 @@ from embedstore.store.sql import (
     fetch_rows,
     literal,
 )
+from embedstore.store.tidy import compact
 from probes.methods.fits import Fit, Task, fit_tasks, recorded_fits
 from probes.methods.table import METHODS, TARGETS, USUAL
 from probes.outcomes import Scorer, codes_in
@@ -119,7 +120,7 @@ def run(
         best, more = record_best(store, runs)
         ids, notes = [*ids, *(r.run_id for r in best)], [*notes, *more]
     for table in ("splits", "results", "predictions", "probes") if todo or options.pool else ():
-        store.compact(table)
+        compact(store, table)
     rows = load_results(store, ids, options.eval_dataset)
     audits = None if other is None else audit_elsewhere(store, manifest, splits, other)
     n_recorded = len(runs) - len(todo)

@@ -25,6 +25,7 @@ from embedstore.identity import check_model_name, recorded_models
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal, stale
+from embedstore.store.tidy import compact
 from embedstore.writer import bind_name, embeddings_table
 
 READ_ROWS, WRITE_ROWS = 4096, 1024
@@ -156,4 +157,4 @@ def _write(
         table = embeddings_table(model, part, of_part, [None] * len(part))
         store.merge(model_table(model), table, replace=False)
     on_progress(len(rows), len(rows))
-    store.compact(model_table(model))
+    compact(store, model_table(model))

@@ -33,6 +33,7 @@ from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PACKED, PatchCache
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
+from embedstore.store.tidy import compact
 from embedstore.writer import Writer
 
 if TYPE_CHECKING:
@@ -163,11 +164,12 @@ def _embed_missing(
                 cache.flush()
                 report.n_cached += cache.n_kept
         report.notes += opened.halved()
+    todo.con.close()
     names = {v.name for v in needed}
     for name in names & set(store.models()):
-        store.compact(model_table(name))
+        compact(store, model_table(name))
     for name in names & set(store.viewed_models()):
-        store.compact(views_table(name))
+        compact(store, views_table(name))
 
 
 def _estimate(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import fs
 
 from embedstore.store.layout import REMOVALS, model_table, views_table
+from embedstore.store.tidy import give_back
 
 if TYPE_CHECKING:
     from embedstore.store.store import Store
@@ -58,9 +59,9 @@ def finish_removals(store: "Store") -> None:
             _delete_folder(store.uri, run)
         for table in gone["where"]:
             if store.has(table):
-                store.give_back(table)
+                give_back(store, table)
         store.delete(REMOVALS, "removal_id", [row["removal_id"]])
-        store.give_back(REMOVALS)
+        give_back(store, REMOVALS)
 
 
 def _forget(store: "Store", model: str) -> None:

@@ -1,9 +1,8 @@
 """The boundary to LanceDB: how rows get into a store exactly once, by merges on a table's key."""
 
 import os
-import warnings
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from embedstore.store.layout import (
 from embedstore.store.migrations import upgrade
 from embedstore.store.remote import in_words, settle
 from embedstore.store.removed import finish_removals
+from embedstore.store.tidy import hold, pin
 
 
 def now() -> datetime:
@@ -93,6 +93,7 @@ class Store:
                 f"the store at {uri} is not finished: what made it was killed, or is still at "
                 "it; the next `embedstore add` finishes it"
             )
+        hold(uri, write=write or create)
         store._upgrade(is_written=write or create)
         return store
 
@@ -251,7 +252,12 @@ class Store:
         if held is None or held.latest_version != held.version:
             options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
             held = self._datasets[name] = self.open_table(name).to_lance(**options)
+            pin(self.uri, name, held)
         return held
+
+    def forget_pins(self, name: str) -> None:
+        """Let go of the version of a table that was last read."""
+        self._datasets.pop(name, None)
 
     def nearest(
         self, model: str, vector: Any, n: int, *, metric: str = "cosine", where: str | None = None
@@ -266,25 +272,6 @@ class Store:
         if where is not None:
             search = search.where(where, prefilter=True)
         return search.limit(n).select(["annotation_id", "_distance"]).to_arrow()
-
-    def compact(self, name: str) -> None:
-        """Merge the small fragments that many writes leave; left for later while others write."""
-        table = self.open_table(name)
-        if table.stats()["fragment_stats"]["num_fragments"] > 1:
-            try:
-                table.optimize()
-            except RuntimeError as e:
-                if "conflict" not in str(e):
-                    raise
-
-    def give_back(self, name: str) -> None:
-        """Free the space of deleted and replaced rows; left for later while others write."""
-        try:
-            with warnings.catch_warnings(action="ignore", category=UserWarning):
-                self.open_table(name).optimize(cleanup_older_than=timedelta(0))
-        except (OSError, RuntimeError) as e:
-            if "conflict" not in str(e).lower():
-                raise
 
     def stats(self, name: str) -> dict[str, int]:
         """Return n_rows, n_bytes, n_fragments and version of a table."""

@@ -38,6 +38,7 @@ def split_command(
     Example: probes split midog --scheme cross-domain --group-by case
     """
     from embedstore.store import Store
+    from embedstore.store.tidy import compact
     from probes.splits.candidates import candidates
     from probes.splits.manifests import ensure_splits
 
@@ -47,7 +48,7 @@ def split_command(
     splits, notes = ensure_splits(
         opened, manifest, folds=range(folds), fractions=numbers(fractions, "--fractions")
     )
-    opened.compact("splits")
+    compact(opened, "splits")
     rows = [s.row for s in splits]
     if as_json:
         print_json([asdict(r) for r in rows])

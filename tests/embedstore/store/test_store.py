@@ -20,6 +20,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.layout import FORMAT, TABLES, model_of_table, model_schema, model_table
 from embedstore.store.sql import run_sql
+from embedstore.store.tidy import compact
 from tests.making.commands import ROOT
 from tests.making.slides import write_csv
 from tests.making.stores import keyed_vectors
@@ -73,7 +74,7 @@ def test_replace_updates_and_compact_keeps_rows(tmp_path: Path) -> None:
         store.merge(model_table("m"), keyed_vectors([f"{n}"], np.full((1, 2), n)))
     store.merge(model_table("m"), keyed_vectors(["0", "9"], np.full((2, 2), 7)))
     assert store.stats(model_table("m"))["n_fragments"] > 1
-    store.compact(model_table("m"))
+    compact(store, model_table("m"))
     assert store.stats(model_table("m"))["n_fragments"] == 1
     found = read(store, "m")
     assert {k: v[0] for k, v in found.items()} == {"0": 7, "1": 1, "2": 2, "3": 3, "4": 4, "9": 7}
@@ -99,11 +100,12 @@ sys.path.insert(0, ".")
 import numpy as np
 from embedstore.store import Store
 from embedstore.store.layout import model_table
+from embedstore.store.tidy import compact
 from tests.making.stores import keyed_vectors
 store = Store.open(sys.argv[1])
 store.make_model_table("m", 4)
 for start in range(0, 400, 40):
-    store.compact(model_table("m"))
+    compact(store, model_table("m"))
     ids = [f"k{i}" for i in range(start, start + 40)]
     store.merge(model_table("m"), keyed_vectors(ids, np.full((40, 4), start)), replace=False)
 """

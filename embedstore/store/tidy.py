@@ -1,0 +1,114 @@
+"""Tables kept small: fragments merged, and what former versions alone hold given back.
+
+A version that somebody may be reading is kept for an hour: a connection is pinned to the moment it
+was made at. Whoever opens a store on a disk holds a shared lock on a file in it, so that a process
+knows whether it is alone; on an object store it never is.
+"""
+
+import contextlib
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover (Windows): nobody is ever alone
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from embedstore.store.store import Store
+
+IN_USE = "in-use.lock"
+"""The file that whoever has the store open holds a shared lock on."""
+
+GRACE = timedelta(hours=1)
+"""How long former versions stay where somebody else may be reading them."""
+
+_held: dict[str, int] = {}
+_pinned: dict[tuple[str, str], "weakref.WeakSet[Any]"] = {}
+_lock = threading.Lock()
+
+
+def hold(uri: str, *, write: bool) -> None:
+    """Tell other processes, until this one ends, that it may read the store.
+
+    The file for it is made by the first that may write.
+    """
+    if fcntl is None or "://" in uri:
+        return
+    path = str(Path(uri).resolve() / IN_USE)
+    with _lock, contextlib.suppress(OSError):
+        held = _held.get(path)
+        if held is not None and _is_same(held, path):
+            return
+        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+        held = os.open(path, flags | os.O_CLOEXEC, 0o666)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        if path in _held:  # of a store that was deleted since
+            os.close(_held[path])
+        _held[path] = held
+
+
+def pin(uri: str, name: str, dataset: Any) -> None:
+    """Remember that this process may read a table at the version of this dataset, while it is."""
+    with _lock:
+        _pinned.setdefault((uri, name), weakref.WeakSet()).add(dataset)
+
+
+def compact(store: "Store", name: str) -> None:
+    """Merge the small fragments that many writes leave; left for later while others write."""
+    table = store.open_table(name)
+    if table.stats()["fragment_stats"]["num_fragments"] > 1:
+        try:
+            table.optimize()
+        except RuntimeError as e:
+            if "conflict" not in str(e):
+                raise
+        give_back(store, name)
+
+
+def give_back(store: "Store", name: str) -> None:
+    """Free the space of deleted and replaced rows; left for later while others write."""
+    store.forget_pins(name)
+    with _alone(store.uri) as is_alone:
+        is_read = not is_alone or len(_pinned.get((store.uri, name), ()))
+        try:
+            with warnings.catch_warnings(action="ignore", category=UserWarning):
+                store.open_table(name).optimize(
+                    cleanup_older_than=GRACE if is_read else timedelta(0)
+                )
+        except (OSError, RuntimeError) as e:
+            if "conflict" not in str(e).lower():
+                raise
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[bool]:
+    """Tell whether no other process has the store open; none opens it meanwhile."""
+    held = _held.get(str(Path(uri).resolve() / IN_USE)) if "://" not in uri else None
+    if fcntl is None or held is None:
+        yield False
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fcntl.flock(held, fcntl.LOCK_SH)  # a lock that could not be raised is lost
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        fcntl.flock(held, fcntl.LOCK_SH)
+
+
+def _is_same(held: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), Path(path).stat())
+    except OSError:
+        return False
