@@ -27,7 +27,7 @@ class Cell:
 
 
 def make_store(uri: str, dataset: str, cells: Sequence[Cell]) -> Store:
-    """Return a new store with one dataset of these annotations."""
+    """Return a store with one dataset, which has these annotations added to it."""
     store = Store.open(uri, create=True)
     store.merge("datasets", [{"dataset": dataset, "positive_label": POSITIVE}])
     slides = dict.fromkeys(c.slide for c in cells)
@@ -73,7 +73,8 @@ def make_store(uri: str, dataset: str, cells: Sequence[Cell]) -> Store:
 def make_model(store: Store, model: str, dim: int) -> None:
     """Record a model and make its table, empty."""
     store.make_model_table(model, dim)
-    store.merge("models", [{"model": model, "dim": dim, "weights": "made up"}])
+    made_up = {"weights": "made up", "dtype": "float32", "patch_px": 224, "mpp_out": MPP}
+    store.merge("models", [{"model": model, "registry_name": model, "dim": dim, **made_up}])
 
 
 def put_vectors(

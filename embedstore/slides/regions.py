@@ -3,6 +3,7 @@
 Frames: (x_l0, y_l0) are continuous level-0 coordinates; pixel i spans [i, i + 1).
 """
 
+import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -157,14 +158,44 @@ class _Region:
 
     def read(self, slide: Readable) -> Iterator[tuple[int, PatchGeometry, NDArray[np.uint8]]]:
         level = self.cuts[0][1].level
-        x0, y0 = (round(v * slide.downsamples[level]) for v in (self.left, self.top))
-        size = (self.right - self.left, self.bottom - self.top)
-        region = slide.read_region(x0, y0, level, *size)
-        pixels = np.asarray(region, dtype=np.uint8)
+        down = slide.downsamples[level]
+        width, height = self.right - self.left, self.bottom - self.top
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        for left, top, right, bottom in self.parts():
+            x0, y0 = round((self.left + left) * down), round((self.top + top) * down)
+            drawn = slide.read_region(x0, y0, level, right - left, bottom - top)
+            pixels[top:bottom, left:right] = np.asarray(drawn)
         for n, cut in self.cuts:
             x, y = cut.x - self.left, cut.y - self.top
             part = pixels[y : y + cut.side, x : x + cut.side]
             yield n, cut.geometry, cut.patch(part)
+
+    def parts(self) -> list[tuple[int, int, int, int]]:
+        """Return rectangles (left, top, right, bottom), from its corner on, that hold all cuts.
+
+        They do not overlap, and leave out most of what no cut needs.
+        """
+        width, height = self.right - self.left, self.bottom - self.top
+        if len(self.cuts) == 1:
+            return [(0, 0, width, height)]
+        needed = np.zeros((-(-height // _STEP), -(-width // _STEP)), dtype=bool)
+        for _, cut in self.cuts:
+            x, y = cut.x - self.left, cut.y - self.top
+            rows = slice(y // _STEP, -(-(y + cut.side) // _STEP))
+            needed[rows, x // _STEP : -(-(x + cut.side) // _STEP)] = True
+        # Rows of the same runs of columns are one rectangle a run.
+        changes = np.flatnonzero((needed[1:] != needed[:-1]).any(axis=1)) + 1
+        parts = []
+        for top, bottom in itertools.pairwise([0, *changes.tolist(), len(needed)]):
+            edges = np.flatnonzero(np.diff(needed[top], prepend=False, append=False))
+            for left, right in edges.reshape(-1, 2).tolist():
+                ends = min(right * _STEP, width), min(bottom * _STEP, height)
+                parts.append((left * _STEP, top * _STEP, *ends))
+        return parts
+
+
+_STEP = 32
+"""Pixels by which a region is divided to see which of it is needed."""
 
 
 def _join(regions: list[_Region], region: _Region) -> None:
