@@ -91,4 +91,4 @@ def test_on_a_real_slide_to_the_last_bit(data: Path, name: str, mpp_out: float) 
         wanted = [(x, y, geometries) for x, y in centres.tolist()]
         for n, patches in read_each(slide, wanted, mpp):
             for g in geometries:
-                assert (patches[g] == read_patch(slide, *wanted[n][:2], slide.mpp, g)).all()
+                assert (patches[g] == read_patch(slide, *wanted[n][:2], mpp, g)).all()
