@@ -52,20 +52,36 @@ def _help(app: "Typer", name: str, words: list[str]) -> str:
 
 
 def models() -> str:
-    """Return the table of models: where each one's weights lie and under which terms."""
+    """Return the table of models: where each one's weights lie, under which terms, and what of."""
+    from embedstore.models.pins import PINS, Pin
     from embedstore.models.registry import REGISTRY
 
-    head = "| model | hub repository, or package | file | licence | gated | trained at, um/px |"
-    rows = [head, "|" + "---|" * 6]
+    heads = (
+        "model",
+        "hub repository, or package",
+        "file",
+        "pinned to",
+        "licence",
+        "gated",
+        "trained at, um/px",
+        "trained on",
+        "read only in code",
+    )
+    rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, e in REGISTRY.items():
         where = e.hub if e.default_weights == "hub" else e.default_weights
+        pin = PINS.get(name, Pin(""))
+        file = e.hub_file or pin.file
         cells = [
             f"`{name}`",
             f"`{where}`",
-            f"`{e.hub_file}`" if e.hub_file else "",
+            f"`{file}`" if file else "",
+            f"{pin.revision[:8]}{'' if pin.sha256 else ' (no digest)'}" if pin.revision else "",
             e.licence,
             "yes" if e.gated else "",
             e.expected_mpp,
+            ", ".join(e.corpora),
+            "" if e.verified else "yes",
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)

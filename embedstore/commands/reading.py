@@ -90,14 +90,16 @@ def models_command(
     Example: embedstore models check
     """
     from embedstore.models.checkpoints import availability
+    from embedstore.models.pins import PINS
     from embedstore.models.registry import REGISTRY
 
     if action is ModelsAction.check:
         rows = []
         with progress_bar("asking", "models") as on_progress:
             for n, (name, e) in enumerate(REGISTRY.items(), start=1):
-                origin = availability(e.default_weights, e.hub, e.hub_file)
-                rows.append({"model": name, "gated": e.gated, "weights": origin, "hub": e.hub})
+                origin, of_pin = availability(e.default_weights, e.hub, e.hub_file, PINS.get(name))
+                row = {"model": name, "gated": e.gated, "weights": origin, "pin": of_pin}
+                rows.append(row | {"hub": e.hub})
                 on_progress(n, len(REGISTRY))
         if as_json:
             print_json(rows)
@@ -116,6 +118,8 @@ def models_command(
             "gated": e.gated,
             "verified": e.verified,
             "expected um/px": e.expected_mpp,
+            "trained on": ", ".join(e.corpora),
+            "revision": PINS[name].revision[:8] if name in PINS else "",
             "default weights": e.default_weights,
             "hub": e.hub,
         }

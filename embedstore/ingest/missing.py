@@ -21,6 +21,7 @@ from embedstore.ingest.options import (
 from embedstore.ingest.plan import Plan, plan, retry_slides
 from embedstore.ingest.variants import Variant, variants
 from embedstore.models.checkpoints import Weights
+from embedstore.models.corpora import may_have_seen
 from embedstore.slides.patches import (
     PLAIN,
     VIEW_SETS,
@@ -92,6 +93,7 @@ def ingest(
             report.notes.append(
                 f"{n} annotations have moved or lie on another file since they were embedded: anew"
             )
+        report.notes += _seen(needed, todo.slides)
         try:
             _embed_missing(store, todo, needed, weights, options, report, on_progress, on_estimate)
         finally:
@@ -193,6 +195,16 @@ def _estimate(
         sum(3 * s.size_px**2 for s in squares.values()) * ahead(workers, squares.values())
         + batches,
     )
+
+
+def _seen(needed: Sequence[Variant], slides: Collection[str]) -> list[str]:
+    """Return a note for each network that was trained on a collection these slides are of."""
+    return [
+        f"{name} was trained on {collection}, and {n} of {len(slides)} slides are named as its: it "
+        "may have seen these very slides"
+        for name in dict.fromkeys(v.registry_name for v in needed)
+        for collection, n in may_have_seen(name, slides).items()
+    ]
 
 
 def _check_fields(

@@ -8,7 +8,7 @@ from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import check_model_name, entry_of
 from embedstore.ingest.options import IngestOptions, short_names, weights_spec
 from embedstore.models.pools import OWN, check_pool, split_name, swept, variant_name
-from embedstore.models.registry import TOKEN_POOLINGS, ModelEntry, check_name
+from embedstore.models.registry import OF_TOKENS, ModelEntry, check_name
 from embedstore.slides.patches import VIEW_SETS, PatchGeometry
 from embedstore.slides.slide import is_plausible_mpp
 
@@ -72,7 +72,7 @@ def _of_model(
 
 
 def _pools(asked: Sequence[str], entry: ModelEntry) -> list[str]:
-    has_class_token = entry.n_prefix > 0 and entry.pooling in (*TOKEN_POOLINGS, "timm")
+    has_class_token = entry.n_prefix > 0 and entry.pooling in (*OF_TOKENS, "timm")
     return swept(asked, entry.pooling, has_class_token=has_class_token)
 
 

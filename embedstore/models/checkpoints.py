@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
+from embedstore.models.pins import PINS, Pin
 from embedstore.models.states import INDEX, shards
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -32,12 +33,22 @@ class Weights:
 def find_weights(name: str, spec: str, hub: str, hub_file: str | None = None) -> Weights:
     """Return what `spec` means: hub (its repository `hub`), random, package:NAME or a path.
 
-    Raises EmbedstoreError where they cannot be had, with the option that mends it.
+    Raises EmbedstoreError where they cannot be had, with the option that mends it, or where what
+    the hub gave is not the file that is pinned.
     """
     if spec == "random":
         return Weights("random", None, None)
     if spec == "hub":
-        path, label = _from_hub(name, hub, hub_file)
+        pin = PINS.get(name, Pin(""))
+        at = f"{hub}@{pin.revision}" if pin.revision else hub
+        path, label = _from_hub(name, at, pin.file or hub_file)
+        found = checkpoint_sha256(path)
+        if pin.sha256 not in (None, found):
+            raise EmbedstoreError(
+                f"{label} is not the file of {name} that is pinned: its SHA-256 is {found}, not "
+                f"{pin.sha256}; fetch it again, or take it as it is with --weights {name}={path}"
+            )
+        return Weights(label, path, found)
     elif spec.startswith("package:"):
         path, label = _from_package(name, spec.removeprefix("package:")), spec
     else:
@@ -147,35 +158,61 @@ def _from_hub(name: str, hub: str, hub_file: str | None) -> tuple[Path, str]:
     raise EmbedstoreError(f"{hub} has no {what}; {local}")
 
 
-def availability(spec: str, hub: str, hub_file: str | None = None) -> str:
-    """Return where the weights that `spec` means can be had from here, or why not.
+def availability(
+    spec: str, hub: str, hub_file: str | None = None, pin: Pin | None = None
+) -> tuple[str, str]:
+    """Return where the weights that `spec` means can be had from here, or why not, and of the pin.
 
-    Begins with "here" (installed, or in the hub's cache), "hub" (can be fetched) or "no". Asks the
-    hub whether this user may read the repository; fetches nothing.
+    The first begins with "here" (installed, or in the hub's cache), "hub" (can be fetched) or "no".
+    The second says whether the file that is here, or that the hub holds now, is the one pinned.
+    Asks the hub whether this user may read the repository; fetches nothing.
     """
     if spec.startswith("package:"):
         package = spec.removeprefix("package:")
         try:
-            return f"here (package {package} {importlib.metadata.version(package)})"
+            return f"here (package {package} {importlib.metadata.version(package)})", ""
         except importlib.metadata.PackageNotFoundError:
-            return f"no: pip install {package}"
+            return f"no: pip install {package}", ""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    files = (hub_file,) if hub_file else HUB_FILES
-    if any(isinstance(try_to_load_from_cache(hub, f), str) for f in files):
-        return "here (in the hub's cache)"
+    pin = pin or Pin("")
+    files = (pin.file,) if pin.file else (hub_file,) if hub_file else HUB_FILES
+    cached = [try_to_load_from_cache(hub, f, revision=pin.revision or None) for f in files]
+    if here := [path for path in cached if isinstance(path, str)]:
+        return "here (in the hub's cache)", _held_against(pin, checkpoint_sha256(Path(here[0])))
     if constants.HF_HUB_OFFLINE:
-        return "no: not cached, and HF_HUB_OFFLINE is set"
+        return "no: not cached, and HF_HUB_OFFLINE is set", _said(pin)
     try:
         HfApi().auth_check(hub)
+        now = HfApi().model_info(hub, files_metadata=True)
     except GatedRepoError:
-        return "no: gated, its terms are not accepted or no login (HF_TOKEN)"
+        return "no: gated, its terms are not accepted or no login (HF_TOKEN)", _said(pin)
     except RepositoryNotFoundError:
-        return "no: the hub shows this user no such repository"
+        return "no: the hub shows this user no such repository", _said(pin)
     except (HfHubHTTPError, OSError) as e:
-        return f"no: the hub cannot be reached ({type(e).__name__})"
-    return "hub"
+        return f"no: the hub cannot be reached ({type(e).__name__})", _said(pin)
+    of_file = {s.rfilename: s.lfs and s.lfs.sha256 for s in now.siblings or ()}
+    return "hub", _held_against(pin, of_file.get(pin.file), revision=now.sha)
+
+
+def _said(pin: Pin) -> str:
+    """Return what a pin says, in short."""
+    if not pin.revision:
+        return "not pinned"
+    return f"revision {pin.revision[:8]}" + ("" if pin.sha256 else ", SHA-256 not known")
+
+
+def _held_against(pin: Pin, sha256: str | None, revision: str | None = None) -> str:
+    """Return what differs between a pin and the file that is here, or what the hub holds now."""
+    if not pin.revision:
+        return "not pinned"
+    if sha256 is not None and pin.sha256 is not None and sha256 != pin.sha256:
+        return f"differs: SHA-256 is {sha256[:12]}, pinned is {pin.sha256[:12]}"
+    moved = revision not in (None, pin.revision)
+    on = f"; the hub has moved on to {str(revision)[:8]}" * moved
+    same = "the same file" if sha256 is not None and sha256 == pin.sha256 else _said(pin)
+    return same + on
 
 
 def _named_in(index: Path) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 
 from embedstore.errors import EmbedstoreError
 from embedstore.models.pools import OWN, centre_side
-from embedstore.models.registry import TOKEN_POOLINGS
+from embedstore.models.registry import OF_TOKENS
 
 
 def pool_each(
@@ -22,7 +22,7 @@ def pool_each(
     features: torch.Tensor = network.forward_features(x)
     pooled = []
     for pool in (own if p == OWN else p for p in pools):
-        if pool == own and own not in TOKEN_POOLINGS:
+        if pool == own and own not in OF_TOKENS:
             pooled.append(network.forward_head(features, pre_logits=True))
         else:
             pooled.append(_joined(network, features, pool, patch_um))
@@ -37,8 +37,9 @@ def pool(network: Any, own: str, x: torch.Tensor) -> torch.Tensor:
 def _joined(network: Any, features: torch.Tensor, pool: str, patch_um: float) -> torch.Tensor:
     parts = []
     for part in pool.split("+"):
-        if part == "cls":
-            parts.append(_class_token(network, features))
+        if part in ("cls", "cls-l2"):
+            token = _class_token(network, features)
+            parts.append(token if part == "cls" else torch.nn.functional.normalize(token, dim=-1))
             continue
         tokens = _patch_tokens(network, features)
         if part == "mean":

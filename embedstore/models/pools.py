@@ -52,7 +52,7 @@ def split_name(name: str) -> tuple[str, float, str] | None:
 
 
 _VARIANT = re.compile(r"(?P<model>.+)@(?P<mpp>\d+(\.\d+)?)/(?P<pool>[^/@]+)")
-_PARTS = (OWN, "cls", "mean", "gap", "timm")
+_PARTS = (OWN, "cls", "cls-l2", "mean", "gap", "timm")
 
 
 def swept(pools: Sequence[str], own: str, *, has_class_token: bool) -> list[str]:

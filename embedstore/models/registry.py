@@ -11,11 +11,12 @@ from typing import Literal
 
 from embedstore.errors import UsageError
 
-Pooling = Literal["cls", "cls+mean", "mean", "gap", "timm"]
-"""cls: the class token; mean: the mean of the patch tokens; cls+mean: one beside the other; gap:
-the network's own pooled output before any classifier; timm: whatever the architecture pools by
-default."""
+Pooling = Literal["cls", "cls+mean", "mean", "cls-l2", "gap", "timm"]
+"""cls: the class token; cls-l2: that, scaled to length 1; mean: the mean of the patch tokens;
+cls+mean: one beside the other; gap: the network's own pooled output before any classifier; timm:
+whatever the architecture pools by default."""
 TOKEN_POOLINGS: tuple[Pooling, ...] = ("cls", "cls+mean", "mean")
+OF_TOKENS: tuple[Pooling, ...] = (*TOKEN_POOLINGS, "cls-l2")
 
 PARITY = 0.999
 """Lowest cosine between a row in a model's dtype and in float32 that is called the same."""
@@ -60,7 +61,9 @@ class ModelEntry:
     "hub" or "package:NAME" (weights that an installed Python package carries); hub_file names the
     checkpoint where it is not one of the usual two. cuda_dtype is what the field runs the model in.
     expected_mpp is the scale (um/px) it was trained at. remap names the checkpoint's key layout,
-    None for timm's own.
+    None for timm's own. corpora: the public collections of slides that its makers say it was
+    trained on, keys of corpora.CORPORA where their slides can be known by name; none where they say
+    none.
     """
 
     arch: str
@@ -79,6 +82,7 @@ class ModelEntry:
     expected_mpp: str = ""
     remap: str | None = None
     verified: bool = True
+    corpora: tuple[str, ...] = ()
 
 
 def trained_at(entry: ModelEntry, mpp_out: float) -> bool:
@@ -119,6 +123,7 @@ REGISTRY: dict[str, ModelEntry] = {
         "bioptimus/H-optimus-0",
         V,
         n_prefix=5,
+        gated=True,
         expected_mpp="0.5",
     ),
     "virchow": ModelEntry(
@@ -157,6 +162,7 @@ REGISTRY: dict[str, ModelEntry] = {
         {**V, "init_values": 1e-5},
         gated=True,
         expected_mpp="0.5",
+        corpora=("GTEx",),
     ),
     "phikon": ModelEntry(
         "vit_base_patch16_224",
@@ -170,6 +176,7 @@ REGISTRY: dict[str, ModelEntry] = {
         cuda_dtype="float32",
         expected_mpp="0.5",
         remap="huggingface-vit",
+        corpora=("TCGA",),
     ),
     "vit-h-imagenet": ModelEntry(
         "vit_huge_patch14_224.orig_in21k",
@@ -230,6 +237,7 @@ REGISTRY: dict[str, ModelEntry] = {
         hub_file="teacher_checkpoint_load.pt",
         gated=True,
         remap="dinov2",
+        corpora=("TCGA",),
     ),
     "h0-mini": ModelEntry(
         "vit_base_patch14_reg4_dinov2",
@@ -242,6 +250,7 @@ REGISTRY: dict[str, ModelEntry] = {
         {**V, "mlp_ratio": G, **SWIGLU},
         n_prefix=5,
         gated=True,
+        corpora=("TCGA",),
     ),
     "phikon-v2": ModelEntry(
         "vit_large_patch16_224",
@@ -254,6 +263,7 @@ REGISTRY: dict[str, ModelEntry] = {
         {**V, "init_values": 1.0},
         cuda_dtype="float32",
         remap="huggingface-vit",
+        corpora=("TCGA", "CPTAC", "GTEx"),
     ),
     "hibou-b": ModelEntry(
         "vit_base_patch14_reg4_dinov2",
@@ -294,6 +304,7 @@ REGISTRY: dict[str, ModelEntry] = {
         V,
         expected_mpp="0.25-2",
         remap="huggingface-vit",
+        corpora=("TCGA",),
     ),
     "gpfm": ModelEntry(
         "vit_large_patch14_dinov2",
@@ -305,6 +316,7 @@ REGISTRY: dict[str, ModelEntry] = {
         "majiabo/GPFM",
         V,
         hub_file="GPFM.pth",
+        corpora=("TCGA", "CPTAC"),
     ),
     "pathorchestra": ModelEntry(
         "vit_large_patch16_224",
@@ -328,6 +340,7 @@ REGISTRY: dict[str, ModelEntry] = {
         KAIKO.format("vit_small_patch16_224"),
         V,
         cuda_dtype="float32",
+        corpora=("TCGA",),
     ),
     "kaiko-s8": ModelEntry(
         "vit_small_patch8_224",
@@ -339,6 +352,7 @@ REGISTRY: dict[str, ModelEntry] = {
         KAIKO.format("vit_small_patch8_224"),
         V,
         cuda_dtype="float32",
+        corpora=("TCGA",),
     ),
     "kaiko-b16": ModelEntry(
         "vit_base_patch16_224",
@@ -350,6 +364,7 @@ REGISTRY: dict[str, ModelEntry] = {
         KAIKO.format("vit_base_patch16_224"),
         V,
         cuda_dtype="float32",
+        corpora=("TCGA",),
     ),
     "kaiko-b8": ModelEntry(
         "vit_base_patch8_224",
@@ -361,6 +376,7 @@ REGISTRY: dict[str, ModelEntry] = {
         KAIKO.format("vit_base_patch8_224"),
         V,
         cuda_dtype="float32",
+        corpora=("TCGA",),
     ),
     "kaiko-l14": ModelEntry(
         "vit_large_patch14_reg4_dinov2",
@@ -369,10 +385,11 @@ REGISTRY: dict[str, ModelEntry] = {
         1024,
         304_370_688,
         NC,
-        KAIKO.format("vit_large_patch14_reg4_dinov2"),
+        KAIKO.format("vit_large_patch14_reg4_224"),
         {**V, "img_size": 518},
         n_prefix=5,
         cuda_dtype="float32",
+        corpora=("TCGA",),
     ),
     "lunit-s16": ModelEntry(
         "vit_small_patch16_224",
@@ -384,6 +401,7 @@ REGISTRY: dict[str, ModelEntry] = {
         "1aurent/vit_small_patch16_224.lunit_dino",
         V,
         cuda_dtype="float32",
+        corpora=("TCGA",),
     ),
     "lunit-s8": ModelEntry(
         "vit_small_patch8_224",
@@ -395,6 +413,7 @@ REGISTRY: dict[str, ModelEntry] = {
         "1aurent/vit_small_patch8_224.lunit_dino",
         V,
         cuda_dtype="float32",
+        corpora=("TCGA",),
     ),
     "virchow2g-mini": ModelEntry(
         "vit_small_patch16_224",
@@ -408,7 +427,165 @@ REGISTRY: dict[str, ModelEntry] = {
         gated=True,
         verified=False,
     ),
+    "gigapath-flash": ModelEntry(
+        "vit_small_patch16_224",
+        "cls",
+        IMAGENET,
+        384,
+        21_681_024,
+        "Apache-2.0",
+        "prov-gigapath/prov-gigapath-flash",
+        {**V, "init_values": 1e-5, "mlp_ratio": 2048 / 384, **SWIGLU},
+        gated=True,
+        expected_mpp="0.5",
+        verified=False,
+    ),
+    "openpath": ModelEntry(
+        "vit_giant_patch14_reg4_dinov2",
+        "cls",
+        IMAGENET,
+        1536,
+        1_134_774_272,
+        "Apache-2.0",
+        "taejoon89/openpath",
+        V,
+        n_prefix=5,
+        hub_file="teacher_checkpoint.pth",
+        expected_mpp="0.5",
+        remap="dinov2",
+        verified=False,
+        corpora=("TCGA", "GTEx", "CAMELYON", "ACROBAT", "SurGen"),
+    ),
+    "mstar": ModelEntry(
+        "vit_large_patch16_224",
+        "cls",
+        IMAGENET,
+        1024,
+        303_350_784,
+        CC_ND,
+        "Wangyh/mSTAR",
+        {**V, "init_values": 1e-5},
+        gated=True,
+        cuda_dtype="float32",
+        expected_mpp="0.5",
+        verified=False,
+        corpora=("TCGA",),
+    ),
+    "mascaret": ModelEntry(
+        "vit_giant_patch14_dinov2",
+        "cls-l2",
+        HALF,
+        1536,
+        1_134_769_664,
+        "Waiv non-commercial",
+        "wearewaiv/mascaret",
+        V,
+        gated=True,
+        cuda_dtype="float32",
+        expected_mpp="0.5",
+        remap="huggingface-vit",
+        verified=False,
+        corpora=("TCGA",),
+    ),
+    "phaet": ModelEntry(
+        "vit_large_patch16_224",
+        "cls-l2",
+        IMAGENET,
+        1024,
+        303_350_784,
+        "Waiv non-commercial",
+        "wearewaiv/phaet",
+        {**V, "init_values": 1.0},
+        gated=True,
+        cuda_dtype="float32",
+        expected_mpp="0.5",
+        remap="huggingface-vit",
+        verified=False,
+        corpora=("TCGA", "CPTAC", "GTEx"),
+    ),
+    "sp22m": ModelEntry(
+        "vit_small_patch16_224",
+        "cls",
+        IMAGENET,
+        384,
+        21_665_664,
+        "CC-BY-NC-SA-4.0",
+        "MountSinaiCompPath/SP22M",
+        V,
+        cuda_dtype="float32",
+        expected_mpp="0.5",
+        verified=False,
+    ),
+    "sp85m": ModelEntry(
+        "vit_base_patch16_224",
+        "cls",
+        IMAGENET,
+        768,
+        85_798_656,
+        "CC-BY-NC-SA-4.0",
+        "MountSinaiCompPath/SP85M",
+        V,
+        cuda_dtype="float32",
+        expected_mpp="0.5",
+        verified=False,
+    ),
+    "stainnet-s": ModelEntry(
+        "vit_small_patch16_224",
+        "cls",
+        HALF,
+        384,
+        21_665_664,
+        CC_ND,
+        "JWonderLand/StainNet",
+        V,
+        verified=False,
+        corpora=("HISTAI",),
+    ),
+    "stainnet-b": ModelEntry(
+        "vit_base_patch16_224",
+        "cls",
+        HALF,
+        768,
+        85_798_656,
+        CC_ND,
+        "JWonderLand/StainNet-Base",
+        V,
+        verified=False,
+        corpora=("HISTAI",),
+    ),
+    "distillpath-ks16": ModelEntry(
+        "vit_small_patch16_224",
+        "cls",
+        HALF,
+        384,
+        21_665_664,
+        "not known",
+        "RamonK/DistillPath-KS16-Virchow2",
+        V,
+        verified=False,
+    ),
+    "distillpath-is16": ModelEntry(
+        "vit_small_patch16_224",
+        "cls",
+        IMAGENET,
+        384,
+        21_665_664,
+        "not known",
+        "RamonK/DistillPath-IS16-Virchow2",
+        V,
+        verified=False,
+    ),
     # Self-supervised on natural images.
+    "dinov2-b": ModelEntry(
+        "vit_base_patch14_dinov2.lvd142m",
+        "cls",
+        IMAGENET,
+        768,
+        85_724_928,
+        "Apache-2.0",
+        "timm/vit_base_patch14_dinov2.lvd142m",
+        V,
+    ),
     "dinov2-l": ModelEntry(
         "vit_large_patch14_dinov2.lvd142m",
         "cls",
@@ -428,6 +605,28 @@ REGISTRY: dict[str, ModelEntry] = {
         "Apache-2.0",
         "timm/vit_giant_patch14_dinov2.lvd142m",
         V,
+    ),
+    "dinov3-s": ModelEntry(
+        "vit_small_patch16_dinov3.lvd1689m",
+        "cls",
+        IMAGENET,
+        384,
+        21_586_944,
+        "DINOv3",
+        "timm/vit_small_patch16_dinov3.lvd1689m",
+        {"global_pool": ""},
+        n_prefix=5,
+    ),
+    "dinov3-b": ModelEntry(
+        "vit_base_patch16_dinov3.lvd1689m",
+        "cls",
+        IMAGENET,
+        768,
+        85_641_216,
+        "DINOv3",
+        "timm/vit_base_patch16_dinov3.lvd1689m",
+        {"global_pool": ""},
+        n_prefix=5,
     ),
     "dinov3-l": ModelEntry(
         "vit_large_patch16_dinov3.lvd1689m",
@@ -508,8 +707,8 @@ def vary(name: str, entry: ModelEntry, variation: Variation) -> ModelEntry:
     pooling = variation.pooling or entry.pooling
     if pooling == entry.pooling:
         return replace(entry, norm=norm)
-    if entry.pooling not in TOKEN_POOLINGS or pooling not in TOKEN_POOLINGS:
-        able = TOKEN_POOLINGS if entry.pooling in TOKEN_POOLINGS else (entry.pooling,)
+    if entry.pooling not in OF_TOKENS or pooling not in TOKEN_POOLINGS:
+        able = TOKEN_POOLINGS if entry.pooling in OF_TOKENS else (entry.pooling,)
         raise UsageError(f"{name} cannot be pooled by '{pooling}'; allowed: {', '.join(able)}")
     width = entry.dim // (2 if entry.pooling == "cls+mean" else 1)
     dim = 2 * width if pooling == "cls+mean" else width

@@ -1,5 +1,6 @@
 """Checkpoints in other layouts than timm's: their keys renamed, one function a layout."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -78,8 +79,8 @@ def _remap_huggingface_vit(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remap_dinov2(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the keys of DINOv2's own files with registers."""
-    renamed = dict(state)
+    """Rename the keys of DINOv2's own files, whose blocks may lie in chunks."""
+    renamed = {_CHUNK.sub("blocks.", key): value for key, value in state.items()}
     renamed.pop("mask_token", None)
     if "register_tokens" in renamed:
         renamed["reg_token"] = renamed.pop("register_tokens")
@@ -88,6 +89,9 @@ def _remap_dinov2(state: Mapping[str, Any]) -> dict[str, Any]:
         name = key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
         renamed[name] = renamed.pop(key)
     return renamed
+
+
+_CHUNK = re.compile(r"^blocks\.\d+\.(?=\d+\.)")
 
 
 def _free_class_token_of_its_position(state: dict[str, Any]) -> None:

@@ -15,6 +15,19 @@ COMMIT = "a" * 40
 
 
 CONTENT = b"some weights"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+INFO = {
+    "id": "ok/model",
+    "sha": COMMIT,
+    "siblings": [
+        {
+            "rfilename": "pytorch_model.bin",
+            "size": len(CONTENT),
+            "lfs": {"sha256": SHA256, "size": len(CONTENT), "pointerSize": 100},
+        }
+    ],
+}
+"""What the hub says of a repository."""
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -36,12 +49,12 @@ class Hub(BaseHTTPRequestHandler):
         elif owner != "ok":
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
         elif self.path.startswith("/api/"):
-            self._send(200, b"{}", {}, body)
+            self._send(200, json.dumps(INFO).encode(), {}, body)
         elif (name := re.sub("/resolve/[^/]+", "", self.path).strip("/")) in self.files:
             content = self.files[name]
             tag = hashlib.sha256(content).hexdigest()
             self._send(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, body)
-        elif owner == "ok" and self.path.endswith("/model/resolve/main/pytorch_model.bin"):
+        elif re.fullmatch(f"/ok/model/resolve/(main|{COMMIT})/pytorch_model.bin", self.path):
             self._send(200, CONTENT, {"ETag": '"e1"', "X-Repo-Commit": COMMIT}, body)
         else:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
@@ -71,6 +84,9 @@ def ask(code: str, hub: str, home: Path, offline: bool = False) -> Any:
     }
     whole = (
         "import json\nfrom embedstore.models.checkpoints import *\nfrom embedstore.errors import *\n"
+        f"PINS['pinned'] = Pin('{COMMIT}', 'pytorch_model.bin', '{SHA256}')\n"
+        f"PINS['other'] = Pin('{COMMIT}', 'pytorch_model.bin', '{'0' * 64}')\n"
+        f"PINS['older'] = Pin('{'b' * 40}', 'pytorch_model.bin', '{SHA256}')\n"
         f"try:\n    said = {code}\nexcept EmbedstoreError as e:\n    said = {{'error': str(e)}}\n"
         "print(json.dumps(said, default=str))"
     )

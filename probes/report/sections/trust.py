@@ -13,6 +13,7 @@ from probes.report.makers import Maker, Material
 from probes.report.predictions import Scores
 from probes.report.repeat import command, run_command
 from probes.report.sections.pairs import pairs
+from probes.report.sections.seen import seen
 from probes.report.tables import Column, Table, best_of, number, percent, signed, spread
 from probes.scores.metrics import N_BINS
 from probes.scores.results import summarise, to_null
@@ -37,6 +38,7 @@ def trust(material: Material) -> Section:
         "Can I believe it?",
         [
             *_leakage(facts),
+            *seen(facts),
             *_grouping(facts),
             *pairs(facts),
             *_calibration(facts, scores, styles),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.making.commands import run_command
-from tests.making.hub import COMMIT, CONTENT, ask
+from tests.making.hub import COMMIT, CONTENT, SHA256, ask
 
 
 def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(
@@ -16,7 +16,10 @@ def test_a_file_is_fetched_once_named_by_its_commit_and_found_offline(
     assert first["label"] == f"ok/model@{COMMIT}"
     assert Path(first["path"]).read_bytes() == CONTENT
     assert ask(code, hub, tmp_path, offline=True) == first
-    assert ask("availability('hub', 'ok/model')", hub, tmp_path, offline=True).startswith("here")
+    assert ask("availability('hub', 'ok/model')", hub, tmp_path, offline=True) == [
+        "here (in the hub's cache)",
+        "not pinned",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,8 +54,46 @@ def test_offline_without_a_copy(hub: str, tmp_path: Path) -> None:
 def test_availability_asks_without_fetching(
     hub: str, tmp_path: Path, repository: str, said: str
 ) -> None:
-    assert ask(f"availability('hub', '{repository}')", hub, tmp_path).startswith(said)
+    assert ask(f"availability('hub', '{repository}')", hub, tmp_path)[0].startswith(said)
     assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_a_pinned_file_is_fetched_at_its_revision_and_held_against_its_digest(
+    hub: str, tmp_path: Path
+) -> None:
+    found = ask("vars(find_weights('pinned', 'hub', 'ok/model'))", hub, tmp_path)
+    assert (found["label"], found["sha256"]) == (f"ok/model@{COMMIT}", SHA256)
+    wrong = ask("vars(find_weights('other', 'hub', 'ok/model'))", hub, tmp_path)["error"]
+    assert f"is not the file of other that is pinned: its SHA-256 is {SHA256}" in wrong
+    assert "--weights other=" in wrong
+    gone = ask("vars(find_weights('older', 'hub', 'ok/model'))", hub, tmp_path)["error"]
+    assert "ok/model has no pytorch_model.bin" in gone
+
+
+@pytest.mark.parametrize(
+    ("name", "fetched", "expected"),
+    [
+        ("pinned", False, ["hub", "the same file"]),
+        ("other", False, ["hub", f"differs: SHA-256 is {SHA256[:12]}, pinned is 000000000000"]),
+        ("older", False, ["hub", "the same file; the hub has moved on to aaaaaaaa"]),
+        ("pinned", True, ["here (in the hub's cache)", "the same file"]),
+        (
+            "other",
+            True,
+            [
+                "here (in the hub's cache)",
+                f"differs: SHA-256 is {SHA256[:12]}, pinned is 0" + "0" * 11,
+            ],
+        ),
+    ],
+)
+def test_models_check_says_what_differs_from_the_pin(
+    hub: str, tmp_path: Path, name: str, fetched: bool, expected: list[str]
+) -> None:
+    if fetched:
+        ask("vars(find_weights('pinned', 'hub', 'ok/model'))", hub, tmp_path)
+    asked = f"availability('hub', 'ok/model', None, PINS['{name}'])"
+    assert ask(asked, hub, tmp_path) == expected
 
 
 def test_models_check_offline() -> None:
