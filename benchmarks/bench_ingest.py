@@ -12,11 +12,11 @@ ingest_efficiency        an ingest with a ViT-S against 1 / (1/read + 1/model): 
                          to the last vector in the store; no patches kept.
 kept_efficiency          the same where patches are kept for later, as by default.
 k_models_ratio           three models in one command against each by itself, one after the other.
+pools_ratio              four pools of one field in one command against one pool: a pool is free.
+sweep_ratio              four pools of two fields against one: a field is a pass of the network.
 bytes_ratio              what a model's table takes on disk after an ingest by what its vectors do.
 resume_1m_seconds        an ingest with nothing missing among 10^6 annotations; of 10^4 and 10^5 as
                          well, with what it takes to write 2,048 vectors more.
-
-pools and fields of view are in bench_sweep.py.
 """
 
 import argparse
@@ -24,7 +24,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from embedstore.store.tidy import compact
 VIT, NAME = "timm:vit_small_patch16_224", "d"
 MODELS = ("efficientnet-lite0", VIT, "timm:resnet50")
 RANDOM = {VIT: "random", "timm:resnet50": "random"}
+POOLS = ("cls", "mean", "centre2", "centre4")
 PATCH = PatchGeometry()
 BATCH, WRITTEN, DIM = 32, 2048, 384
 
@@ -69,6 +71,7 @@ def main() -> None:
         result = {
             **measure_reading(data, Path(folder), args.rounds),
             **measure_ingest(data, Path(folder), args.rounds),
+            **measure_sweep(data, Path(folder), args.rounds),
             **measure_keys(Path(folder), args.keys, args.rounds),
         }
     for name, value in result.items():
@@ -99,22 +102,27 @@ def new_store(data: Clustered, uri: Path) -> Store:
 
 
 def measure_reading(data: Clustered, folder: Path, rounds: int) -> dict[str, float]:
-    """Return patches a second by each way of reading, and their ratios."""
+    """Return patches a second by each way of reading, and medians of each round's ratios."""
     jobs, n = list(plan(new_store(data, folder / "read"), NAME, [VIT]).jobs()), len(data.centres)
     tiles = touched_tiles(data.centres, PATCH.size_px)
     some = data.centres[:200]
     rates: dict[str, list[float]] = {"naive": [], "tiles": [], "read": [], "read_2_threads": []}
-    for _ in range(rounds):
+    for _ in range(3 * rounds):
         rates["naive"].append(rate(len(some), lambda: naively(data, some)))
         rates["tiles"].append(rate(n, lambda: each_tile(data.slide, tiles)))
         rates["read"].append(rate(n, lambda: ahead(jobs, 1)))
         rates["read_2_threads"].append(rate(n, lambda: ahead(jobs, 2)))
-    median = medians(rates)
+    ratios = {
+        "read_vs_naive_clustered": ("read", "naive"),
+        "read_vs_tile_limit": ("read", "tiles"),
+        "threads_ratio": ("read_2_threads", "read"),
+    }
     return {
-        **{f"{k}_patches_per_second": v for k, v in median.items()},
-        "read_vs_naive_clustered": median["read"] / median["naive"],
-        "read_vs_tile_limit": median["read"] / median["tiles"],
-        "threads_ratio": median["read_2_threads"] / median["read"],
+        **{f"{k}_patches_per_second": v for k, v in medians(rates).items()},
+        **{
+            name: statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True))
+            for name, (one, other) in ratios.items()
+        },
     }
 
 
@@ -141,31 +149,38 @@ def ahead(jobs: list[SlideJob], workers: int) -> int:
 
 
 def measure_ingest(data: Clustered, folder: Path, rounds: int) -> dict[str, float]:
-    """Return patches a second of an ingest and of its parts, and their ratios."""
+    """Return patches a second of an ingest and of its parts, and medians of each round's ratios."""
     n = len(data.centres)
     jobs = list(plan(new_store(data, folder / "parts"), NAME, [VIT]).jobs())
     model = embedder()
     batch = np.random.default_rng(0).integers(0, 255, (BATCH, 224, 224, 3), dtype=np.uint8)
-    times = n // BATCH
     rates: dict[str, list[float]] = {"model": [], "all_threads": [], "ingest": [], "kept": []}
-    alone, together = list[float](), list[float]()
+    ratios: dict[str, list[float]] = {"ingest": [], "kept": [], "k_models": []}
+
+    def model_alone() -> float:
+        times = n // BATCH
+        return rate(times * BATCH, lambda: [model.embed(batch) for _ in range(times)])
+
     for k in range(rounds):
-        rates["model"].append(
-            rate(times * BATCH, lambda: [model.embed(batch) for _ in range(times)])
-        )
         rates["all_threads"].append(rate(n, lambda: ahead(jobs, usual_threads())))
-        rates["ingest"].append(n / ingested(data, folder / f"a{k}", [VIT], keep=False))
-        rates["kept"].append(n / ingested(data, folder / f"b{k}", [VIT], keep=True))
-        together.append(ingested(data, folder / f"c{k}", MODELS, keep=False))
-        each = [ingested(data, folder / f"d{k}{m[:7]}", [m], keep=False) for m in MODELS]
-        alone.append(sum(each))
-    median = medians(rates)
-    in_turn = 1 / (1 / median["all_threads"] + 1 / median["model"])
+        for name, keep in (("ingest", False), ("kept", True)):
+            # A machine's speed drifts: the model's is what it was before and after.
+            around = [model_alone()]
+            options = IngestOptions(patch_cache=keep)
+            rates[name].append(n / ingested(data, folder / f"{name}{k}", [VIT], options))
+            around.append(model_alone())
+            rates["model"] += around
+            in_turn = 1 / (1 / rates["all_threads"][-1] + 1 / statistics.mean(around))
+            ratios[name].append(rates[name][-1] / in_turn)
+        none_kept = IngestOptions(patch_cache=False)
+        each = [ingested(data, folder / f"d{k}-{i}", [m], none_kept) for i, m in enumerate(MODELS)]
+        together = ingested(data, folder / f"c{k}", MODELS, none_kept)
+        ratios["k_models"].append(together / sum(each))
     return {
-        **{f"{k}_patches_per_second": v for k, v in median.items()},
-        "ingest_efficiency": median["ingest"] / in_turn,
-        "kept_efficiency": median["kept"] / in_turn,
-        "k_models_ratio": statistics.median(together) / statistics.median(alone),
+        **{f"{k}_patches_per_second": v for k, v in medians(rates).items()},
+        "ingest_efficiency": statistics.median(ratios["ingest"]),
+        "kept_efficiency": statistics.median(ratios["kept"]),
+        "k_models_ratio": statistics.median(ratios["k_models"]),
     }
 
 
@@ -176,10 +191,29 @@ def embedder() -> Embedder:
     return load_embedder(VIT, entry, weights, dtype="auto", device=choose_device("auto"))
 
 
-def ingested(data: Clustered, uri: Path, models: Any, *, keep: bool) -> float:
+def measure_sweep(data: Clustered, folder: Path, rounds: int) -> dict[str, float]:
+    """Return medians of each round's ratios of four pools, and of two fields by four, to one."""
+    pools, several = list[float](), list[float]()
+    for k in range(rounds):
+        one, four, eight = (
+            ingested(data, folder / f"sweep{k}-{i}", [VIT], options)
+            for i, options in enumerate(
+                (
+                    IngestOptions(pools=POOLS[:1], patch_cache=False),
+                    IngestOptions(pools=POOLS, patch_cache=False),
+                    IngestOptions(pools=POOLS, mpp_out=(0.25, 0.125), patch_cache=False),
+                )
+            )
+        )
+        pools.append(four / one)
+        several.append(eight / one)
+    return {"pools_ratio": statistics.median(pools), "sweep_ratio": statistics.median(several)}
+
+
+def ingested(data: Clustered, uri: Path, models: Sequence[str], options: IngestOptions) -> float:
     """Return the seconds from the first patch to the last vector in a new store."""
     weights = {m: w for m, w in RANDOM.items() if m in models}
-    options = IngestOptions(weights=weights, batch_size=BATCH, patch_cache=keep)
+    options = replace(options, weights=weights, batch_size=BATCH)
     started = list[float]()
     report = ingest(
         new_store(data, uri),

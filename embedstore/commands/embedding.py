@@ -17,12 +17,11 @@ from embedstore.terminal.options import (
     rgb,
 )
 from embedstore.terminal.printing import print_json, print_table, say, say_notes, say_problems
-from embedstore.terminal.progress import progress_bar
+from embedstore.terminal.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
-    from embedstore.embed import Waited
     from embedstore.exchange.incoming import ImportReport
-    from embedstore.ingest import IngestReport
+    from embedstore.ingest import IngestReport, OnProgress, Waited
 
 
 @dataclass(frozen=True)
@@ -128,14 +127,8 @@ def ingest_command(
     opened, models = Store.open(store, write=True), list(dict.fromkeys(model))
     try:
         with progress_bar("embedding", "embeddings") as on_progress:
-            report = ingest(
-                opened,
-                dataset,
-                models,
-                options,
-                lambda done, total, waited: on_progress(done, total, _waits(waited)),
-                lambda e: say(str(e)),
-            )
+            moved, told = _moving(on_progress), lambda estimate: say(str(estimate))
+            report = ingest(opened, dataset, models, options, moved, told)
     except Interrupted as e:
         done = sum(r.n_embedded for r in e.report.models)
         say(f"interrupted; {done:,} embeddings stored, the same command does the rest")
@@ -163,8 +156,13 @@ def _embedded_rows(report: "IngestReport", *, with_views: bool) -> list[dict[str
     ]
 
 
+def _moving(bar: Bar) -> "OnProgress":
+    """Return what moves a bar with what was waited for beside it."""
+    return lambda done, total, waited: bar(done, total, _waits(waited))
+
+
 def _waits(waited: "Waited") -> str:
-    """Return what an ingest waited for, in words."""
+    """Return what was waited for, in words."""
     shares = [f"{part} {share:.0%}" for part, share in waited.shares().items()]
     return f"waited for {', '.join(shares)}"
 

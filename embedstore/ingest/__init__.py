@@ -1,6 +1,7 @@
 """The verb `ingest`: what is missing, embedded and stored batch by batch."""
 
+from embedstore.embed import Waited
 from embedstore.ingest.missing import ingest
-from embedstore.ingest.options import IngestOptions, IngestReport, Interrupted
+from embedstore.ingest.options import IngestOptions, IngestReport, Interrupted, OnProgress
 
-__all__ = ["IngestOptions", "IngestReport", "Interrupted", "ingest"]
+__all__ = ["IngestOptions", "IngestReport", "Interrupted", "OnProgress", "Waited", "ingest"]

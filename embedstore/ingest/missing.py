@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from embedstore.crops import Placed
-from embedstore.embed import SlideFailed, Waited, embed_slides
+from embedstore.embed import SlideFailed, embed_slides
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import recorded_models, weights_for
 from embedstore.ingest.options import (
@@ -15,6 +15,7 @@ from embedstore.ingest.options import (
     IngestReport,
     Interrupted,
     ModelReport,
+    OnProgress,
     asked_identity,
     weights_spec,
 )
@@ -39,8 +40,6 @@ from embedstore.writer import Writer
 
 if TYPE_CHECKING:
     from embedstore.ingest.looks import Opened
-
-OnProgress = Callable[[int, int, Waited], None]
 
 N_SAMPLE = 16
 """Patches on which a dtype is held against float32."""
@@ -133,15 +132,8 @@ def _embed_missing(
     workers = options.workers or usual_threads()
     if len(needed) > 1:
         on_estimate(_estimate(opened, todo, caches, batch_size, workers))
-    waited = report.waited
-    stream = embed_slides(
-        todo.jobs(),
-        opened.looks,
-        batch_size=batch_size,
-        workers=workers,
-        crops=caches,
-        waited=waited,
-    )
+    waited, at_once = report.waited, {"batch_size": batch_size, "workers": workers}
+    stream = embed_slides(todo.jobs(), opened.looks, **at_once, crops=caches, waited=waited)
     on_progress(0, total, waited)
     try:
         for event in stream:
@@ -167,7 +159,10 @@ def _embed_missing(
                 report.n_cached += cache.n_kept
         report.notes += opened.halved()
     todo.con.close()
-    names = {v.name for v in needed}
+    _tidy(store, {v.name for v in needed})
+
+
+def _tidy(store: Store, names: set[str]) -> None:
     for name in names & set(store.models()):
         compact(store, model_table(name))
     for name in names & set(store.viewed_models()):

@@ -1,6 +1,6 @@
 """What an ingest is asked for, checked, and what it reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,10 @@ from embedstore.models.registry import NO_VARIATION, Variation
 
 if TYPE_CHECKING:
     from embedstore.ingest.variants import Variant
+
+
+OnProgress = Callable[[int, int, Waited], None]
+"""Is told how many vectors of how many there are, and what was waited for."""
 
 
 @dataclass(frozen=True)

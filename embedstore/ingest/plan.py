@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -70,7 +70,7 @@ class Plan:
     set_aside: dict[str, str]
     slides: dict[str, int]
     n_patches: int
-    con: duckdb.DuckDBPyConnection
+    con: Any
     lacks: Lacks
 
     @property
@@ -187,7 +187,7 @@ def plan(
 
 def _look_up(
     store: Store,
-    con: duckdb.DuckDBPyConnection,
+    con: Any,
     dataset: str,
     names: Sequence[str],
     views: Sequence[str],
@@ -225,7 +225,7 @@ def _look_up(
     return lacks
 
 
-def _n_vectors(con: duckdb.DuckDBPyConnection, lacks: Lacks) -> dict[str, int]:
+def _n_vectors(con: Any, lacks: Lacks) -> dict[str, int]:
     """Return how many vectors each model lacks of what is to be embedded."""
     n_vectors = dict[str, int]()
     for name in dict.fromkeys(name for name, _ in lacks):
@@ -239,16 +239,14 @@ def _n_vectors(con: duckdb.DuckDBPyConnection, lacks: Lacks) -> dict[str, int]:
     return n_vectors
 
 
-def _source(con: duckdb.DuckDBPyConnection, table: str, is_there: bool, schema: pa.Schema) -> str:
+def _source(con: Any, table: str, is_there: bool, schema: pa.Schema) -> str:
     """Return what SQL calls a table, an empty one where it is not there yet."""
     if not is_there:
         con.register(table, schema.empty_table())
     return identifier(table)
 
 
-def _count_once(
-    con: duckdb.DuckDBPyConnection, name: str, have: str, flag: str, n_annotations: int
-) -> int:
+def _count_once(con: Any, name: str, have: str, flag: str, n_annotations: int) -> int:
     """Return how many annotations a model has; EmbedstoreError where it has one twice."""
     (counts,) = fetch_rows(
         con,

@@ -84,6 +84,11 @@ class Embedder:
     notes: tuple[str, ...] = ()
     most: int | None = None
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether its passes leave the processor free."""
+        return self.device.type != "cpu"
+
     def check(self, patch_px: int, pools: Sequence[str] = (OWN,), mpp_out: float = 1) -> list[int]:
         """Return how many numbers each pool gives for a patch of patch_px pixels.
 

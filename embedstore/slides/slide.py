@@ -17,7 +17,6 @@ from embedstore.slides.tiff import ORIENTATION, UPRIGHT, Source
 MPP_MIN, MPP_MAX = 0.05, 2.0
 """Plausible micrometres per level-0 pixel of a light microscope's slide."""
 
-
 SLIDE_SUFFIXES = (
     ".svs",
     ".tif",
@@ -117,13 +116,12 @@ class Slide:
         Pixels beyond the slide are white. SlideError where the file cannot be decoded.
         """
         try:
-            region = self._slide.read_region((x_l0, y_l0), level, (width, height))
+            region: Image.Image = self._slide.read_region((x_l0, y_l0), level, (width, height))
         except UNREADABLE as e:
             raise SlideError(f"{self.path} cannot be read at ({x_l0}, {y_l0}): {e}") from e
         opacity = region.getchannel("A")
         if opacity.getextrema() == (255, 255):
-            rgb: Image.Image = region.convert("RGB")
-            return rgb
+            return region.convert("RGB")
         white = Image.new("RGB", region.size, (255, 255, 255))
         white.paste(region, mask=opacity)
         return white

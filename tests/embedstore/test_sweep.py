@@ -124,6 +124,7 @@ def test_a_pool_that_comes_later_has_a_parity_of_its_own(store: Store) -> None:
 def test_of_a_batch_each_model_gets_what_it_lacks(tiny: TinyDataset) -> None:
     class Counts:
         name = "counts"
+        is_on_gpu = False
 
         def embed_pools(self, patches: Any, pools: Any, mpp_out: float) -> Any:
             return [np.full((len(patches), 1), len(p) + mpp_out, np.float32) for p in pools]
