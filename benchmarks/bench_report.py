@@ -31,10 +31,10 @@ DIM, DOMAINS, N_SLIDES = 64, 5, 100
 SPECS = (
     (
         ManifestSpec("cells"),
-        RunOptions(splits=Asked((0.01, 0.1, 0.5, 1.0)), n_resamples=20),
+        RunOptions(splits=Asked((0.01, 0.1, 0.5, 1.0))),
     ),
-    (ManifestSpec("cells", group_by="case"), RunOptions(n_resamples=20)),
-    (ManifestSpec("cells", scheme="cross-domain"), RunOptions(n_resamples=20)),
+    (ManifestSpec("cells", group_by="case"), RunOptions()),
+    (ManifestSpec("cells", scheme="cross-domain"), RunOptions()),
 )
 
 

@@ -21,11 +21,10 @@ from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import connect, fetch_rows, literal
 from embedstore.store.tidy import compact
-from probes.scores.evaluate import evaluate_split, resampled_by
+from probes.scores.evaluate import evaluate_split, left_out_by
 from probes.scores.metrics import best_cut
 from probes.scores.predictions import Scored
 from probes.scores.results import Outcome, Run, RunReport, load_results, record
-from probes.scores.statistics import N_RESAMPLES
 from probes.slices import label_order
 from probes.splits.asked import splits_for
 from probes.splits.candidates import Candidates
@@ -55,7 +54,6 @@ class TrainOptions:
     dtype: str = "auto"
     workers: int | None = None
     patch_cache: bool = True
-    n_resamples: int = N_RESAMPLES
     force: bool = False
 
 
@@ -162,7 +160,7 @@ def _train(
             on_epoch=lambda epoch: listener.line(_line(epoch, options.recipe.epochs)),
             on_step=listener.step,
         )
-        record(store, [_outcome(run, trained, material, machine, options.n_resamples)])
+        record(store, [_outcome(run, trained, material, machine)])
         folder.remove(LAST)
     for table in ("results", "predictions"):
         compact(store, table)
@@ -195,15 +193,13 @@ def _patches(
     return StoredPatches(material.placed, geometry, cache)
 
 
-def _outcome(
-    run: Run, trained: "Trained", material: "Material", machine: "Machine", n_resamples: int
-) -> Outcome:
+def _outcome(run: Run, trained: "Trained", material: "Material", machine: "Machine") -> Outcome:
     """Return what is recorded of a run, evaluated as a probe's is."""
     row, labels = run.split.row, material.labels
     val, test = trained.parts["val"], trained.parts["test"]
     no_scores = np.empty((0, len(labels)))
     cut = best_cut(val.codes.astype(np.intp), trained.scores.get("val", no_scores))
-    resampled = resampled_by(row.group_by)
+    resampled = left_out_by(row.group_by)
     group = "from_slide" if resampled == "slide" else resampled
     groups = _column(material.placed, test.ids, group)
     evaluated = evaluate_split(
@@ -213,7 +209,6 @@ def _outcome(
         _column(material.placed, test.ids, "domain"),
         groups,
         cut=cut,
-        n_resamples=n_resamples,
         decision=trained.decisions["test"],
     )
     scores = {

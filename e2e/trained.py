@@ -1,5 +1,6 @@
 """One run, trained in its folder and scored: from a network's first weights to what is recorded."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from embedstore.crops import Placed
 from embedstore.models.checkpoints import Weights
 from embedstore.models.loading import load_embedder
 from embedstore.models.registry import ModelEntry
-from probes.scores.evaluate import seed_of
 from probes.scores.results import Run
 from probes.slices import codes_of
 from probes.splits.draw import ROLES
@@ -65,7 +65,7 @@ def train_run(
 ) -> Trained:
     """Return a run trained in its folder, going on where an interrupted one left it, and scored."""
     started = time.monotonic()
-    seed = seed_of(run.run_id) % 2**62
+    seed = int(hashlib.sha256(run.run_id.encode()).hexdigest()[:12], 16)
     model = _model(run, material, setup, seed)
     if not folder.has(CONFIG):
         folder.write_config(_config(run, material, setup.recipe, model))

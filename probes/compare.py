@@ -12,12 +12,12 @@ from embedstore.store import Store, now
 from embedstore.store.records import fetch_records
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
 from probes.scores.comparisons import CompareOptions, record_comparisons
-from probes.scores.evaluate import ALL, resampled_by, seed_of
+from probes.scores.evaluate import ALL, left_out_by
 from probes.scores.metrics import METRICS
 from probes.scores.recorded import RunRow
 from probes.scores.results import IN, OUT, from_null, to_null
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import Fold, delong, holm, paired_bootstrap
+from probes.scores.statistics import Fold, delong, holm, paired
 from probes.slices import codes_of
 from probes.splits.schemes import is_in_domain
 from probes.splits.spec import ManifestSpec
@@ -36,7 +36,7 @@ def compare(
     """Return a row per other side, fraction, train domain, eval domain and fold; and notes.
 
     The row of fold None is over all folds: the mean difference with slides (or cases, where the
-    manifest groups by them) resampled jointly in all folds. DeLong's test is of single folds, and
+    manifest groups by them) left out jointly in all folds. DeLong's test is of single folds, and
     its annotations count as independent. Where runs have train domains, two more rows are over all
     of them, eval domain IN or OUT and train domain None. p_holm corrects the rows over all folds
     for their number, and those two kinds for theirs. Rows over all folds are recorded, all at once.
@@ -189,15 +189,14 @@ def _pairs(
             "eval_domain": name,
             "run_ids": sorted(ids[key]),
         }
-        seed = seed_of(manifest, domain, name)
         tests = [t for _, t in folds]
         if name not in (IN, OUT):
-            rows += [same | {"fold": f, "n_folds": 1} | _row([t], seed, options) for f, t in folds]
+            rows += [same | {"fold": f, "n_folds": 1} | _row([t], options) for f, t in folds]
             if len(folds) == 1:
                 rows[-1] |= {"fold": None}  # one fold is all folds
                 continue
         n_folds = len({f for f, _ in folds})
-        rows.append(same | {"fold": None, "n_folds": n_folds} | _row(tests, seed, options))
+        rows.append(same | {"fold": None, "n_folds": n_folds} | _row(tests, options))
     return rows
 
 
@@ -224,7 +223,7 @@ def _folds(con: Any, runs: Pair, by_domain: bool, group_by: str) -> dict[str, Fo
         order = scored
         y = codes_of(truth, order)
     a, b, rank_a, rank_b = (_by_code(table[c]) for c in ("a", "b", "rank_a", "rank_b"))
-    groups = table[resampled_by(group_by)].to_pylist()
+    groups = table[left_out_by(group_by)].to_pylist()
     names = np.array(table["domain"].to_pylist() if by_domain else [ALL] * len(truth), dtype=object)
     cut_a, cut_b = (0.5 if r.threshold is None else r.threshold for r in runs)
     folds = {}
@@ -268,15 +267,15 @@ def _changed(con: Any, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _row(folds: Sequence[Fold], seed: int, options: CompareOptions) -> dict[str, Any]:
-    paired = paired_bootstrap(folds, options.metric, n_resamples=options.n_resamples, seed=seed)
+def _row(folds: Sequence[Fold], options: CompareOptions) -> dict[str, Any]:
+    found = paired(folds, options.metric)
     row = {
         "n_test": round(float(np.mean([len(f.y) for f in folds]))),
         "n_groups": len({g for f in folds for g in f.groups}),
-        "difference": to_null(paired.difference),
-        "ci_low": to_null(paired.low),
-        "ci_high": to_null(paired.high),
-        "p_value": to_null(paired.p_value),
+        "difference": to_null(found.difference),
+        "ci_low": to_null(found.low),
+        "ci_high": to_null(found.high),
+        "p_value": to_null(found.p_value),
         "p_delong": None,
         "p_holm": None,
     }

@@ -17,8 +17,7 @@ from probes.scores.evaluate import (
     Evaluated,
     evaluate_by,
     evaluate_split,
-    resampled_by,
-    seed_of,
+    left_out_by,
 )
 from probes.scores.metrics import best_cut
 from probes.scores.predictions import EVAL, Scored
@@ -46,7 +45,6 @@ class Scorer:
     order: list[str]
     target: str
     views: str | None
-    n_resamples: int
     embedded_at: datetime | None
     other: Elsewhere | None = None
 
@@ -64,7 +62,6 @@ class Scorer:
             matrix.facts["domain"][test],
             groups,
             cut=cut,
-            n_resamples=self.n_resamples,
             partial=self._partial,
             decision=scores["test"].decision,
         )
@@ -84,7 +81,6 @@ class Scorer:
             )
         scored = self._scored(fit, other, labelled, own=False)
         groups, ci_by = _groups(run, other, labelled)
-        seed, n = seed_of(other.dataset), self.n_resamples
         domains = other.facts["domain"][labelled]
         names = [
             np.full(len(labelled), ALL),
@@ -98,8 +94,6 @@ class Scorer:
                 scored.probabilities,
                 groups,
                 cut=cut,
-                seed=seed,
-                n_resamples=n,
                 partial=self._partial,
                 decision=scored.decision,
             )
@@ -149,5 +143,5 @@ class Scorer:
 
 
 def _groups(run: Run, matrix: Matrix, rows: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
-    column = resampled_by(run.split.row.group_by)
+    column = left_out_by(run.split.row.group_by)
     return matrix.facts[column][rows], column.removesuffix("_id")

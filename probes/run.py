@@ -34,7 +34,6 @@ from probes.scores.results import (
     record,
     recorded_runs,
 )
-from probes.scores.statistics import N_RESAMPLES
 from probes.slices import Matrix, label_order, newest
 from probes.splits.asked import splits_for
 from probes.splits.candidates import Candidates
@@ -60,7 +59,6 @@ class RunOptions:
     target: str = TARGETS[0]
     views: str | None = None
     eval_dataset: str | None = None
-    n_resamples: int = N_RESAMPLES
     force: bool = False
     pool: str | None = None
 
@@ -213,7 +211,7 @@ def _run_model(
     """
     model, views, other = runs[0].model, options.views, options.eval_dataset
     order = label_order(store, manifest, options.target)
-    scorer = Scorer(order, options.target, views, options.n_resamples, age.of_scores, eval_on)
+    scorer = Scorer(order, options.target, views, age.of_scores, eval_on)
     matrix = None if other is None else Matrix(store, model, other, views)
     recorded: dict[str, tuple[Fit, float]] = {}
     if matrix is not None and not options.force:

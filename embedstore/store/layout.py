@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 5
+FORMAT = 6
 """Version of the layout below: an older store is upgraded (`migrations`), a newer one refused."""
 
 
@@ -154,6 +154,8 @@ TABLES: dict[str, pa.Schema] = {
         ci_low=REAL,
         ci_high=REAL,
         ci_by=TEXT,
+        ci_kind=TEXT,
+        n_groups=INT,
         threshold=REAL,
         n_train=INT,
         n_val=INT,
@@ -234,6 +236,7 @@ TABLES: dict[str, pa.Schema] = {
         n_test=INT,
         n_groups=INT,
         n_resamples=INT,
+        ci_kind=TEXT,
         run_ids=TEXTS,
         created_at=TIME,
     ),

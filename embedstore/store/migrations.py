@@ -138,8 +138,20 @@ def _fill_predictions(store: "Store") -> None:
     _tried(drop)
 
 
+def _fill_kinds(store: "Store") -> None:
+    """Say of the intervals that are there what they are: all were of one kind."""
+    for name in ("results", "comparisons"):
+        values, where = {"ci_kind": "percentile"}, "ci_kind is null and ci_low is not null"
+
+        def fill(name: str = name) -> None:
+            store.open_table(name).update(where=where, values=values)  # noqa: B023
+
+        _tried(fill)
+
+
 STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {
     3: (_fill_pixels,),
     4: (_fill_source_slides, _fill_predictions),
+    5: (_fill_kinds,),
 }
 """What turns a store of a format into one of the next, once its columns are there."""

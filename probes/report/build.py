@@ -82,7 +82,7 @@ def build(facts: Facts, on_step: Callable[[int], None] = lambda done: None) -> P
         sections,
         [
             "Every number on this page is a query over the store; intervals were "
-            "computed when a run was recorded. Nothing here was fitted or resampled anew.",
+            "computed when a run was recorded. Nothing here was fitted or computed anew.",
         ],
     )
 

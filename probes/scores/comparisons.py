@@ -9,7 +9,7 @@ from typing import Any
 from embedstore.store import Store
 from embedstore.store.layout import COMPARISONS
 from embedstore.store.sql import connect, fetch_rows
-from probes.scores.statistics import N_RESAMPLES
+from probes.scores.statistics import KIND
 from probes.splits.spec import ManifestSpec
 
 
@@ -19,7 +19,6 @@ class CompareOptions:
 
     fractions: Sequence[float] | None = None
     metric: str = "auroc"
-    n_resamples: int = N_RESAMPLES
 
 
 def is_compared(store: Store, spec: ManifestSpec, options: CompareOptions) -> bool:
@@ -47,7 +46,7 @@ def record_comparisons(
     """Write the rows over all folds, each in the place of an earlier one of the same sides."""
     same = {
         **spec.row(),
-        "n_resamples": options.n_resamples,
+        "ci_kind": KIND,
         "created_at": started,
     }
     made = []

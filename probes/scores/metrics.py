@@ -4,7 +4,7 @@ Every metric takes y, label codes (n,); p, probabilities float64 (n, K), column 
 weights (B, n); cut, the threshold chosen on validation; and returns float64 (B,), a value for each
 row of weights. One that ranks is given, in place of p, what ranks annotations by label and does not
 saturate as probabilities do (log-odds), where there is such. Weights of one give the value itself,
-the counts of a resampling its bootstrap replicates, so a metric and its interval have one
+weights that leave a slide out what its interval is made of, so a metric and its interval have one
 definition. Of two labels code 1 is the positive one. Where a row of weights leaves a label empty
 the value is NaN, or, where that is asked for, the mean over the other labels.
 """

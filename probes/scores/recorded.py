@@ -54,6 +54,8 @@ class ResultRow(RunRow):
     ci_high: float | None
     n_test: int
     n_pos: int | None
+    n_groups: int | None
+    ci_kind: str | None
 
 
 @dataclass(frozen=True, slots=True)

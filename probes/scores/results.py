@@ -22,6 +22,7 @@ from probes.scores.evaluate import ALL, Evaluated
 from probes.scores.predictions import Scored
 from probes.scores.recorded import ResultRow
 from probes.scores.sides import method_of
+from probes.scores.statistics import KIND
 from probes.splits.manifests import StoredSplit
 from probes.splits.schemes import is_in_domain
 
@@ -166,6 +167,8 @@ def _results(o: Outcome) -> list[dict[str, Any]]:
             "ci_high": to_null(e.high),
             "n_test": intervals.n_test,
             "n_pos": intervals.n_pos,
+            "n_groups": intervals.n_groups,
+            "ci_kind": KIND,
         }
         for domain, intervals in o.evaluated.items()
         for metric, e in intervals.metrics.items()

@@ -1,105 +1,136 @@
-"""Uncertainty: the bootstrap over slides or cases, DeLong's test, Holm's correction; all pure.
+"""Uncertainty: the jackknife over slides or cases, DeLong's test, Holm's correction; all pure.
 
-Annotations of one slide are not independent, so slides (or cases) are resampled, not annotations.
+Annotations of one slide are not independent, so slides (or cases) are left out, not annotations.
+Intervals cover the drawing of test slides alone: not the drawing of training sets, nor training.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, rankdata, t
 
 from probes.scores.metrics import METRICS, Codes, Floats, evaluate
 
-N_RESAMPLES = 1000
 CONFIDENCE = 0.95
+KIND = "jackknife"
+"""What intervals are, as results record it."""
+
+MAX_BLOCKS = 200
+"""Of more groups, so many blocks of them are left out in turn."""
+
 CHUNK = 2**22
 """Weights held at a time."""
 
 
-MIN_SHARE = 0.5
-"""Which share of the resamples must give a number for there to be an interval."""
-
-
 @dataclass(frozen=True)
 class Estimate:
-    """A metric's value with the bounds of its bootstrap interval; NaN where there is none."""
+    """A metric's value with the bounds of its interval; NaN where there is none."""
 
     value: float
     low: float
     high: float
 
 
-def resample(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.int32]:
-    """Return how often each group is drawn, (n_resamples, n_groups); each row sums to n_groups.
+@dataclass(frozen=True)
+class _Blocks:
+    """What is left out in turn: the block of each annotation (n,), and how many each holds (B,)."""
 
-    Made of PCG64's raw bits, which numpy keeps the same in every version.
-    """
-    bits = np.random.PCG64(seed).random_raw(n_resamples * n_groups)
-    # The high 32 bits scaled to 0..n_groups - 1: the bias is below n_groups / 2**32.
-    drawn = ((bits >> np.uint64(32)) * np.uint64(n_groups)) >> np.uint64(32)
-    row = np.repeat(np.arange(n_resamples), n_groups)
-    flat = np.bincount(row * n_groups + drawn.astype(np.int64), minlength=n_resamples * n_groups)
-    return flat.reshape(n_resamples, n_groups).astype(np.int32)
+    of: NDArray[np.intp]
+    sizes: NDArray[np.intp]
+
+    @property
+    def n(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom: the blocks that these are worth by their sizes (Kish), less one.
+
+        Of a few large slides and many small ones the large ones decide. At least one.
+        """
+        return max(float(self.sizes.sum() ** 2 / (self.sizes**2).sum()) - 1, 1.0)
+
+    def weights(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return weights (stop - start, n): each row without one block."""
+        is_left: NDArray[np.bool_] = self.of != np.arange(start, stop)[:, None]
+        return is_left.astype(np.float32)
 
 
-def bootstrap(
+def _blocks(groups: Sequence[str]) -> _Blocks:
+    names, of = np.unique(np.asarray(groups), return_inverse=True)
+    of = of % min(len(names), MAX_BLOCKS)
+    return _Blocks(of, np.bincount(of))
+
+
+def jackknife(
     y: Codes,
     p: Floats,
     groups: Sequence[str],
     cut: float,
     *,
     names: Sequence[str] | None = None,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
     partial: bool = False,
     decision: Floats | None = None,
 ) -> dict[str, Estimate]:
-    """Return each metric with its percentile interval over resampled groups (Efron 1979).
+    """Return each metric with its interval: groups left out in turn, on the scale of log-odds.
 
     y (n,), p (n, K) and groups (n,) are of the same test annotations; partial and decision as in
-    `evaluate`. names None: all metrics. Replicates in which a label is absent are left out; with
-    fewer than two groups, or if that leaves fewer than half of them, there is no interval.
+    `evaluate`. names None: all metrics. The deviation of leaving out one group at a time (Tukey
+    1958; of more than MAX_BLOCKS groups, one block of them) times Student's t, with as many degrees
+    of freedom as the groups are worth by their sizes. No interval where there are fewer than two
+    groups, where one of them holds all of a label, or where the value is 0 or 1: how far off that
+    may be the slides do not say.
     """
     names = tuple(METRICS) if names is None else names
 
     def values(w: NDArray[np.floating]) -> dict[str, Floats]:
         return evaluate(y, p, w, cut, names, partial=partial, decision=decision)
 
-    value = values(np.ones((1, len(y))))
-    replicates = _replicates(groups, n_resamples, seed, values)
-    return {name: Estimate(float(value[name][0]), *interval(replicates[name])) for name in names}
+    value, blocks = values(np.ones((1, len(y)))), _blocks(groups)
+    if blocks.n < 2:
+        return {name: Estimate(float(value[name][0]), np.nan, np.nan) for name in names}
+    step = max(1, CHUNK // len(y))
+    parts = [
+        values(blocks.weights(start, min(start + step, blocks.n)))
+        for start in range(0, blocks.n, step)
+    ]
+    estimates = {}
+    for name in names:
+        of_all = float(value[name][0])
+        without = np.concatenate([part[name] for part in parts])
+        estimates[name] = Estimate(of_all, *_interval(of_all, without, blocks, len(y)))
+    return estimates
 
 
-def interval(replicates: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the percentile bounds of bootstrap replicates, NaN ones left out.
-
-    NaN where fewer than MIN_SHARE of them are a number: those are the resamples that hold nearly
-    all groups, so they resemble the sample and each other, and would promise too much.
-    """
-    finite = replicates[np.isfinite(replicates)]
-    if len(finite) < max(2, MIN_SHARE * len(replicates)):
+def _interval(value: float, without: Floats, blocks: _Blocks, n: int) -> tuple[float, float]:
+    """Return the bounds around a value between 0 and 1, or of a sum of such; NaN if none."""
+    top = 1.0 if max(value, without.max()) <= 1 else 2.0  # a Brier score of several labels
+    if not 0 < value < top or not np.isfinite(without).all():
         return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    # What is left out may leave 0 or 1, as far from it as half an annotation.
+    edge = 0.5 / n
+    odds = _logit(np.clip(without / top, edge, 1 - edge))
+    middle, reach = _logit(np.float64(value / top)), _reach(odds, blocks)
+    if reach == 0:
+        return float("nan"), float("nan")
+    low, high = (float(top / (1 + np.exp(-(middle + side * reach)))) for side in (-1, 1))
+    return low, high
 
 
-def _replicates(
-    groups: Sequence[str],
-    n_resamples: int,
-    seed: int,
-    values: Callable[[NDArray[np.float32]], Mapping[str, Floats]],
-) -> dict[str, Floats]:
-    names, codes = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
-        return {
-            k: np.full(n_resamples, np.nan) for k in values(np.ones((1, len(codes)), np.float32))
-        }
-    counts = resample(len(names), n_resamples, seed).astype(np.float32)
-    step = max(1, CHUNK // max(len(codes), 1))
-    parts = [values(counts[i : i + step][:, codes]) for i in range(0, n_resamples, step)]
-    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+def _logit(share: Floats | np.float64) -> Floats:
+    return np.asarray(np.log(share / (1 - share)))
+
+
+def _deviation(without: Floats) -> float:
+    """Return the jackknife's standard error of what was found without each block in turn."""
+    n = len(without)
+    return float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+
+
+def _reach(without: Floats, blocks: _Blocks) -> float:
+    return float(t.ppf((1 + CONFIDENCE) / 2, blocks.freedom)) * _deviation(without)
 
 
 @dataclass(frozen=True)
@@ -116,7 +147,7 @@ def delong(y: Codes, a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Co
     """Return DeLong's test of AUROC(a) - AUROC(b) on the same annotations (DeLong et al. 1988).
 
     y (n,) is 1 for positives, a and b (n,) are the scores. Components come from mid-ranks (Sun & Xu
-    2014). Annotations are taken as independent: read it beside the bootstrap over slides.
+    2014). Annotations are taken as independent: read it beside `paired`.
     """
     positive = y == 1
     m, n = int(positive.sum()), int((~positive).sum())
@@ -158,44 +189,48 @@ class Fold:
     rank_b: Floats | None = None
 
 
-def paired_bootstrap(
-    folds: Sequence[Fold],
-    metric: str = "auroc",
-    *,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-) -> Comparison:
-    """Return the mean over folds of metric(a) - metric(b), groups resampled jointly in all folds.
+def paired(folds: Sequence[Fold], metric: str = "auroc") -> Comparison:
+    """Return the mean over folds of metric(a) - metric(b), groups left out jointly in all folds.
 
-    Test sets of folds overlap, so a resample draws each slide as often in every fold that holds it,
-    and no fold counts as a repetition of its own. The p-value is twice the smaller share of
-    replicates beyond zero, never below 2 / (n_resamples + 1). Neither is given where most resamples
-    leave a fold without one of its labels, as with a case or two a fold.
+    Test sets of folds overlap, so a slide is left out of every fold that holds it, and no fold
+    counts as a repetition of its own. Interval and two-sided p-value by Student's t, as for
+    `jackknife`, on the scale of the metric. A fold that lacks a label without a group is left out
+    with it; neither is given where no fold is left, with fewer than two groups, or where sides that
+    differ do so alike without each.
     """
-    names = sorted({g for fold in folds for g in fold.groups})
-    place = {g: k for k, g in enumerate(names)}
-    counts = resample(len(names), n_resamples, seed).astype(np.float32)
-    observed, replicates = [], []
-    for fold in folds:
-        codes = np.array([place[g] for g in fold.groups], dtype=np.intp)
-        step = max(1, CHUNK // max(len(codes), 1))
+    rows = np.cumsum([0, *(len(fold.groups) for fold in folds)])
+    blocks = _blocks([g for fold in folds for g in fold.groups])
+    observed, without = [], []
+    for k, fold in enumerate(folds):
+        own = _Blocks(blocks.of[rows[k] : rows[k + 1]], blocks.sizes)
+        step = max(1, CHUNK // max(len(fold.y), 1))
 
         def difference(w: NDArray[np.floating], fold: Fold = fold) -> Floats:
             one = evaluate(fold.y, fold.a, w, fold.cut_a, [metric], decision=fold.rank_a)
             two = evaluate(fold.y, fold.b, w, fold.cut_b, [metric], decision=fold.rank_b)
             return np.asarray(one[metric] - two[metric])
 
-        observed.append(float(difference(np.ones((1, len(codes))))[0]))
-        parts = [difference(counts[i : i + step][:, codes]) for i in range(0, n_resamples, step)]
-        replicates.append(np.concatenate(parts))
-    value, spread = float(np.mean(observed)), np.mean(replicates, axis=0)
-    low, high = interval(spread, confidence)
-    if len(names) < 2 or np.isnan(low):
+        observed.append(float(difference(np.ones((1, len(fold.y))))[0]))
+        starts = range(0, blocks.n, step)
+        parts = [difference(own.weights(s, min(s + step, blocks.n))) for s in starts]
+        without.append(np.concatenate(parts))
+    value, each = float(np.mean(observed)), _mean_of_folds(np.array(without))
+    if blocks.n < 2 or not np.isfinite(each).all() or not np.isfinite(value):
         return Comparison(value, *(float("nan"),) * 3)
-    spread = spread[np.isfinite(spread)]
-    beyond = min((spread <= 0).sum(), (spread >= 0).sum())
-    return Comparison(value, low, high, float(min(1.0, 2 * (beyond + 1) / (len(spread) + 1))))
+    deviation, reach = _deviation(each), _reach(each, blocks)
+    if deviation == 0:  # the same side twice, or nothing to tell how sure a difference is
+        same = 1.0 if value == 0 else float("nan")
+        return Comparison(value, value * same, value * same, same)
+    p_value = float(2 * t.sf(abs(value) / deviation, blocks.freedom))
+    return Comparison(value, value - reach, value + reach, p_value)
+
+
+def _mean_of_folds(each: Floats) -> Floats:
+    """Return the mean (B,) over folds (F, B) that have a value; NaN where none has."""
+    is_there = np.isfinite(each)
+    n = is_there.sum(axis=0)
+    total = np.where(is_there, each, 0).sum(axis=0)
+    return np.asarray(np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -36,9 +36,7 @@ def test_predict_gives_the_scores_that_were_recorded(
 
 
 def test_predict_tells_other_runs_and_unknown_ones_apart(store: Store) -> None:
-    report = run_probes(
-        store, ManifestSpec("tiny"), RunOptions(splits=Asked(folds=[0]), n_resamples=50)
-    )
+    report = run_probes(store, ManifestSpec("tiny"), RunOptions(splits=Asked(folds=[0])))
     with pytest.raises(EmbedstoreError, match="probes predict"):
         predict(store, report.rows[0].run_id, "tiny")
     with pytest.raises(EmbedstoreError, match="no trained model of run 'nope'"):

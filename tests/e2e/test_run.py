@@ -27,7 +27,7 @@ from tests.making.training import OPTIONS, PLAIN, RESNET, SMALL
 
 def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store) -> None:
     spec = ManifestSpec("tiny")
-    probes = run_probes(store, spec, RunOptions(splits=Asked(folds=[0, 1]), n_resamples=50))
+    probes = run_probes(store, spec, RunOptions(splits=Asked(folds=[0, 1])))
     trained = run(store, spec, replace(OPTIONS, splits=Asked(folds=[0, 1])))
     assert probes.manifest_id == trained.manifest_id
     joined = query(
@@ -63,11 +63,11 @@ def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(st
     from probes.scores.sides import Side
 
     spec = ManifestSpec("tiny", seed=7)
-    probe = run_probes(store, spec, RunOptions(splits=Asked(folds=[0]), n_resamples=50))
+    probe = run_probes(store, spec, RunOptions(splits=Asked(folds=[0])))
     full = run(store, spec, OPTIONS)
     head = run(store, spec, replace(OPTIONS, recipe=replace(SMALL, adapt="head")))
     sides = [Side.parse(f"{method}:{RESNET}") for method in ("e2e", "e2e+head")]
-    options = CompareOptions(n_resamples=50)
+    options = CompareOptions()
     rows, _ = compare(store, spec, Side.parse(f"uni:{RESNET}"), sides, options)
     value = {
         name: next(from_null(r.value) for r in report.rows if r.metric == "auroc")

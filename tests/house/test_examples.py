@@ -17,7 +17,7 @@ from embedstore.store import Store
 from embedstore.store.sql import run_sql
 from probes.methods.table import METHODS
 from probes.scores.metrics import METRICS
-from probes.scores.statistics import bootstrap
+from probes.scores.statistics import jackknife
 from probes.splits.schemes import SCHEMES
 from tests.making.commands import call_command
 from tests.making.pages import DOCS, blocks, ok
@@ -103,7 +103,7 @@ def test_a_metric_of_the_page_is_right_and_has_an_interval() -> None:
     y, score = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.7, 0.2, 0.8, 0.3])
     p = np.column_stack((1 - score, score))
     names = ["specificity"]
-    (found,) = bootstrap(y, p, list("abcde"), 0.5, names=names, n_resamples=100).values()
+    (found,) = jackknife(y, p, list("abcde"), 0.5, names=names).values()
     assert found.value == pytest.approx(2 / 3)
     assert found.low <= found.value <= found.high
 

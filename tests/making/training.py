@@ -16,7 +16,6 @@ OPTIONS = TrainOptions(
     backbone="test_resnet",
     weights="random",
     recipe=SMALL,
-    n_resamples=50,
     device="cpu",
     dtype="float32",
 )

@@ -17,9 +17,8 @@ from probes.compare import compare
 from probes.report import report
 from probes.run import RunOptions, run
 from probes.scores.comparisons import CompareOptions, is_compared
-from probes.scores.evaluate import seed_of
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import Fold, holm, paired_bootstrap
+from probes.scores.statistics import Fold, holm, paired
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import bare_store, put_embeddings
@@ -54,10 +53,8 @@ def fill(uri: str, models: Any = MODELS, n: int = 360) -> Store:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = fill(str(tmp_path_factory.mktemp("compared") / "s"))
-    run(
-        store, ManifestSpec("cells"), RunOptions(splits=Asked(fractions=(0.3, 1.0)), n_resamples=20)
-    )
-    run(store, CROSS, RunOptions(n_resamples=20))
+    run(store, ManifestSpec("cells"), RunOptions(splits=Asked(fractions=(0.3, 1.0))))
+    run(store, CROSS, RunOptions())
     return store
 
 
@@ -78,7 +75,7 @@ def pairs_of(store: Store, folder: Any) -> list[dict[str, Any]]:
 
 def test_the_best_is_held_against_all_others_and_recorded_once(store: Store) -> None:
     assert sql(store, "select * from comparisons") == []
-    options = CompareOptions(n_resamples=60)
+    options = CompareOptions()
     rows, notes = compare(store, ManifestSpec("cells"), None, [], options)
     assert notes == []
     means = sql(
@@ -106,7 +103,11 @@ def test_the_best_is_held_against_all_others_and_recorded_once(store: Store) -> 
                 "n_folds",
             ):
                 assert k[c] == r[c], c
-            assert (k["dataset"], k["scheme"], k["n_resamples"]) == ("cells", "monte-carlo", 60)
+            assert (k["dataset"], k["scheme"], k["ci_kind"]) == (
+                "cells",
+                "monte-carlo",
+                "jackknife",
+            )
             ids = sql(
                 store,
                 "select distinct run_id as i from results where scheme = 'monte-carlo' and "
@@ -116,8 +117,8 @@ def test_the_best_is_held_against_all_others_and_recorded_once(store: Store) -> 
         compare(store, ManifestSpec("cells"), None, [], options)
 
 
-def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store: Store) -> None:
-    options = CompareOptions(n_resamples=200)
+def test_in_and_out_of_domain_are_one_joint_test_each(store: Store) -> None:
+    options = CompareOptions()
     rows, _ = compare(store, CROSS, Side("uni", "good"), [Side("uni", "weak")], options)
     whole = [r for r in rows if r["fold"] is None]
     assert [r["eval_domain"] for r in whole[-2:]] == ["in domain", "out of domain"]
@@ -149,9 +150,7 @@ def test_in_and_out_of_domain_are_one_joint_bootstrap_each(store: Store) -> None
             at = [r for r in scores if (r["fold"], r["train_domain"], r["domain"]) == key]
             s, t = (np.array([(1 - r[k], r[k]) for r in at]) for k in "st")
             folds.append(Fold(np.array([r["y"] for r in at]), s, t, [r["slide"] for r in at]))
-        want = paired_bootstrap(
-            folds, n_resamples=200, seed=seed_of(mine["manifest_id"], None, name)
-        )
+        want = paired(folds)
         got = [mine[k] for k in ("difference", "ci_low", "ci_high", "p_value")]
         assert got == pytest.approx([want.difference, want.low, want.high, want.p_value], abs=1e-9)
     p = [r["p_value"] for r in whole[-2:]]
@@ -182,11 +181,11 @@ def test_the_report_shows_what_is_recorded_and_corrects_it(store: Store, tmp_pat
 
 
 def test_a_run_made_anew_leaves_a_comparison_behind(store: Store, tmp_path: Path) -> None:
-    options = CompareOptions(n_resamples=20)
+    options = CompareOptions()
     compare(store, ManifestSpec("cells"), None, [], options)
     assert is_compared(store, ManifestSpec("cells"), options)
     assert not is_compared(store, ManifestSpec("cells"), CompareOptions(metric="brier"))
-    again = RunOptions(splits=Asked(folds=[2]), models=["weak"], n_resamples=20, force=True)
+    again = RunOptions(splits=Asked(folds=[2]), models=["weak"], force=True)
     run(store, ManifestSpec("cells"), again)
     assert not is_compared(store, ManifestSpec("cells"), options)
     rows = [r for r in pairs_of(store, tmp_path / "r") if r["where"] == "all"]
@@ -194,9 +193,7 @@ def test_a_run_made_anew_leaves_a_comparison_behind(store: Store, tmp_path: Path
 
 
 def test_the_best_by_an_error_is_the_one_with_the_least(store: Store) -> None:
-    rows, _ = compare(
-        store, ManifestSpec("cells"), None, [], CompareOptions(metric="brier", n_resamples=5)
-    )
+    rows, _ = compare(store, ManifestSpec("cells"), None, [], CompareOptions(metric="brier"))
     (best,) = sql(
         store,
         "select model from results where metric = 'brier' and fraction = 1 and scheme = 'monte-carlo' "
@@ -215,7 +212,7 @@ def test_one_turned_round_counts_with_its_sign(store: Store, tmp_path: Path) -> 
         ManifestSpec("cells"),
         Side("uni", "weak"),
         [Side("uni", "good")],
-        CompareOptions(n_resamples=50),
+        CompareOptions(),
     )
     (mine,) = sql(store, "select * from comparisons where fraction = 1")
     (shown,) = [r for r in pairs_of(store, tmp_path / "r") if r["where"] == "all" and r["p_value"]]
@@ -231,7 +228,7 @@ def test_without_runs_or_with_one_side_it_says_so(store: Store, tmp_path: Path) 
     ):
         compare(store, ManifestSpec("cells", "predefined"), None, [], CompareOptions())
     lone = fill(str(tmp_path / "lone"), MODELS[:1])
-    run(lone, ManifestSpec("cells"), RunOptions(splits=Asked(folds=[0]), n_resamples=5))
+    run(lone, ManifestSpec("cells"), RunOptions(splits=Asked(folds=[0])))
     with pytest.raises(
         EmbedstoreError, match="nothing to compare on 'cells': uni:good has runs alone"
     ):

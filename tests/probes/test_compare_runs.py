@@ -13,7 +13,7 @@ from probes.compare import compare
 from probes.run import RunOptions, run
 from probes.scores.comparisons import CompareOptions
 from probes.scores.sides import Side
-from probes.scores.statistics import Fold, paired_bootstrap
+from probes.scores.statistics import Fold, paired
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import query
@@ -57,9 +57,7 @@ def mean_aurocs(store: Store) -> dict[tuple[str, float], float]:
 def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> None:
     run(planted, ManifestSpec("d"), RunOptions(splits=Asked(fractions=[0.5, 1.0])))
     sides = Side.parse("uni:strong"), Side.parse("uni:weak")
-    rows, _ = compare(
-        planted, ManifestSpec("d"), sides[0], [sides[1]], CompareOptions(n_resamples=200)
-    )
+    rows, _ = compare(planted, ManifestSpec("d"), sides[0], [sides[1]], CompareOptions())
     assert {(r["fraction"], r["fold"]) for r in rows} == {
         (f, k) for f in (0.5, 1.0) for k in (None, 0, 1, 2, 3, 4)
     }
@@ -83,13 +81,7 @@ def test_compare_is_the_paired_tests_on_stored_predictions(planted: Store) -> No
     assert one["difference"] == pytest.approx(roc_auc_score(y, a) - roc_auc_score(y, b), abs=1e-9)
     assert one["n_test"] == len(y) == 120
     of_a, of_b = (np.column_stack((1 - s, s)) for s in (a, b))
-    from probes.scores.evaluate import seed_of
-
-    again = paired_bootstrap(
-        [Fold(y, of_a, of_b, [r["slide"] for r in scores])],
-        n_resamples=200,
-        seed=seed_of(one["manifest_id"], None, "all"),
-    )
+    again = paired([Fold(y, of_a, of_b, [r["slide"] for r in scores])])
     assert (one["ci_low"], one["ci_high"], one["p_value"]) == pytest.approx(
         (again.low, again.high, again.p_value)
     )
@@ -108,7 +100,7 @@ def test_compare_of_views_with_the_plain_and_as_a_command(planted: Store) -> Non
         ManifestSpec("d"),
         Side.parse("uni+d4:strong"),
         [Side.parse("uni:strong")],
-        CompareOptions(n_resamples=50),
+        CompareOptions(),
     )
     assert [(r["a"], r["b"], r["n_folds"]) for r in rows if r["fraction"] == 1] == [
         ("uni+d4:strong", "uni:strong", 1)
@@ -126,7 +118,7 @@ def test_compare_of_views_with_the_plain_and_as_a_command(planted: Store) -> Non
 def test_compare_by_domain_and_what_it_refuses(planted: Store) -> None:
     spec = ManifestSpec("d", scheme="cross-domain")
     run(planted, spec, RunOptions(splits=Asked(train_domains=["dom0"], folds=[0, 1])))
-    options = CompareOptions(n_resamples=100)
+    options = CompareOptions()
     a, b = Side.parse("uni:strong"), Side.parse("uni:weak")
     rows, _ = compare(planted, spec, a, [b], options)
     cells = [r for r in rows if r["train_domain"] is not None]

@@ -36,7 +36,7 @@ def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(
 ) -> None:
     methods = ["uni", "logreg"] if views is None else ["uni"]
     options = RunOptions(
-        splits=Asked(folds=[0, 1]), models=["strong"], n_resamples=50, methods=methods, views=views
+        splits=Asked(folds=[0, 1]), models=["strong"], methods=methods, views=views
     )
     spec, there = ManifestSpec("d", seed=6), replace(options, eval_dataset="e")
     fresh = run(planted, spec, there)  # nothing is on record yet: fits are made
@@ -80,7 +80,7 @@ def test_a_run_on_views_stands_as_long_as_the_views_do(planted: Store) -> None:
     plant(planted, "turned", 40, 2.5)
     plant_views(planted, "turned", 40)
     spec, at = ManifestSpec("d", seed=8), datetime(2026, 1, 1)
-    plain = RunOptions(splits=Asked(folds=[0]), models=["turned"], n_resamples=50)
+    plain = RunOptions(splits=Asked(folds=[0]), models=["turned"])
     turned = replace(plain, views="d4")
     assert (run(planted, spec, plain).n_new, run(planted, spec, turned).n_new) == (1, 1)
     made_at(planted, model_table("turned"), at)
@@ -95,7 +95,7 @@ def test_a_run_on_views_stands_as_long_as_the_views_do(planted: Store) -> None:
 def test_scores_of_another_dataset_stand_as_long_as_its_embeddings_do(planted: Store) -> None:
     plant(planted, "moving", 40, 2.5)
     spec, at = ManifestSpec("d", seed=8), datetime(2026, 1, 1)
-    plain = RunOptions(splits=Asked(folds=[0]), models=["moving"], n_resamples=50)
+    plain = RunOptions(splits=Asked(folds=[0]), models=["moving"])
     there = replace(plain, eval_dataset="e")
     assert [run(planted, spec, o).n_new for o in (plain, there, there)] == [1, 1, 0]
     made_at(planted, model_table("moving"), at, "dataset = 'e'")
@@ -109,7 +109,7 @@ def test_what_an_imported_model_lacks_is_imported(planted: Store) -> None:
     planted.delete(model_table("brought"), "annotation_id", [row["annotation_id"]])
     planted.delete(model_table("brought"), "dataset", ["e"])
     how = "embedstore import {} FILE --model brought`"
-    options = RunOptions(splits=Asked(folds=[0]), models=["brought"], n_resamples=50)
+    options = RunOptions(splits=Asked(folds=[0]), models=["brought"])
     with pytest.raises(EmbedstoreError, match="1 of 300 annotations.*" + how.format("d")):
         run(planted, ManifestSpec("d"), options)
     fine = ManifestSpec("d", where=f"annotation_id != '{row['annotation_id']}'")

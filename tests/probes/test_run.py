@@ -191,9 +191,7 @@ def test_a_collapsed_probe_is_recorded_as_such(planted: Store) -> None:
 
 
 def test_knn_with_too_few_rows_is_recorded_as_collapsed(planted: Store) -> None:
-    options = RunOptions(
-        splits=Asked(fractions=(0.03, 1.0)), models=["strong"], methods=("knn",), n_resamples=5
-    )
+    options = RunOptions(splits=Asked(fractions=(0.03, 1.0)), models=["strong"], methods=("knn",))
     rows = [r for r in run(planted, ManifestSpec("d"), options).rows if r.metric == "auroc"]
     assert {(r.n_train <= 20, r.state) for r in rows} == {(True, "collapsed"), (False, "ok")}
     assert all(r.value == 0.5 for r in rows if r.state == "collapsed")

@@ -47,7 +47,7 @@ def curves(material: Material) -> Section:
                 "figure1",
                 "Figure 1. AUROC against the size of the training set",
                 "Points are means over folds at the actual number of training annotations; the "
-                "band is the mean of the runs\u2019 own 95% bootstrap intervals over slides (or "
+                "band is the mean of the runs\u2019 own 95% intervals over slides (or "
                 "cases, where the manifest groups by them): how sure one run is, not how sure the "
                 "mean is. "
                 "Thick, with diamonds: trained end to end. "

@@ -52,10 +52,10 @@ def pairs(facts: Facts) -> list[Block]:
     ]
     notes = [
         "AUROC on the same test annotations at the largest fraction that both have; SD over "
-        "splits. Interval and p: slides (or cases, where the split goes by them) resampled "
-        "jointly in all folds, as recorded by probes compare; corrected by Holm for all "
-        "p-values of this table. No p: fewer than half of the resamples hold both labels, or "
-        "it is not recorded."
+        "splits. Interval and p: slides (or cases, where the split goes by them) left out one at "
+        "a time, jointly in all folds, as recorded by probes compare; the variance of training is "
+        "not in them. Corrected by Holm for all p-values of this table. No p: there is one slide, "
+        "or one that holds all of a label, or it is not recorded."
     ]
     lacks = list(dict.fromkeys(r["command"] for r in rows if not r["is_recorded"]))
     return [

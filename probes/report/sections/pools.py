@@ -166,7 +166,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     notes = [
         "At the largest fraction. Plain is the network as it is usually taken, its first row. "
         "Differences are paired by fold and test annotation; intervals are those that probes "
-        "compare recorded: slides (or cases, where the split goes by them) resampled jointly in "
+        "compare recorded: slides (or cases, where the split goes by them) left out jointly in "
         "all folds, without the variance of training. They are not corrected for choosing the "
         "highest of many rows: that is what the choice on validation is for. Where one class is "
         "placed better than the other, a centre may read the placement and not the cell: shifted, "

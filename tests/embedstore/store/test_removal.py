@@ -40,7 +40,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
         spec = ManifestSpec(dataset)
         run(store, spec, OPTIONS)
         run(store, spec, RunOptions(splits=OPTIONS.splits, eval_dataset=other))
-        compare(store, spec, SIDES[0], [SIDES[1]], CompareOptions(n_resamples=50))
+        compare(store, spec, SIDES[0], [SIDES[1]], CompareOptions())
     run(store, ManifestSpec("d", where="domain <> 'dom0'"), OPTIONS)
     return uri
 

@@ -69,7 +69,7 @@ def test_the_published_numbers_are_the_papers() -> None:
 
 def test_a_measured_number_stands_beside_the_published_one(tmp_path: Path) -> None:
     made = plant_cells(str(tmp_path / "s"), "midog-small", ("uni",))
-    done = run(made, ManifestSpec("midog-small", scheme="cross-domain"), RunOptions(n_resamples=20))
+    done = run(made, ManifestSpec("midog-small", scheme="cross-domain"), RunOptions())
     report(made, [], tmp_path / "r")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "paper-1.csv").read_text())))
     assert len(rows) == 19
@@ -90,7 +90,7 @@ def test_demonstration_data_and_random_weights_are_marked(tmp_path: Path) -> Non
         domains=("demo rose", "demo violet", "demo amber"),
     )
     made.merge("models", [{**query(made, "select * from models")[0], "weights": "random"}])
-    run(made, ManifestSpec("shown", scheme="cross-domain"), RunOptions(n_resamples=20))
+    run(made, ManifestSpec("shown", scheme="cross-domain"), RunOptions())
     report(made, [], tmp_path / "r")
     title = (tmp_path / "r" / "paper-1.md").read_text().splitlines()[0]
     assert "demonstration data, not tissue; with random weights" in title
@@ -120,7 +120,7 @@ def test_more_than_two_labels_have_mistakes_and_calibration(tmp_path: Path) -> N
     for m in ("one", "two"):
         vectors = rng.normal(size=(240, 60)) + 1.2 * np.eye(60)[[int(n[-1]) for n in names]]
         put_embeddings(made, m, ids, vectors.astype(np.float32))
-    run(made, ManifestSpec("three"), RunOptions(n_resamples=10))
+    run(made, ManifestSpec("three"), RunOptions())
     (s,) = scores_of(gather(made, []))
     assert s.positive is None
     rows = query(

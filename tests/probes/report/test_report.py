@@ -88,7 +88,7 @@ def test_every_cell_of_figure_2(store: Store, written: dict[str, Path]) -> None:
 def test_runs_scored_on_another_dataset_have_a_table(tmp_path: Path) -> None:
     made = plant_cells(str(tmp_path / "s"), "one", ("m",))
     plant_cells(str(tmp_path / "s"), "two", ("m",))
-    done = run(made, ManifestSpec("one"), RunOptions(eval_dataset="two", n_resamples=20))
+    done = run(made, ManifestSpec("one"), RunOptions(eval_dataset="two"))
     report(made, ["one"], tmp_path / "r")
     (r,) = csv.DictReader(io.StringIO((tmp_path / "r" / "elsewhere.csv").read_text()))
     want = np.mean([x.value for x in done.rows if x.metric == "auroc" and x.eval_domain == "all"])
@@ -189,7 +189,7 @@ def test_twenty_four_models_look_different(store: Store) -> None:
 
 def test_chance_counts_the_domains_that_a_split_left(tmp_path: Path) -> None:
     made = plant_cells(str(tmp_path / "s"), "one", ("m",), domains=("a", "b", "c"), other="other")
-    quick = RunOptions(target="domain", n_resamples=20, splits=Asked(folds=[0]))
+    quick = RunOptions(target="domain", splits=Asked(folds=[0]))
     run(made, ManifestSpec("one", where="domain <> 'c'"), quick)
     run(made, ManifestSpec("one"), quick)
     rows = report(made, [], tmp_path / "report")
@@ -204,9 +204,9 @@ def test_vectors_of_several_files_are_of_one_model(tmp_path: Path) -> None:
     (record,) = query(made, "from _models")
     for called, fold in (("imported: a.npz", 0), ("imported: a.npz, ...", 1)):
         made.merge("models", [record | {"weights": called, "weights_sha256": None}])
-        options = RunOptions(n_resamples=20, splits=Asked(folds=[fold]))
+        options = RunOptions(splits=Asked(folds=[fold]))
         done = run(made, ManifestSpec("one"), options)
-    both = RunOptions(n_resamples=20, splits=Asked(folds=[0, 1]))
+    both = RunOptions(splits=Asked(folds=[0, 1]))
     done = run(made, ManifestSpec("one"), both)
     assert done.n_new == 0
     (line,) = summarise(done.rows)

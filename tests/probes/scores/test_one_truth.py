@@ -42,7 +42,7 @@ def whole(store: Store, sides: tuple[Side, Side] = BOTH, metric: str = "auroc") 
         ManifestSpec("d"),
         sides[0],
         [sides[1]],
-        CompareOptions(metric=metric, n_resamples=200),
+        CompareOptions(metric=metric),
     )
     (row,) = [r for r in rows if r["fold"] is None]
     return row
@@ -235,9 +235,7 @@ def test_what_is_scored_keeps_its_truth_and_what_is_superseded_is_marked(two: St
     truth = fetch(connect(two), "select annotation_id, truth from predictions").to_pylist()
     swap_labels(two, 100)
     assert fetch(connect(two), "select annotation_id, truth from predictions").to_pylist() == truth
-    _, notes = compare(
-        two, ManifestSpec("d"), *((BOTH[0], [BOTH[1]])), CompareOptions(n_resamples=200)
-    )
+    _, notes = compare(two, ManifestSpec("d"), *((BOTH[0], [BOTH[1]])), CompareOptions())
     assert whole(two)["difference"] == before["difference"]
     assert any("have another label since these runs" in n for n in notes)
     assert query(two, README) == standing

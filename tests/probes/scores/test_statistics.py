@@ -1,23 +1,29 @@
-"""Bootstrap, DeLong and Holm against resampling by hand, definitions and worked examples."""
+"""Intervals, DeLong and Holm against leaving out by hand, definitions and worked examples."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from scipy.special import expit, logit
+from scipy.stats import norm, t, ttest_1samp
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    roc_auc_score,
+)
 
 from probes.scores.metrics import METRICS, evaluate
 from probes.scores.statistics import (
+    MAX_BLOCKS,
     Fold,
-    bootstrap,
     delong,
     holm,
-    interval,
-    paired_bootstrap,
-    resample,
+    jackknife,
+    paired,
 )
 
 
@@ -26,42 +32,58 @@ def scores(rng: np.random.Generator, y: np.ndarray, strength: float) -> np.ndarr
     return np.column_stack((1 - p, p))
 
 
-def test_resampling_is_that_of_drawing_with_replacement_and_the_same_everywhere() -> None:
-    counts = resample(7, 4000, 3)
-    assert counts.shape == (4000, 7)
-    assert (counts.sum(axis=1) == 7).all()
-    # Multinomial: mean 1, variance 1 - 1/7, covariance -1/7.
-    assert counts.mean(axis=0) == pytest.approx(np.ones(7), abs=0.06)
-    covariance = np.cov(counts.T)
-    assert np.diag(covariance) == pytest.approx(np.full(7, 6 / 7), abs=0.08)
-    assert covariance[0, 1:] == pytest.approx(np.full(6, -1 / 7), abs=0.06)
-    assert resample(6, 3, 42).tolist() == STORED
-    assert (resample(5, 9, 1) == resample(5, 9, 1)).all()
+def student(without: Any, sizes: Any) -> tuple[float, float]:
+    """The jackknife written out: the standard error, and how often t takes it at 95 %."""
+    n = len(without)
+    error = np.sqrt((n - 1) / n * sum((v - np.mean(without)) ** 2 for v in without))
+    worth = np.sum(sizes) ** 2 / np.sum(np.square(sizes))
+    return error, t.ppf(0.975, max(worth - 1, 1))
 
 
-STORED = [[1, 0, 1, 0, 2, 2], [1, 0, 2, 0, 2, 1], [1, 1, 1, 2, 1, 0]]
-
-
-def test_weights_are_what_repeating_the_rows_gives() -> None:
-    """Oracle: each replicate computed by scikit-learn on rows repeated as the groups were drawn."""
+def test_an_interval_is_that_of_leaving_out_one_slide_at_a_time() -> None:
+    """Oracle: each value without a slide by scikit-learn, on the scale of log-odds, by hand."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 120)
     p = scores(rng, y, 1.5)
-    groups = [f"s{k}" for k in rng.integers(0, 9, 120)]
-    found = bootstrap(y, p, groups, 0.5, n_resamples=200, seed=5)
-    names, codes = np.unique(groups, return_inverse=True)
-    values = []
-    for row in resample(len(names), 200, 5):
-        chosen = np.repeat(np.arange(120), row[codes])
-        values.append(roc_auc_score(y[chosen], p[chosen, 1]))
-    assert found["auroc"].value == pytest.approx(roc_auc_score(y, p[:, 1]))
-    assert (found["auroc"].low, found["auroc"].high) == pytest.approx(
-        tuple(np.quantile(values, [0.025, 0.975]))
-    )
+    groups = np.array([f"s{k}" for k in rng.choice(9, 120, p=np.arange(1, 10) / 45)])
+    found = jackknife(y, p, list(groups), 0.5)
+    measures: dict[str, Callable[[Any], float]] = {
+        "auroc": lambda at: roc_auc_score(y[at], p[at, 1]),
+        "average_precision": lambda at: average_precision_score(y[at], p[at, 1]),
+        "balanced_accuracy": lambda at: balanced_accuracy_score(y[at], p[at, 1] >= 0.5),
+        "brier": lambda at: brier_score_loss(y[at], p[at, 1]),
+    }
+    names = np.unique(groups)
+    sizes = [(groups == g).sum() for g in names]
+    for name, measure in measures.items():
+        value = measure(groups != "none")
+        error, times = student([logit(measure(groups != g)) for g in names], sizes)
+        assert found[name].value == pytest.approx(value)
+        bounds = [expit(logit(value) + side * times * error) for side in (-1, 1)]
+        assert (found[name].low, found[name].high) == pytest.approx(bounds, rel=1e-6)
     for name in METRICS:
-        assert (
-            found[name].low <= found[name].value <= found[name].high or name == "calibration_error"
-        )
+        assert found[name].low < found[name].value < found[name].high
+
+
+def test_of_many_slides_blocks_are_left_out() -> None:
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 1500)
+    p = scores(rng, y, 1.5)
+    groups = np.array([f"s{k:03d}" for k in rng.integers(0, 450, 1500)])
+    found = jackknife(y, p, list(groups), 0.5, names=["auroc"])["auroc"]
+    names, place = np.unique(groups, return_inverse=True)
+    assert len(names) > 2 * MAX_BLOCKS
+    block = place % MAX_BLOCKS
+    without = [logit(roc_auc_score(y[block != k], p[block != k, 1])) for k in range(MAX_BLOCKS)]
+    error, times = student(without, np.bincount(block))
+    bounds = [expit(logit(found.value) + side * times * error) for side in (-1, 1)]
+    assert (found.low, found.high) == pytest.approx(bounds, rel=1e-6)
+    # Blocks or each slide: nearly the same.
+    each, often = student(
+        [logit(roc_auc_score(y[groups != g], p[groups != g, 1])) for g in names],
+        [(groups == g).sum() for g in names],
+    )
+    assert error * times == pytest.approx(each * often, rel=0.15)
 
 
 def test_slides_that_differ_widen_the_interval() -> None:
@@ -71,8 +93,8 @@ def test_slides_that_differ_widen_the_interval() -> None:
     shift = rng.normal(0, 2, 12)[slide]
     p = 1 / (1 + np.exp(-(1.5 * (y - 0.5) + shift + rng.normal(size=600))))
     p = np.column_stack((1 - p, p))
-    by_slide = bootstrap(y, p, [str(s) for s in slide], 0.5)["auroc"]
-    by_row = bootstrap(y, p, [str(k) for k in range(600)], 0.5)["auroc"]
+    by_slide = jackknife(y, p, [str(s) for s in slide], 0.5)["auroc"]
+    by_row = jackknife(y, p, [str(k) for k in range(600)], 0.5)["auroc"]
     assert by_slide.high - by_slide.low > 1.5 * (by_row.high - by_row.low)
 
 
@@ -85,26 +107,31 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         y = np.tile([0, 1], 80)
         s = y * 1.0 + rng.normal(size=160)
         p = np.column_stack((-s, s))
-        found = bootstrap(
-            y,
-            p,
-            [str(k // 4) for k in range(160)],
-            0.5,
-            names=["auroc"],
-            n_resamples=300,
-            seed=seed,
-        )["auroc"]
+        groups = [str(k // 4) for k in range(160)]
+        found = jackknife(y, p, groups, 0.5, names=["auroc"])["auroc"]
         hits += found.low <= truth <= found.high
     assert 0.91 <= hits / 400 <= 0.98
 
 
-def test_too_few_groups_have_no_interval() -> None:
-    y, p = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    one = bootstrap(y, p, ["a"] * 3, 0.5)["auroc"]
-    assert one.value == 1
-    assert np.isnan([one.low, one.high]).all()
-    assert np.isnan(interval(np.array([np.nan, 0.5]))).all()
-    lacking = bootstrap(np.ones(3, dtype=int), p, ["a", "b", "c"], 0.5)["auroc"]
+def test_what_slides_do_not_say_has_no_interval() -> None:
+    rng = np.random.default_rng(2)
+    y = np.tile([0, 1], 20)
+    p = scores(rng, y, 1.0)
+    groups = [f"s{k // 8}" for k in range(40)]
+
+    def bounds(y: Any, p: Any, groups: Any) -> list[float]:
+        found = jackknife(y, p, groups, 0.5, names=["auroc"])["auroc"]
+        return [found.low, found.high]
+
+    assert np.isfinite(bounds(y, p, groups)).all()
+    assert np.isnan(bounds(y, p, ["a"] * 40)).all()  # one slide
+    perfect = np.column_stack((1 - y, y)).astype(float)
+    assert np.isnan(bounds(y, perfect, groups)).all()
+    lonely = np.where(np.arange(40) < 8, y, 0)  # one slide holds all of a label
+    assert np.isnan(bounds(lonely, p, groups)).all()
+    alike = [f"s{k // 8}" for k in range(40)], np.tile(p[:8], (5, 1))
+    assert np.isnan(bounds(np.tile(y[:8], 5), alike[1], alike[0])).all()  # slides that are copies
+    lacking = jackknife(np.ones(40, dtype=int), p, groups, 0.5)["auroc"]
     assert np.isnan([lacking.value, lacking.low, lacking.high]).all()
 
 
@@ -154,43 +181,46 @@ def test_delong_of_the_same_scores_and_of_too_few() -> None:
 
 def test_under_the_null_p_values_are_uniform_enough() -> None:
     rng = np.random.default_rng(2)
-    below = {"delong": 0, "bootstrap": 0}
-    for seed in range(300):
+    below = {"delong": 0, "jackknife": 0}
+    for _ in range(300):
         y = np.tile([0, 1], 40)
         p = [scores(rng, y, 1.0) for _ in range(2)]
         below["delong"] += delong(y, p[0][:, 1], p[1][:, 1]).p_value < 0.05
         fold = Fold(y, p[0], p[1], [str(k // 2) for k in range(80)])
-        below["bootstrap"] += paired_bootstrap([fold], n_resamples=300, seed=seed).p_value < 0.05
+        below["jackknife"] += paired([fold]).p_value < 0.05
     assert 0.02 <= below["delong"] / 300 <= 0.09
-    assert 0.015 <= below["bootstrap"] / 300 <= 0.09
+    assert 0.015 <= below["jackknife"] / 300 <= 0.09
 
 
-def test_folds_share_their_slides_in_every_replicate() -> None:
-    """Oracle: the same joint resampling, written out; and folds that repeat add no certainty."""
+def test_a_slide_is_left_out_of_every_fold_that_holds_it() -> None:
+    """Oracle: the same, written out; and folds that repeat add no certainty."""
     rng = np.random.default_rng(3)
     slide = np.array([f"s{k}" for k in rng.integers(0, 10, 200)])
     y = rng.integers(0, 2, 200)
     a, b = scores(rng, y, 2.0), scores(rng, y, 1.0)
     parts = [rng.permutation(200)[:80] for _ in range(3)]
     folds = [Fold(y[i], a[i], b[i], list(slide[i])) for i in parts]
-    found = paired_bootstrap(folds, n_resamples=150, seed=4)
-    names = sorted(set(slide[np.concatenate(parts)]))
-    replicates = []
-    for row in resample(len(names), 150, 4):
-        times = dict(zip(names, row, strict=True))
-        each = []
-        for i in parts:
-            chosen = np.repeat(i, [times[s] for s in slide[i]])
-            each.append(
-                roc_auc_score(y[chosen], a[chosen, 1]) - roc_auc_score(y[chosen], b[chosen, 1])
-            )
-        replicates.append(np.mean(each))
-    observed = np.mean([roc_auc_score(y[i], a[i, 1]) - roc_auc_score(y[i], b[i, 1]) for i in parts])
+    found = paired(folds)
+
+    def difference(at: Any) -> float:
+        return float(roc_auc_score(y[at], a[at, 1]) - roc_auc_score(y[at], b[at, 1]))
+
+    held = slide[np.concatenate(parts)]
+    names = np.unique(held)
+    without = [np.mean([difference(i[slide[i] != g]) for i in parts]) for g in names]
+    error, times = student(without, [(held == g).sum() for g in names])
+    observed = np.mean([difference(i) for i in parts])
     assert found.difference == pytest.approx(observed)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(replicates, [0.025, 0.975])))
-    one = paired_bootstrap(folds[:1], n_resamples=150, seed=4)
-    five = paired_bootstrap(folds[:1] * 5, n_resamples=150, seed=4)
+    reach = times * error
+    assert (found.low, found.high) == pytest.approx((observed - reach, observed + reach))
+    assert found.p_value < 0.05 or found.low < 0 < found.high
+    one, five = paired(folds[:1]), paired(folds[:1] * 5)
     assert (five.low, five.high, five.p_value) == pytest.approx((one.low, one.high, one.p_value))
+    mirrored = paired([Fold(f.y, f.b, f.a, f.groups) for f in folds])
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    assert mirrored.p_value == pytest.approx(found.p_value)
+    same = paired([Fold(f.y, f.a, f.a, f.groups) for f in folds])
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
 
 def test_any_metric_can_be_compared() -> None:
@@ -199,7 +229,7 @@ def test_any_metric_can_be_compared() -> None:
     a, b = scores(rng, y, 3.0), scores(rng, y, 0.5)
     fold = Fold(y, a, b, [str(k) for k in range(100)], 0.5, 0.4)
     for metric in METRICS:
-        found = paired_bootstrap([fold], metric, n_resamples=100)
+        found = paired([fold], metric)
         ones = np.ones((1, 100))
         expected = evaluate(y, a, ones, 0.5)[metric] - evaluate(y, b, ones, 0.4)[metric]
         assert found.difference == pytest.approx(expected[0])
@@ -226,21 +256,23 @@ def test_holm_is_its_definition(p: Any) -> None:
         )
 
 
-def test_a_case_or_two_a_fold_give_no_interval_instead_of_a_sure_one() -> None:
-    """Three folds of one case each: only resamples that hold all three cases give a number."""
+def test_folds_of_one_case_each_are_students_test_of_the_cases() -> None:
+    """Without a case its fold is gone: the mean over the others, as for one number a case."""
     rng = np.random.default_rng(0)
     folds = []
     for case in "abc":
         y = np.arange(20) % 2
         a, b = (np.column_stack((1 - s, s)) for s in rng.random((2, 20)))
         folds.append(Fold(y, a, b, [case] * 20))
-    found = paired_bootstrap(folds, n_resamples=500)
-    assert np.isfinite(found.difference)
-    assert np.isnan([found.low, found.high, found.p_value]).all()
-    many = [Fold(f.y, f.a, f.b, [f"{k}{i}" for i in range(20)]) for k, f in enumerate(folds)]
-    found = paired_bootstrap(many, n_resamples=500)
-    assert found.low < found.difference < found.high
-    assert 0 < found.p_value <= 1
+    found = paired(folds)
+    each = [roc_auc_score(f.y, f.a[:, 1]) - roc_auc_score(f.y, f.b[:, 1]) for f in folds]
+    test = ttest_1samp(each, 0)
+    assert found.difference == pytest.approx(np.mean(each))
+    assert found.p_value == pytest.approx(test.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    alone = paired(folds[:1])
+    assert np.isfinite(alone.difference)
+    assert np.isnan([alone.low, alone.high, alone.p_value]).all()
 
 
 def test_a_metric_added_later_is_recorded_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,4 +282,4 @@ def test_a_metric_added_later_is_recorded_with_the_others(monkeypatch: pytest.Mo
         metrics.METRICS, "half", metrics.Metric(lambda y, p, w, cut: np.full(len(w), 0.5))
     )
     y, p = np.arange(10) % 2, np.full((10, 2), 0.5)
-    assert bootstrap(y, p, [str(k) for k in range(10)], 0.5, n_resamples=20)["half"].value == 0.5
+    assert jackknife(y, p, [str(k) for k in range(10)], 0.5)["half"].value == 0.5
