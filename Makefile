@@ -60,6 +60,7 @@ lint: install
 
 bench: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	$(BIN)/python benchmarks/study_coverage.py
 
 # What in docs/ follows from the code: the commands and the table of models.
 docs: install

@@ -103,14 +103,15 @@ def cell(n_slides: int, icc: float, *, is_unequal: bool, n_studies: int) -> dict
 
         replicates = percentile(both, n_slides, rng)
         for name in METRICS:
-            low, high = np.quantile(replicates[name], [LEVEL / 2, 1 - LEVEL / 2])
-            held[f"{name}_percentile"].append(low <= truth[name] <= high)
+            if len(replicates[name]):
+                low, high = np.quantile(replicates[name], [LEVEL / 2, 1 - LEVEL / 2])
+                held[f"{name}_percentile"].append(low <= truth[name] <= high)
         p_value = paired([Fold(s.y, one, two, groups)]).p_value
         if np.isfinite(p_value):
             told["paired"].append(p_value < LEVEL)
-        differences = replicates["difference"]
-        beyond = min((differences <= 0).mean(), (differences >= 0).mean())
-        told["paired_percentile"].append(2 * beyond < LEVEL)
+        if len(differences := replicates["difference"]):
+            beyond = min((differences <= 0).mean(), (differences >= 0).mean())
+            told["paired_percentile"].append(2 * beyond < LEVEL)
         told["delong"].append(delong(s.y, one[:, 1], two[:, 1]).p_value < LEVEL)
     shares = {f"coverage_{k}": float(np.mean(v)) for k, v in held.items()}
     shares |= {f"type1_{k}": float(np.mean(v)) for k, v in told.items()}

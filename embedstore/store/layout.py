@@ -20,8 +20,7 @@ def _schema(key: str, **columns: pa.DataType) -> pa.Schema:
 
 
 TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us")
-FLAG = pa.bool_()
-TEXTS = pa.list_(TEXT)
+FLAG, TEXTS = pa.bool_(), pa.list_(TEXT)
 
 PATCHES, COMPARISONS, REMOVALS = "patches", "comparisons", "removals"
 
@@ -183,9 +182,8 @@ TABLES: dict[str, pa.Schema] = {
         threshold=REAL,
         created_at=TIME,
     ),
-    # One row holds all scores of a run, dataset, role and label: a run is written by one atomic
-    # merge. truth: the labels of the annotations then; decision: what ranks, where it is more than
-    # the probability.
+    # One row a run, dataset, role and label, so that a run is one atomic merge. truth: the labels
+    # then; decision: what ranks, where it is more than the probability.
     "predictions": _schema(
         "prediction_id",
         run_id=TEXT,
@@ -197,8 +195,7 @@ TABLES: dict[str, pa.Schema] = {
         probability=pa.list_(REAL),
         decision=pa.list_(REAL),
     ),
-    # One row an annotation and scale: a crop of size_px pixels, wider than the patch it was read
-    # for, without loss (see `patch_cache.encode`).
+    # A row an annotation and scale: a crop wider than its patch, as `patch_cache.encode` packs it.
     PATCHES: _schema(
         "patch_id",
         annotation_id=TEXT,
@@ -211,7 +208,7 @@ TABLES: dict[str, pa.Schema] = {
         **CUT,
         pixels=pa.binary(),
     ),
-    # What `compare` found of two sides over all folds; run_ids: what it was made of.
+    # What `compare` found of two sides over all folds; n_resamples is of former versions alone.
     COMPARISONS: _schema(
         "comparison_id",
         manifest_id=TEXT,

@@ -36,8 +36,8 @@ def compare_command(
 ) -> None:
     """Test whether two methods differ, on the same test annotations.
 
-    Over folds: the mean difference, slides (or cases, as the manifest groups) left out one at a time,
-    jointly, p-values corrected by Holm for the number of rows. By fold: DeLong's test as
+    Over folds: the mean difference, slides (or cases, as the manifest groups) left out one at
+    a time, jointly; p-values corrected by Holm for the number of rows. By fold: DeLong's test as
     well, which takes annotations as independent. What is found over folds is recorded (view
     comparisons), and shown by `probes report`.
 

@@ -20,6 +20,9 @@ KIND = "jackknife"
 MAX_BLOCKS = 200
 """Of more groups, so many blocks of them are left out in turn."""
 
+NOTHING = 1e-9
+"""A deviation below this is of rounding: slides that all say the same say nothing of how sure."""
+
 CHUNK = 2**22
 """Weights held at a time."""
 
@@ -109,11 +112,12 @@ def _interval(value: float, without: Floats, blocks: _Blocks, n: int) -> tuple[f
     top = 1.0 if max(value, without.max()) <= 1 else 2.0  # a Brier score of several labels
     if not 0 < value < top or not np.isfinite(without).all():
         return float("nan"), float("nan")
-    # What is left out may leave 0 or 1, as far from it as half an annotation.
-    edge = 0.5 / n
+    # Without a slide 0 or 1 may be left, taken as half an annotation from it, beyond the value.
+    share = value / top
+    edge = min(0.5 / n, share / 2, (1 - share) / 2)
     odds = _logit(np.clip(without / top, edge, 1 - edge))
-    middle, reach = _logit(np.float64(value / top)), _reach(odds, blocks)
-    if reach == 0:
+    middle, reach = _logit(np.float64(share)), _reach(odds, blocks)
+    if reach < NOTHING:
         return float("nan"), float("nan")
     low, high = (float(top / (1 + np.exp(-(middle + side * reach)))) for side in (-1, 1))
     return low, high
@@ -218,11 +222,12 @@ def paired(folds: Sequence[Fold], metric: str = "auroc") -> Comparison:
     if blocks.n < 2 or not np.isfinite(each).all() or not np.isfinite(value):
         return Comparison(value, *(float("nan"),) * 3)
     deviation, reach = _deviation(each), _reach(each, blocks)
-    if deviation == 0:  # the same side twice, or nothing to tell how sure a difference is
-        same = 1.0 if value == 0 else float("nan")
+    if deviation < NOTHING:  # the same side twice, or nothing to tell how sure a difference is
+        same = 1.0 if abs(value) < NOTHING else float("nan")
         return Comparison(value, value * same, value * same, same)
     p_value = float(2 * t.sf(abs(value) / deviation, blocks.freedom))
-    return Comparison(value, value - reach, value + reach, p_value)
+    top = 2.0 if metric == "brier" and folds[0].a.shape[1] > 2 else 1.0
+    return Comparison(value, max(value - reach, -top), min(value + reach, top), p_value)
 
 
 def _mean_of_folds(each: Floats) -> Floats:

@@ -131,6 +131,14 @@ def test_what_slides_do_not_say_has_no_interval() -> None:
     assert np.isnan(bounds(lonely, p, groups)).all()
     alike = [f"s{k // 8}" for k in range(40)], np.tile(p[:8], (5, 1))
     assert np.isnan(bounds(np.tile(y[:8], 5), alike[1], alike[0])).all()  # slides that are copies
+    # Taken as positives throughout, F1 is the same without any slide, but for rounding.
+    always = jackknife(y, np.column_stack((0 * y, 0 * y + 1.0)), groups, 0.5, names=["f1"])["f1"]
+    assert always.value == pytest.approx(2 / 3)
+    assert np.isnan([always.low, always.high]).all()
+    # One pair of 324 is won: the bounds hold it, though it is less than half an annotation.
+    last = np.where(np.arange(36) == 35, 2.0, np.tile([1.0, -1.0], 18))
+    few = jackknife(np.tile([0, 1], 18), np.column_stack((-last, last)), groups[:36], 0.5)["auroc"]
+    assert 0 < few.low < few.value < few.high
     lacking = jackknife(np.ones(40, dtype=int), p, groups, 0.5)["auroc"]
     assert np.isnan([lacking.value, lacking.low, lacking.high]).all()
 
