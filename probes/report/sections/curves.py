@@ -13,6 +13,7 @@ from probes.report.sections.metrics import metrics
 from probes.report.tables import Column, Table, best_of, between, spread
 from probes.scores.results import Summary
 from probes.scores.sides import Side
+from probes.scores.statistics import KIND
 from probes.splits.spec import ManifestSpec
 
 MAX_LINES = 10
@@ -49,7 +50,7 @@ def curves(material: Material) -> Section:
                 "Points are means over folds at the actual number of training annotations; the "
                 "band is the mean of the runs\u2019 own 95% intervals over slides (or "
                 "cases, where the manifest groups by them): how sure one run is, not how sure the "
-                "mean is. "
+                f"mean is. {_of_former(facts)}"
                 "Thick, with diamonds: trained end to end. "
                 "Where many lines are in a panel, point at one in the legend to see its band.",
                 panels,
@@ -81,6 +82,17 @@ def _row(facts: Facts, c: ManifestSpec, e: Side, s: Summary) -> dict[str, Any]:
         "n_runs": s.n_runs,
         "n_failed": s.n_failed,
     }
+
+
+def _of_former(facts: Facts) -> str:
+    """Return a note on intervals that a former version made, nothing where there are none."""
+    runs = {r.run_id for r in facts.results if r.ci_low is not None and r.ci_kind != KIND}
+    if not runs:
+        return ""
+    return (
+        f"The intervals of {len(runs):,} runs are a former version\u2019s percentiles, too narrow "
+        "with few slides: probes run --force makes them anew. "
+    )
 
 
 def _panels(

@@ -67,7 +67,9 @@ def test_an_old_store_is_read_and_reported_without_a_change(old: str, tmp_path: 
     assert run_sql(store, sql).to_pylist() == [{"n": 7, "pixels": 0}]
     assert call_command("embedstore", "status", "--json", "--store", old).json()[0]["done"] == 48
     report(store, [], tmp_path / "report")
-    assert "timm:test_resnet" in (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "timm:test_resnet" in page
+    assert "are a former version" in page  # its intervals are percentiles
     with pytest.raises(EmbedstoreError, match="older store format and is open for reading"):
         store.merge("datasets", [{"dataset": "x"}])
     assert contents(old) == before
@@ -135,6 +137,9 @@ def test_killed_at_any_moment_an_upgrade_is_completed(
     assert counts(store) == before
     assert set(TABLES) <= set(store.tables())
     assert run_sql(store, "from results where method = 'e2e' and pixels is null").num_rows == 0
+    for table in ("results", "comparisons"):
+        sql = f"select distinct ci_kind from {table} where ci_low is not null"
+        assert run_sql(store, sql).to_pylist() == [{"ci_kind": "percentile"}]
     assert store.lance("store").to_table()["format"].to_pylist() == [str(FORMAT)]
 
 
