@@ -92,13 +92,14 @@ class Plan:
 
     def sample(self, n: int) -> list[SlideJob]:
         """Return the reading of up to n of the annotations, spread evenly over all."""
-        chosen = {round(k) for k in np.linspace(0, self.n - 1, min(n, self.n))}
-        jobs, start = list[SlideJob](), 0
-        for slide, n_on_slide in self.slides.items():
-            if own := sorted(k - start for k in chosen if start <= k < start + n_on_slide):
-                placed = self._placed([slide])
-                jobs += slide_jobs([placed[k] for k in own])
-            start += n_on_slide
+        chosen = np.linspace(0, self.n - 1, min(n, self.n)).round().astype(int)
+        slides, ends = list(self.slides), np.cumsum(list(self.slides.values()))
+        of = np.searchsorted(ends, chosen, side="right")
+        jobs = list[SlideJob]()
+        for s in dict.fromkeys(of.tolist()):
+            placed = self._placed([slides[s]])
+            start = ends[s] - len(placed)
+            jobs += slide_jobs([placed[k - start] for k in chosen[of == s].tolist()])
         return jobs
 
     def ids(self) -> Iterator[str]:
