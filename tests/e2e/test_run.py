@@ -93,7 +93,9 @@ def test_labels_are_the_annotations_own_and_all_metrics_are_there(store: Store) 
     truth = [r["label"] == "mitotic figure" for r in scored]
     assert auroc.value == pytest.approx(roc_auc_score(truth, [r["score"] for r in scored]))
     assert len(report.rows) == 7
-    assert from_null(auroc.ci_low) <= from_null(auroc.value) <= from_null(auroc.ci_high)
+    (brier,) = [r for r in report.rows if r.metric == "brier"]
+    assert from_null(brier.ci_low) < from_null(brier.value) < from_null(brier.ci_high)
+    assert (brier.ci_by, brier.ci_kind, brier.n_groups) == ("slide", "jackknife", 4)
     assert (auroc.weights, auroc.model) == ("random", RESNET)
     assert json.loads(auroc.params)["max_lr"] == 1e-3
     assert json.loads(auroc.chosen or "{}")["dtype"] in ("float32", "bfloat16")
