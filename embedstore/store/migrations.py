@@ -5,6 +5,7 @@ fills it from what was there. Every step may be done twice, and by two processes
 format number is written last.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -140,13 +141,13 @@ def _fill_predictions(store: "Store") -> None:
 
 def _fill_kinds(store: "Store") -> None:
     """Say of the intervals that are there what they are: all were of one kind."""
-    for name in ("results", "comparisons"):
-        values, where = {"ci_kind": "percentile"}, "ci_kind is null and ci_low is not null"
+    values, where = {"ci_kind": "percentile"}, "ci_kind is null and ci_low is not null"
 
-        def fill(name: str = name) -> None:
-            store.open_table(name).update(where=where, values=values)  # noqa: B023
+    def fill(table: str) -> None:
+        store.open_table(table).update(where=where, values=values)
 
-        _tried(fill)
+    for table in ("results", "comparisons"):
+        _tried(functools.partial(fill, table))
 
 
 STEPS: dict[int, tuple[Callable[["Store"], None], ...]] = {
