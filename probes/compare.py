@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store, now
 from embedstore.store.records import fetch_records
-from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
+from embedstore.store.sql import check_dataset, connect, fetch_rows
+from probes.scores.classical import delong, holm
 from probes.scores.comparisons import CompareOptions, record_comparisons
 from probes.scores.evaluate import ALL, left_out_by
 from probes.scores.metrics import METRICS
 from probes.scores.recorded import RunRow
 from probes.scores.results import IN, OUT, from_null, to_null
+from probes.scores.scored_set import scored_set
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import Fold, delong, holm, paired
-from probes.slices import codes_of
+from probes.scores.statistics import Fold, paired
 from probes.splits.schemes import is_in_domain
 from probes.splits.spec import ManifestSpec
 
@@ -202,50 +202,17 @@ def _pairs(
 
 def _folds(con: Any, runs: Pair, by_domain: bool, group_by: str) -> dict[str, Fold]:
     """Return the shared test set of two runs, whole or by eval domain."""
-    table = fetch(
-        con,
-        "select annotation_id, truth, domain, coalesce(source_slide, slide) as slide, case_id, "
-        "labels, a, rank_a, b, rank_b from (select annotation_id, any_value(truth) as truth, "
-        "list(label order by label) as labels, list(score order by label) as a, "
-        "list(decision order by label) as rank_a from predictions "
-        "where run_id = $one and role = 'test' group by 1) join (select annotation_id, "
-        "list(score order by label) as b, list(decision order by label) as rank_b from predictions "
-        "where run_id = $two and role = 'test' group by 1) using (annotation_id) "
-        "join annotations using (annotation_id) order by annotation_id",
-        {"one": runs[0].run_id, "two": runs[1].run_id},
-    )
-    scored = table["labels"][0].as_py() if len(table) else []
-    truth = table["truth"].to_pylist()
-    if len(scored) == 1:  # of two labels the positive one is stored
-        order = ["", scored[0]]
-        y = np.array([int(t == scored[0]) for t in truth], dtype=np.intp)
-    else:
-        order = scored
-        y = codes_of(truth, order)
-    a, b, rank_a, rank_b = (_by_code(table[c]) for c in ("a", "b", "rank_a", "rank_b"))
-    groups = table[left_out_by(group_by)].to_pylist()
-    names = np.array(table["domain"].to_pylist() if by_domain else [ALL] * len(truth), dtype=object)
-    cut_a, cut_b = (0.5 if r.threshold is None else r.threshold for r in runs)
-    folds = {}
+    a, b = (scored_set(con, r.run_id, r.threshold) for r in runs)
+    _, at_a, at_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
+    names = a.facts["domain"][at_a] if by_domain else np.full(len(at_a), ALL, dtype=object)
+    by, folds = left_out_by(group_by), {}
     for name in sorted(set(names.tolist())):
-        members = np.flatnonzero(names == name)
+        mine = names == name
+        one, two = a.at(at_a[mine], by), b.at(at_b[mine], by)
         folds[name] = Fold(
-            y[members],
-            a[members],
-            b[members],
-            [groups[i] for i in members],
-            cut_a,
-            cut_b,
-            rank_a=rank_a[members],
-            rank_b=rank_b[members],
+            one.y, one.p, two.p, one.groups, one.cut, two.cut, rank_a=one.rank, rank_b=two.rank
         )
     return folds
-
-
-def _by_code(column: Any) -> NDArray[np.float64]:
-    """Return what is stored of each label, (n, K), of two labels that of the other one too."""
-    each = np.array(column.to_pylist(), dtype=np.float64)
-    return np.column_stack((1 - each[:, 0], each[:, 0])) if each.shape[1] == 1 else each
 
 
 def _changed(con: Any, rows: Sequence[Mapping[str, Any]]) -> list[str]:

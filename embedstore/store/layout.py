@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 6
+FORMAT = 7
 """Version of the layout below: an older store is upgraded (`migrations`), a newer one refused."""
 
 
@@ -21,8 +21,9 @@ def _schema(key: str, **columns: pa.DataType) -> pa.Schema:
 
 TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us")
 FLAG, TEXTS = pa.bool_(), pa.list_(TEXT)
+_CUT_BY = dict.fromkeys(("scheme", "group_by", "stratify", "where_sql"), TEXT)
 
-PATCHES, COMPARISONS, REMOVALS = "patches", "comparisons", "removals"
+PATCHES, COMPARISONS, MEASURES, REMOVALS = "patches", "comparisons", "measures", "removals"
 
 CUT: dict[str, pa.DataType] = {
     "cut_x_l0": REAL,
@@ -93,8 +94,7 @@ TABLES: dict[str, pa.Schema] = {
         n_params=INT,
         weights=TEXT,
         weights_sha256=TEXT,
-        mean=pa.list_(REAL),
-        std=pa.list_(REAL),
+        **dict.fromkeys(("mean", "std"), pa.list_(REAL)),
         registry_name=TEXT,
         parity=REAL,
         timm_version=TEXT,
@@ -105,10 +105,7 @@ TABLES: dict[str, pa.Schema] = {
         "split_id",
         manifest_id=TEXT,
         dataset=TEXT,
-        scheme=TEXT,
-        group_by=TEXT,
-        stratify=TEXT,
-        where_sql=TEXT,
+        **_CUT_BY,
         seed=INT,
         fold=INT,
         fraction=REAL,
@@ -137,10 +134,7 @@ TABLES: dict[str, pa.Schema] = {
         model=TEXT,
         weights=TEXT,
         weights_sha256=TEXT,
-        scheme=TEXT,
-        group_by=TEXT,
-        stratify=TEXT,
-        where_sql=TEXT,
+        **_CUT_BY,
         target=TEXT,
         fold=INT,
         fraction=REAL,
@@ -213,10 +207,7 @@ TABLES: dict[str, pa.Schema] = {
         "comparison_id",
         manifest_id=TEXT,
         dataset=TEXT,
-        scheme=TEXT,
-        group_by=TEXT,
-        stratify=TEXT,
-        where_sql=TEXT,
+        **_CUT_BY,
         seed=INT,
         metric=TEXT,
         fraction=REAL,
@@ -235,6 +226,15 @@ TABLES: dict[str, pa.Schema] = {
         n_resamples=INT,
         ci_kind=TEXT,
         run_ids=TEXTS,
+        created_at=TIME,
+    ),
+    # A number of a study each: see `probes.studies`.
+    MEASURES: _schema(
+        "measure_id",
+        **dict.fromkeys(("dataset", "study", "model", "against", "by", "split", "metric"), TEXT),
+        **dict.fromkeys(("at", "value", "ci_low", "ci_high", "p_value", "p_holm"), REAL),
+        **dict.fromkeys(("n", "n_groups"), INT),
+        **dict.fromkeys(("ci_kind", "details", "manifest_id"), TEXT),
         created_at=TIME,
     ),
     # What is removed and may not be deleted yet: see `removal`.

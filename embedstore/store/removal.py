@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.store.layout import PATCHES, REMOVALS, model_table, views_table
+from embedstore.store.layout import MEASURES, PATCHES, REMOVALS, model_table, views_table
 from embedstore.store.removed import either, finish_removals
 from embedstore.store.sql import (
     check_dataset,
@@ -92,6 +92,12 @@ def _plan_model(store: Store, con: Any, removal: Removal, model: str) -> None:
             f"{', '.join(models) or 'none'}"
         )
     _add_vectors(store, removal, [model], [mine])
+    # One of no model is of all of them, one of several names each.
+    named = (
+        f"list_contains(string_split(model || '+' || coalesce(against, ''), '+'), {literal(model)})"
+    )
+    sql = f"select measure_id from _measures where {mine} and (model is null or {named})"
+    removal.where[MEASURES] = _among("measure_id", _texts(con, sql))
     _add_runs(con, removal, runs)
     _add_scores_elsewhere(removal, elsewhere, there)
 
@@ -130,6 +136,7 @@ def _plan_annotations(store: Store, con: Any, removal: Removal, part: Part) -> N
             con, "select distinct run_id from _results semi join _broken using (manifest_id)"
         )
     removal.where[PATCHES] = list(of_annotations)
+    removal.where[MEASURES] = [mine]  # each is of all annotations there were
     _add_vectors(store, removal, store.models(), of_annotations)
     _add_runs(con, removal, runs)
     _add_scores_elsewhere(removal, elsewhere, there)
@@ -198,6 +205,7 @@ _COUNTED = {
     "predictions": "predictions",
     "probes": "probes",
     "comparisons": "comparisons",
+    MEASURES: "measures",
     PATCHES: "kept patches",
 }
 

@@ -1,17 +1,20 @@
-"""Uncertainty: the jackknife over slides or cases, DeLong's test, Holm's correction; all pure.
+"""Uncertainty: the jackknife over slides or cases, of one test set or jointly of several; pure.
 
 Annotations of one slide are not independent, so slides (or cases) are left out, not annotations.
 Intervals cover the drawing of test slides alone: not the drawing of training sets, nor training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata, t
+from scipy.stats import t
 
 from probes.scores.metrics import METRICS, Codes, Floats, evaluate
+
+Weighted = NDArray[np.floating]
 
 CONFIDENCE = 0.95
 KIND = "jackknife"
@@ -38,10 +41,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """What is left out in turn: the block of each annotation (n,), and how many each holds (B,)."""
+    """What is left out in turn: the block of each annotation (n,), and how many each holds (B,).
+
+    n_groups: the slides or cases that the blocks are made of.
+    """
 
     of: NDArray[np.intp]
     sizes: NDArray[np.intp]
+    n_groups: int
 
     @property
     def n(self) -> int:
@@ -64,7 +71,7 @@ class _Blocks:
 def _blocks(groups: Sequence[str]) -> _Blocks:
     names, of = np.unique(np.asarray(groups), return_inverse=True)
     of = of % min(len(names), MAX_BLOCKS)
-    return _Blocks(of, np.bincount(of))
+    return _Blocks(of, np.bincount(of), len(names))
 
 
 def jackknife(
@@ -88,7 +95,7 @@ def jackknife(
     """
     names = tuple(METRICS) if names is None else names
 
-    def values(w: NDArray[np.floating]) -> dict[str, Floats]:
+    def values(w: Weighted) -> dict[str, Floats]:
         return evaluate(y, p, w, cut, names, partial=partial, decision=decision)
 
     value, blocks = values(np.ones((1, len(y)))), _blocks(groups)
@@ -147,35 +154,6 @@ class Comparison:
     p_value: float
 
 
-def delong(y: Codes, a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Comparison:
-    """Return DeLong's test of AUROC(a) - AUROC(b) on the same annotations (DeLong et al. 1988).
-
-    y (n,) is 1 for positives, a and b (n,) are the scores. Components come from mid-ranks (Sun & Xu
-    2014). Annotations are taken as independent: read it beside `paired`.
-    """
-    positive = y == 1
-    m, n = int(positive.sum()), int((~positive).sum())
-    if m < 2 or n < 2:
-        return Comparison(*(float("nan"),) * 4)
-    over_negatives, over_positives = [], []
-    for score in (a, b):
-        rank = rankdata(score)
-        over_negatives.append((rank[positive] - rankdata(score[positive])) / n)
-        over_positives.append(1 - (rank[~positive] - rankdata(score[~positive])) / m)
-    difference = float(over_negatives[0].mean() - over_negatives[1].mean())
-    variance = (
-        np.var(over_negatives[0] - over_negatives[1], ddof=1) / m
-        + np.var(over_positives[0] - over_positives[1], ddof=1) / n
-    )
-    deviation = float(np.sqrt(variance))
-    if deviation == 0:
-        p_value = 1.0 if difference == 0 else 0.0
-    else:
-        p_value = float(2 * norm.sf(abs(difference) / deviation))
-    reach = float(norm.ppf((1 + confidence) / 2)) * deviation
-    return Comparison(difference, difference - reach, difference + reach, p_value)
-
-
 @dataclass(frozen=True)
 class Fold:
     """One test set scored by two methods: codes (n,), probabilities (n, K) of each, groups (n,).
@@ -202,48 +180,114 @@ def paired(folds: Sequence[Fold], metric: str = "auroc") -> Comparison:
     with it; neither is given where no fold is left, with fewer than two groups, or where sides that
     differ do so alike without each.
     """
-    rows = np.cumsum([0, *(len(fold.groups) for fold in folds)])
-    blocks = _blocks([g for fold in folds for g in fold.groups])
-    observed, without = [], []
-    for k, fold in enumerate(folds):
-        own = _Blocks(blocks.of[rows[k] : rows[k + 1]], blocks.sizes)
-        step = max(1, CHUNK // max(len(fold.y), 1))
-
-        def difference(w: NDArray[np.floating], fold: Fold = fold) -> Floats:
-            one = evaluate(fold.y, fold.a, w, fold.cut_a, [metric], decision=fold.rank_a)
-            two = evaluate(fold.y, fold.b, w, fold.cut_b, [metric], decision=fold.rank_b)
-            return np.asarray(one[metric] - two[metric])
-
-        observed.append(float(difference(np.ones((1, len(fold.y))))[0]))
-        starts = range(0, blocks.n, step)
-        parts = [difference(own.weights(s, min(s + step, blocks.n))) for s in starts]
-        without.append(np.concatenate(parts))
-    value, each = float(np.mean(observed)), _mean_of_folds(np.array(without))
-    if blocks.n < 2 or not np.isfinite(each).all() or not np.isfinite(value):
-        return Comparison(value, *(float("nan"),) * 3)
-    deviation, reach = _deviation(each), _reach(each, blocks)
-    if deviation < NOTHING:  # the same side twice, or nothing to tell how sure a difference is
-        same = 1.0 if abs(value) < NOTHING else float("nan")
-        return Comparison(value, value * same, value * same, same)
-    p_value = float(2 * t.sf(abs(value) / deviation, blocks.freedom))
+    tests = [
+        test
+        for f in folds
+        for test in (
+            Test(f.y, f.a, f.groups, f.cut_a, f.rank_a),
+            Test(f.y, f.b, f.groups, f.cut_b, f.rank_b),
+        )
+    ]
     top = 2.0 if metric == "brier" and folds[0].a.shape[1] > 2 else 1.0
-    return Comparison(value, max(value - reach, -top), min(value + reach, top), p_value)
+    return joint(tests, metric).contrast(lambda each: mean_of_folds(each[::2] - each[1::2]), top)
 
 
-def _mean_of_folds(each: Floats) -> Floats:
+@dataclass(frozen=True)
+class Test:
+    """One test set scored by one method: codes (n,), probabilities (n, K), groups (n,).
+
+    rank (n, K) is what ranks its annotations; None: the probabilities.
+    """
+
+    __test__: ClassVar[bool] = False  # none of pytest's
+
+    y: Codes
+    p: Floats
+    groups: Sequence[str]
+    cut: float = 0.5
+    rank: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Values of several sets, float64 (F,), and without each block of their groups, (F, B).
+
+    A group is left out of every set that holds it. sizes (F,): how many rows each set has.
+    """
+
+    values: Floats
+    without: Floats
+    blocks: _Blocks
+    sizes: NDArray[np.intp]
+
+    def beside(self, other: "Joint") -> "Joint":
+        """Return both values one above the other, (2F, B), of the same sets and groups."""
+        assert np.array_equal(self.blocks.of, other.blocks.of)
+        return Joint(
+            np.concatenate((self.values, other.values)),
+            np.concatenate((self.without, other.without)),
+            self.blocks,
+            np.concatenate((self.sizes, other.sizes)),
+        )
+
+    def contrast(self, of: Callable[[Floats], Floats], top: float = np.inf) -> Comparison:
+        """Return what `of` makes of values (F, B) -> (B,), a difference between -top and top.
+
+        NaN bounds and p-value where there are fewer than two groups, where it has no value without
+        one of them, or where a difference is the same without each.
+        """
+        value, each = float(of(self.values[:, None])[0]), of(self.without)
+        if self.blocks.n < 2 or not np.isfinite(each).all() or not np.isfinite(value):
+            return Comparison(value, *(float("nan"),) * 3)
+        deviation, reach = _deviation(each), _reach(each, self.blocks)
+        if deviation < NOTHING:  # the same side twice, or nothing to tell how sure a difference is
+            same = 1.0 if abs(value) < NOTHING else float("nan")
+            return Comparison(value, value * same, value * same, same)
+        p_value = float(2 * t.sf(abs(value) / deviation, self.blocks.freedom))
+        return Comparison(value, max(value - reach, -top), min(value + reach, top), p_value)
+
+    def share(self, of: Callable[[Floats], Floats]) -> Estimate:
+        """Return what `of` makes of values, between 0 and 1, with an interval as `jackknife`'s."""
+        value, each = float(of(self.values[:, None])[0]), of(self.without)
+        if self.blocks.n < 2 or not np.isfinite(value):
+            return Estimate(value, np.nan, np.nan)
+        return Estimate(value, *_interval(value, each, self.blocks, int(self.sizes.sum())))
+
+
+def joint(tests: Sequence[Test], metric: str = "auroc") -> Joint:
+    """Return a metric of each test set, and the same without each group of all of them."""
+
+    def metric_of(test: Test) -> Callable[[Weighted], Floats]:
+        return lambda w: evaluate(test.y, test.p, w, test.cut, [metric], decision=test.rank)[metric]
+
+    return jointly([t.groups for t in tests], [metric_of(t) for t in tests])
+
+
+def jointly(
+    groups: Sequence[Sequence[str]], values: Sequence[Callable[[Weighted], Floats]]
+) -> Joint:
+    """Return each set's value of weights of one, and without each group of all sets.
+
+    groups: of each set those of its rows (n,); values: of each set what makes float64 (B,) of
+    weights (B, n).
+    """
+    rows = np.cumsum([0, *map(len, groups)])
+    blocks = _blocks([g for of_set in groups for g in of_set])
+    observed, without = [], []
+    for k, value in enumerate(values):
+        n = len(groups[k])
+        own = _Blocks(blocks.of[rows[k] : rows[k + 1]], blocks.sizes, blocks.n_groups)
+        step = max(1, CHUNK // max(n, 1))
+        observed.append(float(value(np.ones((1, n)))[0]))
+        starts = range(0, blocks.n, step)
+        parts = [value(own.weights(s, min(s + step, blocks.n))) for s in starts]
+        without.append(np.concatenate(parts))
+    return Joint(np.array(observed), np.array(without), blocks, np.diff(rows))
+
+
+def mean_of_folds(each: Floats) -> Floats:
     """Return the mean (B,) over folds (F, B) that have a value; NaN where none has."""
     is_there = np.isfinite(each)
     n = is_there.sum(axis=0)
     total = np.where(is_there, each, 0).sum(axis=0)
     return np.asarray(np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, step down (Holm 1979); NaN ones stay out."""
-    p = np.asarray(p_values, dtype=np.float64)
-    finite = np.flatnonzero(np.isfinite(p))
-    corrected = np.full(len(p), np.nan)
-    order = finite[np.argsort(p[finite], kind="stable")]
-    steps = p[order] * (len(order) - np.arange(len(order)))
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return [float(v) for v in corrected]

@@ -16,9 +16,10 @@ from embedstore.store.sql import connect, fetch_rows
 from probes.compare import compare
 from probes.report import report
 from probes.run import RunOptions, run
+from probes.scores.classical import holm
 from probes.scores.comparisons import CompareOptions, is_compared
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import Fold, holm, paired
+from probes.scores.statistics import Fold, paired
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import bare_store, put_embeddings

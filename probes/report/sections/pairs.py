@@ -9,10 +9,10 @@ from probes.report.blocks import Block, Missing, TableBlock
 from probes.report.data import Facts, by_side
 from probes.report.repeat import command, flat
 from probes.report.tables import Column, Table, change, number, signed, spread
+from probes.scores.classical import holm
 from probes.scores.recorded import ResultRow
 from probes.scores.results import from_null, to_null, where_of
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import holm
 from probes.splits.spec import ManifestSpec
 
 Cells = Mapping[tuple[Any, ...], ResultRow]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
-from scipy.stats import norm, t, ttest_1samp
+from scipy.stats import norm, spearmanr, t, ttest_1samp
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
@@ -16,15 +16,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from probes.scores.classical import delong, holm, spearman
 from probes.scores.metrics import METRICS, evaluate
-from probes.scores.statistics import (
-    MAX_BLOCKS,
-    Fold,
-    delong,
-    holm,
-    jackknife,
-    paired,
-)
+from probes.scores.statistics import MAX_BLOCKS, Fold, jackknife, paired
 
 
 def scores(rng: np.random.Generator, y: np.ndarray, strength: float) -> np.ndarray:
@@ -291,3 +285,22 @@ def test_a_metric_added_later_is_recorded_with_the_others(monkeypatch: pytest.Mo
     )
     y, p = np.arange(10) % 2, np.full((10, 2), 0.5)
     assert jackknife(y, p, [str(k) for k in range(10)], 0.5)["half"].value == 0.5
+
+
+def test_a_rank_correlation_is_scipys_and_its_interval_covers() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 12))
+    y[3] = y[4]
+    assert spearman(x, y).value == pytest.approx(spearmanr(x, y).statistic)
+    assert np.isnan(spearman([1, 1, 1], [1, 2, 3]).value)
+    few = spearman([1, 2, 3], [1, 3, 2])
+    assert few.value == pytest.approx(0.5)
+    assert np.isnan([few.low, few.high]).all()
+    # Oracle of the interval: normal pairs, whose rank correlation is 6 / pi * arcsin(r / 2).
+    r, hits = 0.6, 0
+    truth = 6 / np.pi * np.arcsin(r / 2)
+    for seed in range(500):
+        a, b = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, r], [r, 1]], 12).T
+        found = spearman(a, b)
+        hits += found.low <= truth <= found.high
+    assert 0.92 <= hits / 500 <= 0.98

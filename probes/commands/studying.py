@@ -1,0 +1,94 @@
+"""The commands that ask a question of what is stored and record its numbers: gap."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedstore.terminal.options import JsonOption, StoreOption
+from embedstore.terminal.printing import print_json, print_table, say_notes
+from embedstore.terminal.progress import progress_bar
+from probes.commands.options import SeedOption
+from probes.methods.table import METHODS, USUAL
+from probes.splits.spec import ManifestSpec
+
+if TYPE_CHECKING:  # what this imports is numpy
+    from probes.studies.measures import Measure
+
+ModelsOption = Annotated[
+    list[str] | None, typer.Option("--model", help="Repeatable; default: all of the dataset.")
+]
+MethodOption = Annotated[str, typer.Option(help=f"The probe: {', '.join(METHODS)}.")]
+DatasetArgument = Annotated[str, typer.Argument(help="A dataset with embeddings.")]
+
+
+def gap_command(
+    dataset: DatasetArgument,
+    model: ModelsOption = None,
+    method: MethodOption = USUAL,
+    seed: SeedOption = ManifestSpec.seed,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what honest splits cost: AUROC by annotation, by slide, by case, in a new domain.
+
+    Runs that are missing are made (all folds, fraction 1). The same slides (or cases, where they
+    are named) are left out of all splits at once, so that the loss, and a difference between models
+    in it, has an interval. Recorded (view measures) and shown first by `probes report`.
+
+    Example: probes gap midog
+    """
+    from embedstore.store import Store
+    from probes.studies.gap import gap
+
+    with progress_bar("measuring", "steps") as on_progress:
+        measures, notes = gap(
+            Store.open(store, write=True),
+            dataset,
+            models=model,
+            method=method,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    print_measures(f"{dataset}: what honest splits cost", measures, as_json)
+    say_notes([f"left out {n}" for n in notes])
+
+
+def print_measures(title: str, measures: Sequence["Measure"], as_json: bool) -> None:
+    """Print what a study found: of each metric a table, models down, what differs across."""
+    if as_json:
+        from probes.studies.measures import shown
+
+        print_json(shown(measures))
+        return
+    for metric in dict.fromkeys(m.metric for m in measures):
+        mine = [m for m in measures if m.metric == metric]
+        across = next(
+            (k for k in ("split", "at", "by") if len({getattr(m, k) for m in mine}) > 1), "split"
+        )
+        lines: dict[str, dict[str, str]] = {}
+        columns = list(dict.fromkeys(_name(getattr(m, across)) for m in mine))
+        for m in mine:
+            who = m.model or "all models"
+            who += f" less {m.against}" if m.against else ""
+            if across != "by" and len({x.by for x in mine}) > 1:
+                who += f", {m.by}"
+            line = lines.setdefault(who, {"model": who} | dict.fromkeys(columns, ""))
+            line[_name(getattr(m, across))] = _said(m)
+        print_table(f"{title}: {metric}", list(lines.values()))
+
+
+def _name(value: str | float | None) -> str:
+    return "value" if value is None else f"{value:g}" if isinstance(value, float) else value
+
+
+def _said(m: "Measure") -> str:
+    """Return a measure as text: its value, interval and (corrected) p-value, as far as known."""
+    if m.value is None:
+        return "-"
+    sign = "+" if m.against else ""
+    text = f"{m.value:{sign}.3f}"
+    if m.ci_low is not None and m.ci_high is not None:
+        text += f" ({m.ci_low:{sign}.3f} to {m.ci_high:{sign}.3f})"
+    p = m.p_value if m.p_holm is None else m.p_holm
+    return text + (f", p {p:.3f}" if p is not None and m.against else "")
