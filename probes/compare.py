@@ -14,6 +14,7 @@ from probes.scores.classical import delong, holm
 from probes.scores.comparisons import CompareOptions, record_comparisons
 from probes.scores.evaluate import ALL, left_out_by
 from probes.scores.metrics import METRICS
+from probes.scores.power import groups_needed
 from probes.scores.recorded import RunRow
 from probes.scores.results import IN, OUT, from_null, to_null
 from probes.scores.scored_set import scored_set
@@ -40,6 +41,7 @@ def compare(
     its annotations count as independent. Where runs have train domains, two more rows are over all
     of them, eval domain IN or OUT and train domain None. p_holm corrects the rows over all folds
     for their number, and those two kinds for theirs. Rows over all folds are recorded, all at once.
+    groups_needed: how many slides (or cases) find a difference as large in 80 of 100 studies.
 
     Without a, that is the best one (see `ranked`, in the metric's own direction); without others,
     all but a that share a split with it. on_progress(done, total) counts the other sides.
@@ -236,15 +238,17 @@ def _changed(con: Any, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _row(folds: Sequence[Fold], options: CompareOptions) -> dict[str, Any]:
     found = paired(folds, options.metric)
+    n_groups = len({g for f in folds for g in f.groups})
     row = {
         "n_test": round(float(np.mean([len(f.y) for f in folds]))),
-        "n_groups": len({g for f in folds for g in f.groups}),
+        "n_groups": n_groups,
         "difference": to_null(found.difference),
         "ci_low": to_null(found.low),
         "ci_high": to_null(found.high),
         "p_value": to_null(found.p_value),
         "p_delong": None,
         "p_holm": None,
+        "groups_needed": groups_needed(found.difference, found.error, n_groups),
     }
     if len(folds) == 1 and options.metric == "auroc" and folds[0].a.shape[1] == 2:
         (fold,) = folds

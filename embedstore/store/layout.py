@@ -231,10 +231,12 @@ TABLES: dict[str, pa.Schema] = {
     # A number of a study each: see `probes.studies`.
     MEASURES: _schema(
         "measure_id",
-        **dict.fromkeys(("dataset", "study", "model", "against", "by", "split", "metric"), TEXT),
-        **dict.fromkeys(("at", "value", "ci_low", "ci_high", "p_value", "p_holm"), REAL),
+        **dict.fromkeys(
+            ("dataset", "study", "model", "against", "factor", "split", "metric"), TEXT
+        ),
+        **dict.fromkeys(("x", "value", "ci_low", "ci_high", "p_value", "p_holm"), REAL),
         **dict.fromkeys(("n", "n_groups"), INT),
-        **dict.fromkeys(("ci_kind", "details", "manifest_id"), TEXT),
+        **dict.fromkeys(("ci_by", "ci_kind", "details", "manifest_id"), TEXT),
         created_at=TIME,
     ),
     # What is removed and may not be deleted yet: see `removal`.

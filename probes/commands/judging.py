@@ -38,8 +38,9 @@ def compare_command(
 
     Over folds: the mean difference, slides (or cases, as the manifest groups) left out one at
     a time, jointly; p-values corrected by Holm for the number of rows. By fold: DeLong's test as
-    well, which takes annotations as independent. What is found over folds is recorded (view
-    comparisons), and shown by `probes report`.
+    well, which takes annotations as independent. groups_needed: how many slides (or cases) would
+    find a difference as large, were it true, in 80 of 100 studies. What is found over folds is
+    recorded (view comparisons), and shown by `probes report`.
 
     Example: probes compare midog --a uni:uni --b uni:virchow2 --metric average_precision
     """

@@ -64,15 +64,15 @@ def print_measures(title: str, measures: Sequence["Measure"], as_json: bool) -> 
     for metric in dict.fromkeys(m.metric for m in measures):
         mine = [m for m in measures if m.metric == metric]
         across = next(
-            (k for k in ("split", "at", "by") if len({getattr(m, k) for m in mine}) > 1), "split"
+            (k for k in ("split", "x", "factor") if len({getattr(m, k) for m in mine}) > 1), "split"
         )
         lines: dict[str, dict[str, str]] = {}
         columns = list(dict.fromkeys(_name(getattr(m, across)) for m in mine))
         for m in mine:
             who = m.model or "all models"
             who += f" less {m.against}" if m.against else ""
-            if across != "by" and len({x.by for x in mine}) > 1:
-                who += f", {m.by}"
+            if across != "factor" and len({x.factor for x in mine}) > 1:
+                who += f", {m.factor}"
             line = lines.setdefault(who, {"model": who} | dict.fromkeys(columns, ""))
             line[_name(getattr(m, across))] = _said(m)
         print_table(f"{title}: {metric}", list(lines.values()))

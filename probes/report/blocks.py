@@ -40,6 +40,12 @@ def styles(facts: Facts) -> dict[Side, Style]:
     return styles
 
 
+def style_of(styles: Mapping[Side, Style], model: str) -> Style:
+    """Return the style of a model by its first side; without one by its name, in no side's way."""
+    mine = [s for e, s in styles.items() if e.model == model and not e.is_e2e]
+    return mine[0] if mine else Style(sum(model.encode()) % N_COLOURS, 3, 0)
+
+
 def _marker(method: str) -> int:
     """Return a probe's marker: by the method's place, leaving out that of end to end."""
     place = list(METHODS).index(method) if method in METHODS else len(METHODS)
@@ -65,9 +71,10 @@ MAX_BANDS = 8
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. kind: curves (x is a logarithmic n_train) or calibration (a unit square).
+    """One pair of axes. kind: curves, calibration or plain.
 
-    y_from is where the vertical axis begins.
+    Of curves x is a logarithmic n_train, and y_from where the vertical axis begins; calibration has
+    a unit square; plain axes are as wide as what is drawn, x linear or, with ticks, their places.
     """
 
     title: str
@@ -75,6 +82,8 @@ class Panel:
     kind: str
     y_label: str = ""
     y_from: float = 0.0
+    x_label: str = ""
+    ticks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

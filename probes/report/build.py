@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
-from embedstore.files.output import write_whole
+from embedstore.files.output import to_json, write_whole
 from embedstore.store import Store
 from probes.report.blocks import Figure, Page, Section, TableBlock, styles
 from probes.report.data import Facts, gather
+from probes.report.leaderboard import LEADERBOARD, leaderboard
 from probes.report.makers import Material, makers
 from probes.report.page import render
 from probes.report.plots import files_of
@@ -37,7 +38,8 @@ def report(
     if output.exists() and not output.is_dir():
         raise EmbedstoreError(f"{output} is a file; --output names a folder")
     n_steps = len(makers()) + 1  # and the writing
-    page = build(gather(store, datasets), lambda done: on_progress(done, n_steps))
+    facts = gather(store, datasets)
+    page = build(facts, lambda done: on_progress(done, n_steps))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -60,6 +62,8 @@ def report(
                     "table",
                     block.table.title,
                 )
+    rows = leaderboard(facts)
+    put(LEADERBOARD, to_json(rows).encode(), "leaderboard", "One row a model and split")
     # The page comes last: what it links to is there.
     put(INDEX, render(page).encode(), "page", page.title)
     on_progress(n_steps, n_steps)

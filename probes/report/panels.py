@@ -54,7 +54,7 @@ def room_of(panel: Panel | MatrixPanel | Points) -> Room:
     if isinstance(panel, Points):
         n_lines = -(-len(panel.classes) // 2)
         return Room(3.0, 2.75 + 0.16 * n_lines, 0.1, 0.14 + 0.16 * n_lines)
-    if panel.kind == "curves":
+    if panel.kind in ("curves", "plain"):
         return Room(4.6, 3.5, 0.56, 0.5)
     return Room(2.35, 2.7, 0.52, 0.48)
 
@@ -73,6 +73,8 @@ def draw(axes: Axes, panel: Panel | MatrixPanel | Points, title: str) -> None:
         _points(axes, panel)
     elif panel.kind == "curves":
         _curves(axes, panel, all_bands=not title)
+    elif panel.kind == "plain":
+        _plain(axes, panel)
     else:
         _reliability(axes, panel)
     if title:
@@ -113,6 +115,38 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
     if panel.y_from < 0.5:
         axes.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
     axes.set_xlabel("training annotations")
+    axes.set_ylabel(panel.y_label)
+
+
+def _plain(axes: Axes, panel: Panel) -> None:
+    axes.grid(True, axis="y")
+    axes.set_axisbelow(True)
+    for k, line in enumerate(panel.lines):
+        # At the same places, lines stand side by side, so that no interval hides another.
+        aside = 0.4 * ((k + 0.5) / len(panel.lines) - 0.5) if panel.ticks else 0.0
+        x = [v + aside for v in line.x]
+        color = colour(line.style)
+        for at, low, high in zip(x, line.low, line.high, strict=False):
+            if np.isfinite(low) and np.isfinite(high):
+                axes.vlines(
+                    at, low, high, color=color, alpha=0.35, linewidth=2.5, gid=f"keptband-{k}"
+                )
+        axes.plot(
+            x,
+            line.y,
+            color=color,
+            linestyle=DASHES[line.style.dash] if len(x) > 1 else "none",
+            marker=MARKERS[line.style.marker % len(MARKERS)],
+            markersize=4.5,
+            linewidth=2.2 if line.bold else 1.3,
+            gid=f"line-{k}",
+            zorder=3,
+        )
+    if panel.ticks:
+        axes.set_xticks(range(len(panel.ticks)), [short(name, 24) for name in panel.ticks])
+        axes.set_xlim(-0.4, len(panel.ticks) - 0.6)
+    axes.margins(0.08)
+    axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
 
 

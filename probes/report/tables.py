@@ -94,6 +94,12 @@ def number(value: Any, digits: int = 3) -> str:
     return "" if finite is None else f"{finite:.{digits}f}".replace("-", MINUS)
 
 
+def p_value(value: Any) -> str:
+    """Return a p-value as text; one below a thousandth is said to be that."""
+    text = number(value)
+    return "<0.001" if text == "0.000" else text
+
+
 def signed(value: Any, digits: int = 3) -> str:
     """Return a number as text with its sign."""
     finite = to_null(value)

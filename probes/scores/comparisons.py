@@ -56,6 +56,6 @@ def record_comparisons(
             for k in ("manifest_id", "metric", "fraction", "train_domain", "eval_domain", "a", "b")
         ]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        columns = {k: v for k, v in r.items() if k not in ("fold", "p_holm")}
+        columns = {k: v for k, v in r.items() if k not in ("fold", "p_holm", "groups_needed")}
         made.append({"comparison_id": name, **same, **columns})
     store.merge(COMPARISONS, made)

@@ -146,12 +146,13 @@ def _reach(without: Floats, blocks: _Blocks) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference a - b: its value, interval and two-sided p-value."""
+    """A paired difference a - b: its value, interval, two-sided p-value and standard error."""
 
     difference: float
     low: float
     high: float
     p_value: float
+    error: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,8 @@ class Joint:
             same = 1.0 if abs(value) < NOTHING else float("nan")
             return Comparison(value, value * same, value * same, same)
         p_value = float(2 * t.sf(abs(value) / deviation, self.blocks.freedom))
-        return Comparison(value, max(value - reach, -top), min(value + reach, top), p_value)
+        bounds = max(value - reach, -top), min(value + reach, top)
+        return Comparison(value, *bounds, p_value, deviation)
 
     def share(self, of: Callable[[Floats], Floats]) -> Estimate:
         """Return what `of` makes of values, between 0 and 1, with an interval as `jackknife`'s."""

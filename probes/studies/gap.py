@@ -17,8 +17,9 @@ from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions, run
 from probes.scores.classical import holm, spearman
 from probes.scores.metrics import Floats
+from probes.scores.power import groups_needed
 from probes.scores.recorded import ResultRow
-from probes.scores.results import OUT, from_null, where_of
+from probes.scores.results import OUT, from_null, to_null, where_of
 from probes.scores.scored_set import scored_set
 from probes.scores.statistics import Joint, Test, joint, mean_of_folds
 from probes.splits.spec import ManifestSpec
@@ -28,6 +29,9 @@ STUDY = "gap"
 ANNOTATION, SLIDE, CASE, DOMAIN = "annotation", "slide", "case", "new domain"
 LEVELS = (ANNOTATION, SLIDE, CASE, DOMAIN)
 """Splits from the most lenient to the hardest: what the test set shares with training, if all."""
+
+SEED = 42
+"""Of the manifests, as `probes run` has it where none is given."""
 
 OF_MODELS = "Bonett-Wright over models"
 """How the interval of a rank correlation comes about."""
@@ -92,7 +96,7 @@ def gap(
     *,
     models: Sequence[str] | None = None,
     method: str = "uni",
-    seed: int = 42,
+    seed: int = SEED,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Measure], list[str]]:
     """Return the measures of every model and pair, recorded, and notes.
@@ -158,7 +162,7 @@ def _measures(scored: Sequence[Scored], levels: Sequence[str], by: str) -> list[
         n_groups = s.joint.blocks.n_groups
         for level in levels:
             n = _n_test(s, level)
-            same: dict[str, Any] = {"by": by, "split": level, "n": n, "n_groups": n_groups}
+            same: dict[str, Any] = {"ci_by": by, "split": level, "n": n, "n_groups": n_groups}
             estimate = s.joint.share(s.mean(level))
             measures.append(Measure("auroc", model=s.model, **same, **bounds(estimate)))
             if level != ANNOTATION:
@@ -182,20 +186,22 @@ def _measures(scored: Sequence[Scored], levels: Sequence[str], by: str) -> list[
             )
         for metric, each in found:
             corrected = holm([c.p_value for _, c in each])
-            measures += [
-                Measure(
-                    metric,
-                    model=best.model,
-                    against=s.model,
-                    by=by,
-                    split=level,
-                    n=_n_test(s, level),
-                    n_groups=s.joint.blocks.n_groups,
-                    p_holm=p if np.isfinite(p) else None,
-                    **bounds(c),
+            for (s, c), p in zip(each, corrected, strict=True):
+                n_groups, of = s.joint.blocks.n_groups, bounds(c)
+                of["details"] |= {"groups_needed": groups_needed(c.difference, c.error, n_groups)}
+                measures.append(
+                    Measure(
+                        metric,
+                        model=best.model,
+                        against=s.model,
+                        ci_by=by,
+                        split=level,
+                        n=_n_test(s, level),
+                        n_groups=n_groups,
+                        p_holm=to_null(p),
+                        **of,
+                    )
                 )
-                for (s, c), p in zip(each, corrected, strict=True)
-            ]
         if level != ANNOTATION and len(scored) > 1:
             of_level = [means[s.model][level] for s in scored]
             r = spearman([means[s.model][ANNOTATION] for s in scored], of_level)

@@ -21,20 +21,21 @@ from probes.splits.spec import ManifestSpec
 class Measure:
     """One number of a study: of a model, or of a model less another (against).
 
-    by: the column it is about; split: on which split; at: where on an axis (shots, a number of
-    slides); n: of how many annotations (or models, where it is of models); n_groups: how many
-    slides or cases its interval is made of. details go to JSON.
+    factor: the column it is about; split: on which split; x: where on an axis (shots, a number of
+    slides); n: of how many annotations (or models, where it is of models); ci_by and n_groups: what
+    is left out for its interval (slide, case), and how many of them. details go to JSON.
     """
 
     metric: str
     value: float | None
     model: str | None = None
     against: str | None = None
-    by: str | None = None
+    factor: str | None = None
     split: str | None = None
-    at: float | None = None
+    x: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    ci_by: str | None = None
     ci_kind: str | None = None
     p_value: float | None = None
     p_holm: float | None = None
@@ -47,12 +48,14 @@ def bounds(of: Estimate | Comparison, kind: str = KIND) -> dict[str, Any]:
     """Return the value, interval and p-value of an estimate, as fields of a `Measure`."""
     low, high = to_null(of.low), to_null(of.high)
     value, p_value = (of.difference, of.p_value) if isinstance(of, Comparison) else (of.value, None)
+    error = to_null(of.error) if isinstance(of, Comparison) else None
     return {
         "value": to_null(value),
         "ci_low": low,
         "ci_high": high,
         "ci_kind": None if low is None else kind,
         "p_value": to_null(p_value),
+        "details": {} if error is None else {"error": error},
     }
 
 
@@ -66,7 +69,7 @@ def record_measures(store: Store, dataset: str, study: str, measures: Sequence[M
     }
     rows = {}
     for m in measures:
-        key = [dataset, study, m.metric, m.model, m.against, m.by, m.split, m.at]
+        key = [dataset, study, m.metric, m.model, m.against, m.factor, m.split, m.x]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         assert name not in rows, key
         rows[name] = {
@@ -92,10 +95,10 @@ class MeasureRow:
     study: str
     model: str | None
     against: str | None
-    by: str | None
+    factor: str | None
     split: str | None
     metric: str
-    at: float | None
+    x: float | None
     value: float | None
     ci_low: float | None
     ci_high: float | None
@@ -103,6 +106,7 @@ class MeasureRow:
     p_holm: float | None
     n: int | None
     n_groups: int | None
+    ci_by: str | None
     ci_kind: str | None
     details: str | None
     manifest_id: str
@@ -120,7 +124,7 @@ def load_measures(con: Any, dataset: str, study: str) -> list[MeasureRow]:
         con,
         MeasureRow,
         "from measures where dataset = $dataset and study = $study "
-        "order by metric, by, split, at, model, against",
+        "order by metric, factor, split, x, model, against",
         {"dataset": dataset, "study": study},
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from probes.report.blocks import Block, Missing, TableBlock
 from probes.report.data import Facts, by_side
 from probes.report.repeat import command, flat
-from probes.report.tables import Column, Table, change, number, signed, spread
+from probes.report.tables import Column, Table, change, number, p_value, signed, spread
 from probes.scores.classical import holm
 from probes.scores.recorded import ResultRow
 from probes.scores.results import from_null, to_null, where_of
@@ -46,8 +46,8 @@ def pairs(facts: Facts) -> list[Block]:
             number=True,
         ),
         Column("ci_low", "95% interval", lambda r: change(r["ci_low"], r["ci_high"]), number=True),
-        Column("p_value", "p", lambda r: number(r["p_value"]), number=True),
-        Column("p_holm", "p, corrected", lambda r: number(r["p_holm"]), number=True),
+        Column("p_value", "p", lambda r: p_value(r["p_value"]), number=True),
+        Column("p_holm", "p, corrected", lambda r: p_value(r["p_holm"]), number=True),
         Column("n_higher", "wins", lambda r: f"{r['n_higher']} of {r['n_shared']}", number=True),
     ]
     notes = [

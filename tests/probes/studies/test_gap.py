@@ -138,7 +138,7 @@ def test_ranking_and_recording(found: Any) -> None:
     assert r.n == 2
     kept = query(store, "select * from measures where study = 'gap'")
     assert len(kept) == len(of)
-    assert {m["by"] for m in kept if m["metric"] == "auroc"} == {"case"}
+    assert {m["ci_by"] for m in kept if m["metric"] == "auroc"} == {"case"}
     again, _ = gap(store, "cells", models=["honest"])
     assert len(again) < len(of)
     assert len(query(store, "from measures")) == len(again)

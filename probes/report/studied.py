@@ -1,0 +1,31 @@
+"""What studies have recorded, for the sections: fresh, or with the command that makes it so."""
+
+from collections.abc import Sequence
+
+from probes.report.blocks import Missing
+from probes.report.data import Facts
+from probes.report.repeat import command
+from probes.studies.measures import MeasureRow, load_measures, made_of
+
+
+def studied(
+    facts: Facts, dataset: str, study: str, lacking: str
+) -> tuple[list[MeasureRow], list[Missing]]:
+    """Return what a study found of a dataset, and what is missing, with the command that fills it.
+
+    lacking: what to say where nothing is recorded. What was found of other annotations than there
+    are now is shown, and said to be so.
+    """
+    rows = load_measures(facts.con, dataset, study)
+    again = command("probes", study, dataset)
+    if not rows:
+        return [], [Missing(f"{dataset}: {lacking}", again)]
+    if rows[0].manifest_id != made_of(facts.store, dataset):
+        stale = f"{dataset}: annotations have changed since these numbers were made. Anew:"
+        return rows, [Missing(stale, again)]
+    return rows, []
+
+
+def of_metric(rows: Sequence[MeasureRow], metric: str) -> list[MeasureRow]:
+    """Return the rows of one metric."""
+    return [r for r in rows if r.metric == metric]
