@@ -3,7 +3,7 @@
 from embedstore.terminal.app import make_app
 from probes.commands.fitting import manifest_command, run_command, split_command
 from probes.commands.judging import compare_command, predict_command, report_command
-from probes.commands.studying import gap_command
+from probes.commands.studying import gap_command, robustness_command
 
 probes_app = make_app(
     "probes",
@@ -13,6 +13,7 @@ probes_app = make_app(
         "run": run_command,
         "compare": compare_command,
         "gap": gap_command,
+        "robustness": robustness_command,
         "predict": predict_command,
         "report": report_command,
         "manifest": manifest_command,

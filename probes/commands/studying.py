@@ -1,4 +1,4 @@
-"""The commands that ask a question of what is stored and record its numbers: gap."""
+"""The commands that ask a question of what is stored and record its numbers: gap, robustness."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,10 @@ ModelsOption = Annotated[
 ]
 MethodOption = Annotated[str, typer.Option(help=f"The probe: {', '.join(METHODS)}.")]
 DatasetArgument = Annotated[str, typer.Argument(help="A dataset with embeddings.")]
+
+
+LIMIT = 5_000
+"""As probes.studies.cells has it, which imports numpy."""
 
 
 def gap_command(
@@ -52,6 +56,48 @@ def gap_command(
         )
     print_measures(f"{dataset}: what honest splits cost", measures, as_json)
     say_notes([f"left out {n}" for n in notes])
+
+
+def robustness_command(
+    dataset: DatasetArgument,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="A column of the annotations, slides or slide table; repeatable; default: slide, "
+            "scanner and domain.",
+        ),
+    ] = None,
+    model: ModelsOption = None,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Annotations drawn of a larger dataset; 0: all.")
+    ] = LIMIT,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what embeddings say of slide, scanner, centre or species rather than of cells.
+
+    Per model and column: the robustness index, CRoMa margins with their worst tenth, probes trained
+    where the column goes with the label (APD, nIPD), and how well a probe tells the column itself;
+    with intervals by slide (or case), and each model against the most robust one. Recorded (view
+    measures) and shown by `probes report`.
+
+    Example: probes robustness midog --by scanner --by species
+    """
+    from embedstore.store import Store
+    from probes.studies.robustness import robustness
+
+    with progress_bar("measuring", "models") as on_progress:
+        measures, notes = robustness(
+            Store.open(store, write=True),
+            dataset,
+            models=model,
+            factors=by,
+            limit=limit,
+            on_progress=on_progress,
+        )
+    print_measures(f"{dataset}: robustness", measures, as_json)
+    say_notes(notes)
 
 
 def print_measures(title: str, measures: Sequence["Measure"], as_json: bool) -> None:

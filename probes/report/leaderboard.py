@@ -7,7 +7,8 @@ from probes.report.data import Facts, summaries
 from probes.scores.results import OUT, Summary, to_null
 from probes.scores.sides import Side
 from probes.splits.spec import ManifestSpec
-from probes.studies.gap import LEVELS, SEED, STUDY, specs
+from probes.studies.cells import SEED
+from probes.studies.gap import LEVELS, STUDY, specs
 from probes.studies.measures import MeasureRow, load_measures
 
 LEADERBOARD = "leaderboard.json"

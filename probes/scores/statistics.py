@@ -40,7 +40,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Blocks:
+class Blocks:
     """What is left out in turn: the block of each annotation (n,), and how many each holds (B,).
 
     n_groups: the slides or cases that the blocks are made of.
@@ -52,6 +52,7 @@ class _Blocks:
 
     @property
     def n(self) -> int:
+        """Return how many blocks there are."""
         return len(self.sizes)
 
     @property
@@ -68,10 +69,11 @@ class _Blocks:
         return is_left.astype(np.float32)
 
 
-def _blocks(groups: Sequence[str]) -> _Blocks:
+def blocks_of(groups: Sequence[str]) -> Blocks:
+    """Return the blocks of groups (n,): each its own, or MAX_BLOCKS blocks of several."""
     names, of = np.unique(np.asarray(groups), return_inverse=True)
     of = of % min(len(names), MAX_BLOCKS)
-    return _Blocks(of, np.bincount(of), len(names))
+    return Blocks(of, np.bincount(of), len(names))
 
 
 def jackknife(
@@ -98,7 +100,7 @@ def jackknife(
     def values(w: Weighted) -> dict[str, Floats]:
         return evaluate(y, p, w, cut, names, partial=partial, decision=decision)
 
-    value, blocks = values(np.ones((1, len(y)))), _blocks(groups)
+    value, blocks = values(np.ones((1, len(y)))), blocks_of(groups)
     if blocks.n < 2:
         return {name: Estimate(float(value[name][0]), np.nan, np.nan) for name in names}
     step = max(1, CHUNK // len(y))
@@ -114,7 +116,7 @@ def jackknife(
     return estimates
 
 
-def _interval(value: float, without: Floats, blocks: _Blocks, n: int) -> tuple[float, float]:
+def _interval(value: float, without: Floats, blocks: Blocks, n: int) -> tuple[float, float]:
     """Return the bounds around a value between 0 and 1, or of a sum of such; NaN if none."""
     top = 1.0 if max(value, without.max()) <= 1 else 2.0  # a Brier score of several labels
     if not 0 < value < top or not np.isfinite(without).all():
@@ -140,7 +142,7 @@ def _deviation(without: Floats) -> float:
     return float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
 
 
-def _reach(without: Floats, blocks: _Blocks) -> float:
+def _reach(without: Floats, blocks: Blocks) -> float:
     return float(t.ppf((1 + CONFIDENCE) / 2, blocks.freedom)) * _deviation(without)
 
 
@@ -218,7 +220,7 @@ class Joint:
 
     values: Floats
     without: Floats
-    blocks: _Blocks
+    blocks: Blocks
     sizes: NDArray[np.intp]
 
     def beside(self, other: "Joint") -> "Joint":
@@ -274,11 +276,11 @@ def jointly(
     weights (B, n).
     """
     rows = np.cumsum([0, *map(len, groups)])
-    blocks = _blocks([g for of_set in groups for g in of_set])
+    blocks = blocks_of([g for of_set in groups for g in of_set])
     observed, without = [], []
     for k, value in enumerate(values):
         n = len(groups[k])
-        own = _Blocks(blocks.of[rows[k] : rows[k + 1]], blocks.sizes, blocks.n_groups)
+        own = Blocks(blocks.of[rows[k] : rows[k + 1]], blocks.sizes, blocks.n_groups)
         step = max(1, CHUNK // max(n, 1))
         observed.append(float(value(np.ones((1, n)))[0]))
         starts = range(0, blocks.n, step)

@@ -23,15 +23,13 @@ from probes.scores.results import OUT, from_null, to_null, where_of
 from probes.scores.scored_set import scored_set
 from probes.scores.statistics import Joint, Test, joint, mean_of_folds
 from probes.splits.spec import ManifestSpec
+from probes.studies.cells import SEED
 from probes.studies.measures import Measure, bounds, record_measures
 
 STUDY = "gap"
 ANNOTATION, SLIDE, CASE, DOMAIN = "annotation", "slide", "case", "new domain"
 LEVELS = (ANNOTATION, SLIDE, CASE, DOMAIN)
 """Splits from the most lenient to the hardest: what the test set shares with training, if all."""
-
-SEED = 42
-"""Of the manifests, as `probes run` has it where none is given."""
 
 OF_MODELS = "Bonett-Wright over models"
 """How the interval of a rank correlation comes about."""
