@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from probes.scores.classical import delong
+from probes.scores.joint import Fold, paired
 from probes.scores.metrics import evaluate
-from probes.scores.statistics import Fold, jackknife, paired
+from probes.scores.statistics import jackknife
 
 SLIDES, ICCS = (5, 10, 30, 100), (0.05, 0.2, 0.5)
 METRICS = ("auroc", "average_precision", "balanced_accuracy")

@@ -13,13 +13,13 @@ from embedstore.store.sql import check_dataset, connect, fetch_rows
 from probes.scores.classical import delong, holm
 from probes.scores.comparisons import CompareOptions, record_comparisons
 from probes.scores.evaluate import ALL, left_out_by
+from probes.scores.joint import Fold, paired
 from probes.scores.metrics import METRICS
 from probes.scores.power import groups_needed
 from probes.scores.recorded import RunRow
 from probes.scores.results import IN, OUT, from_null, to_null
 from probes.scores.scored_set import scored_set
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import Fold, paired
 from probes.splits.schemes import is_in_domain
 from probes.splits.spec import ManifestSpec
 

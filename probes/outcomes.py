@@ -127,8 +127,8 @@ class Scorer:
 
     def _learnt(self, run: Run, fit: Fit, cut: float, dataset: str) -> dict[str, Any] | None:
         probe = fit.probe
-        if not hasattr(probe, "coef_"):
-            return None
+        if not hasattr(probe, "coef_") or "correct" in run.params:
+            return None  # what was learnt of corrected vectors says nothing of others
         coef = np.atleast_2d(probe.coef_)
         return {
             "dataset": dataset,

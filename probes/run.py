@@ -20,7 +20,8 @@ from embedstore.store.sql import (
     literal,
 )
 from embedstore.store.tidy import compact
-from probes.methods.fits import Fit, Task, fit_tasks, recorded_fits
+from probes.methods.corrections import Correction
+from probes.methods.fits import Fit, Task, corrected_matrix, fit_tasks, recorded_fits
 from probes.methods.table import METHODS, TARGETS, USUAL
 from probes.outcomes import Scorer, codes_in
 from probes.scores.best_pool import BEST, record_best, with_variants
@@ -50,7 +51,8 @@ class RunOptions:
     """Which fits of a manifest; models None: all that have embeddings.
 
     target is what is learnt, label or domain; views a set of views to train on and average over;
-    eval_dataset another dataset to score instead; pool: BEST records what is best on validation.
+    eval_dataset another dataset to score instead; pool: BEST records what is best on validation;
+    correct: a correction of the embeddings as KIND:COLUMN, transductive: by test rows as well.
     """
 
     models: Sequence[str] | None = None
@@ -61,6 +63,13 @@ class RunOptions:
     eval_dataset: str | None = None
     force: bool = False
     pool: str | None = None
+    correct: str | None = None
+    transductive: bool = False
+
+    @property
+    def correction(self) -> Correction | None:
+        """The correction, None where none is asked for; UsageError for one that is not known."""
+        return Correction.parse(self.correct, transductive=self.transductive)
 
 
 def run(
@@ -158,6 +167,8 @@ def _check(store: Store, spec: ManifestSpec, options: RunOptions) -> None:
         raise UsageError(f"unknown --pool '{options.pool}'; allowed: {BEST}")
     if options.pool and options.eval_dataset:
         raise UsageError(f"--pool {BEST} is not for --eval-dataset; run it without first")
+    if options.correction is not None and (options.pool or options.eval_dataset):
+        raise UsageError("--correct is not for --pool or --eval-dataset; run it without")
     if options.target == "domain" and trains_by_domain(spec.scheme):
         raise UsageError(
             f"--scheme {spec.scheme} trains without some domains, so that --target domain cannot "
@@ -167,7 +178,8 @@ def _check(store: Store, spec: ManifestSpec, options: RunOptions) -> None:
 
 def _params(method: str, options: RunOptions) -> dict[str, Any]:
     params: dict[str, Any] = METHODS[method].make().get_params()
-    return params | ({"views": options.views} if options.views else {})
+    params |= {"views": options.views} if options.views else {}
+    return params | (options.correction.params if options.correction else {})
 
 
 def _models(store: Store, dataset: str, options: RunOptions) -> list[dict[str, Any]]:
@@ -220,7 +232,8 @@ def _run_model(
 
     def outcomes() -> Iterator[Outcome]:
         if todo:
-            yield from _fitted(store, manifest, todo, scorer, matrix, on_progress)
+            correction = options.correction
+            yield from _fitted(store, manifest, todo, scorer, matrix, correction, on_progress)
         for run in runs:
             if matrix is not None and run.run_id in recorded:
                 yield scorer.elsewhere(run, *recorded[run.run_id], matrix)
@@ -235,13 +248,21 @@ def _fitted(
     runs: Sequence[Run],
     scorer: Scorer,
     other: Matrix | None,
+    correction: Correction | None,
     on_progress: Callable[[int], None],
 ) -> Iterator[Outcome]:
-    """Yield what came of each run, all fitted on the model's one matrix."""
+    """Yield what came of each run, all fitted on the model's one matrix, or on a split's each."""
     matrix = Matrix(store, runs[0].model, manifest.spec.dataset, scorer.views)
     rows = {s.split_id: matrix.rows(s) for s in {r.split.split_id: r.split for r in runs}.values()}
     codes = codes_in(matrix, scorer.target, scorer.order)
     tasks = [Task(r.method, rows[r.split.split_id], codes, len(scorer.order)) for r in runs]
+    if correction is not None:
+        for n, (run, task) in enumerate(zip(runs, tasks, strict=True)):
+            at = corrected_matrix(matrix, task.rows, correction)
+            (fit,) = fit_tasks(at, [task], lambda done, total: None)
+            on_progress(n + 1)
+            yield scorer.outcome(run, fit, task, at)
+        return
     fits = fit_tasks(matrix, tasks, lambda done, total: on_progress(done))
     for run, task, fit in zip(runs, tasks, fits, strict=True):
         if other is None:

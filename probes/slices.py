@@ -28,6 +28,7 @@ FACTS = {
     "domain": "a.domain",
     "slide": "coalesce(s.source_slide, a.slide)",
     "case_id": "a.case_id",
+    "scanner": "s.scanner",
 }
 """What is known of each row of a matrix, and what says it."""
 Rows = NDArray[np.int64]
@@ -39,8 +40,8 @@ BATCH_BYTES = 6 * 2**20
 class Matrix:
     """All embeddings of one model and dataset, loaded once.
 
-    Attributes: X float32 (n, dim); ids (n,) annotation ids; facts: label, domain, slide and case_id
-    of each row, object (n,). With views, X holds every view of every annotation, places int64
+    Attributes: X float32 (n, dim); ids (n,) annotation ids; facts: the FACTS of each row, object
+    (n,). With views, X holds every view of every annotation, places int64
     (n, n_views) their rows in X, and `ids` and `facts` are of annotations; else places is (n, 1).
     Keys and vectors come from one version of the table (`version`), which results record.
     """

@@ -88,6 +88,21 @@ def run_command(
             "validation, chosen inside each split; METHOD+best:NETWORK in compare."
         ),
     ] = None,
+    correct: Annotated[
+        str | None,
+        typer.Option(
+            help="KIND:COLUMN, a correction of embeddings fitted on training rows: centre, whiten "
+            "or combat by slide, case, domain or scanner; METHOD+KIND-COLUMN:MODEL in compare."
+        ),
+    ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive",
+            help="With --correct: groups that training has not seen are corrected by their own "
+            "unlabelled rows. Reported apart.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
@@ -109,6 +124,8 @@ def run_command(
         eval_dataset=eval_dataset,
         force=force,
         pool=pool,
+        correct=correct,
+        transductive=transductive,
     )
     with progress_bar("fitting", "fits") as on_progress:
         report = run(Store.open(store, write=True), spec, options, on_progress)

@@ -1,5 +1,6 @@
 """Probes fitted on rows of one matrix, or taken from the record; their probabilities."""
 
+import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect_to, fetch
 from probes.methods import together
+from probes.methods.corrections import COLUMNS, Correction, corrected
 from probes.methods.linear import LinearProbe, LogRegProbe
 from probes.methods.odds import log_odds
 from probes.methods.table import METHODS
@@ -80,6 +82,17 @@ class Fit:
             z = together.logits(matrix.X, places, self.probe.coef_, self.probe.intercept_)
         each = softmax(z, axis=1).reshape(len(rows), n_views, n_labels)
         return np.asarray(each.mean(axis=1)), log_odds(z, n_views)
+
+
+def corrected_matrix(matrix: Matrix, rows: Mapping[str, Rows], correction: Correction) -> Matrix:
+    """Return the matrix with the vectors of a split's rows corrected: see `corrected`."""
+    groups = np.full(len(matrix.X), None, dtype=object)
+    groups[matrix.places] = matrix.facts[COLUMNS[correction.column]][:, None]
+    places = {role: matrix.places[of].ravel() for role, of in rows.items()}
+    others = np.concatenate([of for role, of in places.items() if role != "train"])
+    made = copy.copy(matrix)
+    made.X = corrected(matrix.X, groups, places["train"], others, correction)
+    return made
 
 
 def fit_tasks(

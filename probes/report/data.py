@@ -77,6 +77,8 @@ class Facts:
     def _by_condition(self) -> dict[tuple[ManifestSpec, str, str | None], list[ResultRow]]:
         by_condition = defaultdict(list)
         for r in self.results:
+            if Side.of(r).is_transductive:
+                continue  # reported apart: unlabelled test annotations had a say
             by_condition[ManifestSpec.of(r), r.target, r.eval_dataset].append(r)
         return dict(by_condition)
 
@@ -132,6 +134,15 @@ class Facts:
                     return compared
                 return replace(compared, ci_low=-compared.ci_high, ci_high=-compared.ci_low)
         return None
+
+    def corrected(self, dataset: str) -> list[tuple[ManifestSpec, list[ResultRow]]]:
+        """Return the AUROC of runs on corrected embeddings, transductive ones too, by condition."""
+        rows = defaultdict(list)
+        for r in self.results:
+            own = r.dataset == dataset and r.metric == "auroc" and r.eval_dataset is None
+            if own and r.target == "label" and Side.of(r).correction:
+                rows[ManifestSpec.of(r)].append(r)
+        return list(rows.items())
 
     def rows(self, c: ManifestSpec, metric: str, target: str = "label") -> list[ResultRow]:
         """Return the rows of a condition's results on its own dataset."""
@@ -228,6 +239,7 @@ def _short_name(e: Side, with_method: bool) -> str:
     said = ["end to end"] if e.is_e2e else [e.method] if with_method else []
     said += [f"{e.views} views"] if e.views else []
     said += [f"{e.pool} pool"] if e.pool else []
+    said += [e.correction] if e.correction else []
     said += ["random weights"] if e.is_random else []
     return e.model + (f" ({', '.join(said)})" if said else "")
 

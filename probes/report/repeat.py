@@ -48,6 +48,9 @@ def repeat_command(
     options += [("--target", r) for r in {r.target for r in rows} - {"label"}]
     options += [("--views", e.views)] if e.views else []
     options += [("--pool", e.pool)] if e.pool else []
+    params = json.loads(e.params)
+    options += [("--correct", params["correct"])] if e.correction else []
+    options += [("--transductive", "")] if e.is_transductive else []
     options += [
         ("--eval-dataset", d)
         for d in sorted({r.eval_dataset for r in rows if r.eval_dataset is not None})

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.store.sql import fetch
+from probes.scores.joint import Test
 from probes.scores.metrics import Codes, Floats
-from probes.scores.statistics import Test
 
 FACTS = ("domain", "slide", "case_id")
 """What is known of each annotation, as columns of `ScoredSet.facts`."""

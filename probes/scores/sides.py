@@ -18,8 +18,9 @@ E2E = "e2e"
 class Side:
     """Who competes: METHOD:MODEL, or METHOD+VARIANT:MODEL, and of what kind its runs are.
 
-    A variant is a set of views, how a network was adapted, or that its pool was chosen on
-    validation: uni+d4:virchow2, e2e+lora:virchow2, uni+best:virchow2.
+    A variant is a set of views, how a network was adapted, that its pool was chosen on validation,
+    or how embeddings were corrected: uni+d4:virchow2, e2e+lora:virchow2, uni+best:virchow2,
+    uni+centre-slide:virchow2.
     params and weights are those recorded; a side that a user names has none: compare it with
     `named`. What tells weights apart is their SHA-256, none where embeddings were imported; weights
     is what they were called when a run was made.
@@ -75,6 +76,16 @@ class Side:
         return pool
 
     @property
+    def correction(self) -> str | None:
+        """How its embeddings were corrected, None where they were not."""
+        return _correction(json.loads(self.params))
+
+    @property
+    def is_transductive(self) -> bool:
+        """Whether unlabelled test annotations had a say in that."""
+        return bool(json.loads(self.params).get("transductive"))
+
+    @property
     def is_random(self) -> bool:
         """Whether its weights are random."""
         return self.weights == "random"
@@ -108,7 +119,15 @@ def variant_of(params: str) -> str | None:
     values = json.loads(params)
     adapt = values.get("adapt")
     parts = [values.get("views"), None if adapt == "full" else adapt, values.get("pool")]
+    parts.append(_correction(values))
     return "-".join(p for p in parts if p) or None
+
+
+def _correction(params: Mapping[str, Any]) -> str | None:
+    """Return the name of a correction: centre-slide, or centre-slide-transductive."""
+    if not (said := params.get("correct")):
+        return None
+    return str(said).replace(":", "-") + "-transductive" * bool(params.get("transductive"))
 
 
 def method_of(r: RunRow) -> str:

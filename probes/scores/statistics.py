@@ -1,12 +1,11 @@
-"""Uncertainty: the jackknife over slides or cases, of one test set or jointly of several; pure.
+"""Uncertainty: the jackknife over slides or cases; pure.
 
 Annotations of one slide are not independent, so slides (or cases) are left out, not annotations.
 Intervals cover the drawing of test slides alone: not the drawing of training sets, nor training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,11 +111,11 @@ def jackknife(
     for name in names:
         of_all = float(value[name][0])
         without = np.concatenate([part[name] for part in parts])
-        estimates[name] = Estimate(of_all, *_interval(of_all, without, blocks, len(y)))
+        estimates[name] = Estimate(of_all, *interval(of_all, without, blocks, len(y)))
     return estimates
 
 
-def _interval(value: float, without: Floats, blocks: Blocks, n: int) -> tuple[float, float]:
+def interval(value: float, without: Floats, blocks: Blocks, n: int) -> tuple[float, float]:
     """Return the bounds around a value between 0 and 1, or of a sum of such; NaN if none."""
     top = 1.0 if max(value, without.max()) <= 1 else 2.0  # a Brier score of several labels
     if not 0 < value < top or not np.isfinite(without).all():
@@ -125,7 +124,7 @@ def _interval(value: float, without: Floats, blocks: Blocks, n: int) -> tuple[fl
     share = value / top
     edge = min(0.5 / n, share / 2, (1 - share) / 2)
     odds = _logit(np.clip(without / top, edge, 1 - edge))
-    middle, reach = _logit(np.float64(share)), _reach(odds, blocks)
+    middle, reach = _logit(np.float64(share)), reach_of(odds, blocks)
     if reach < NOTHING:
         return float("nan"), float("nan")
     low, high = (float(top / (1 + np.exp(-(middle + side * reach)))) for side in (-1, 1))
@@ -136,14 +135,14 @@ def _logit(share: Floats | np.float64) -> Floats:
     return np.asarray(np.log(share / (1 - share)))
 
 
-def _deviation(without: Floats) -> float:
+def deviation_of(without: Floats) -> float:
     """Return the jackknife's standard error of what was found without each block in turn."""
     n = len(without)
     return float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
 
 
-def _reach(without: Floats, blocks: Blocks) -> float:
-    return float(t.ppf((1 + CONFIDENCE) / 2, blocks.freedom)) * _deviation(without)
+def reach_of(without: Floats, blocks: Blocks) -> float:
+    return float(t.ppf((1 + CONFIDENCE) / 2, blocks.freedom)) * deviation_of(without)
 
 
 @dataclass(frozen=True)
@@ -155,143 +154,3 @@ class Comparison:
     high: float
     p_value: float
     error: float = float("nan")
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One test set scored by two methods: codes (n,), probabilities (n, K) of each, groups (n,).
-
-    rank_a and rank_b (n, K) are what ranks its annotations; None: the probabilities.
-    """
-
-    y: Codes
-    a: Floats
-    b: Floats
-    groups: Sequence[str]
-    cut_a: float = 0.5
-    cut_b: float = 0.5
-    rank_a: Floats | None = None
-    rank_b: Floats | None = None
-
-
-def paired(folds: Sequence[Fold], metric: str = "auroc") -> Comparison:
-    """Return the mean over folds of metric(a) - metric(b), groups left out jointly in all folds.
-
-    Test sets of folds overlap, so a slide is left out of every fold that holds it, and no fold
-    counts as a repetition of its own. Interval and two-sided p-value by Student's t, as for
-    `jackknife`, on the scale of the metric. A fold that lacks a label without a group is left out
-    with it; neither is given where no fold is left, with fewer than two groups, or where sides that
-    differ do so alike without each.
-    """
-    tests = [
-        test
-        for f in folds
-        for test in (
-            Test(f.y, f.a, f.groups, f.cut_a, f.rank_a),
-            Test(f.y, f.b, f.groups, f.cut_b, f.rank_b),
-        )
-    ]
-    top = 2.0 if metric == "brier" and folds[0].a.shape[1] > 2 else 1.0
-    return joint(tests, metric).contrast(lambda each: mean_of_folds(each[::2] - each[1::2]), top)
-
-
-@dataclass(frozen=True)
-class Test:
-    """One test set scored by one method: codes (n,), probabilities (n, K), groups (n,).
-
-    rank (n, K) is what ranks its annotations; None: the probabilities.
-    """
-
-    __test__: ClassVar[bool] = False  # none of pytest's
-
-    y: Codes
-    p: Floats
-    groups: Sequence[str]
-    cut: float = 0.5
-    rank: Floats | None = None
-
-
-@dataclass(frozen=True)
-class Joint:
-    """Values of several sets, float64 (F,), and without each block of their groups, (F, B).
-
-    A group is left out of every set that holds it. sizes (F,): how many rows each set has.
-    """
-
-    values: Floats
-    without: Floats
-    blocks: Blocks
-    sizes: NDArray[np.intp]
-
-    def beside(self, other: "Joint") -> "Joint":
-        """Return both values one above the other, (2F, B), of the same sets and groups."""
-        assert np.array_equal(self.blocks.of, other.blocks.of)
-        return Joint(
-            np.concatenate((self.values, other.values)),
-            np.concatenate((self.without, other.without)),
-            self.blocks,
-            np.concatenate((self.sizes, other.sizes)),
-        )
-
-    def contrast(self, of: Callable[[Floats], Floats], top: float = np.inf) -> Comparison:
-        """Return what `of` makes of values (F, B) -> (B,), a difference between -top and top.
-
-        NaN bounds and p-value where there are fewer than two groups, where it has no value without
-        one of them, or where a difference is the same without each.
-        """
-        value, each = float(of(self.values[:, None])[0]), of(self.without)
-        if self.blocks.n < 2 or not np.isfinite(each).all() or not np.isfinite(value):
-            return Comparison(value, *(float("nan"),) * 3)
-        deviation, reach = _deviation(each), _reach(each, self.blocks)
-        if deviation < NOTHING:  # the same side twice, or nothing to tell how sure a difference is
-            same = 1.0 if abs(value) < NOTHING else float("nan")
-            return Comparison(value, value * same, value * same, same)
-        p_value = float(2 * t.sf(abs(value) / deviation, self.blocks.freedom))
-        bounds = max(value - reach, -top), min(value + reach, top)
-        return Comparison(value, *bounds, p_value, deviation)
-
-    def share(self, of: Callable[[Floats], Floats]) -> Estimate:
-        """Return what `of` makes of values, between 0 and 1, with an interval as `jackknife`'s."""
-        value, each = float(of(self.values[:, None])[0]), of(self.without)
-        if self.blocks.n < 2 or not np.isfinite(value):
-            return Estimate(value, np.nan, np.nan)
-        return Estimate(value, *_interval(value, each, self.blocks, int(self.sizes.sum())))
-
-
-def joint(tests: Sequence[Test], metric: str = "auroc") -> Joint:
-    """Return a metric of each test set, and the same without each group of all of them."""
-
-    def metric_of(test: Test) -> Callable[[Weighted], Floats]:
-        return lambda w: evaluate(test.y, test.p, w, test.cut, [metric], decision=test.rank)[metric]
-
-    return jointly([t.groups for t in tests], [metric_of(t) for t in tests])
-
-
-def jointly(
-    groups: Sequence[Sequence[str]], values: Sequence[Callable[[Weighted], Floats]]
-) -> Joint:
-    """Return each set's value of weights of one, and without each group of all sets.
-
-    groups: of each set those of its rows (n,); values: of each set what makes float64 (B,) of
-    weights (B, n).
-    """
-    rows = np.cumsum([0, *map(len, groups)])
-    blocks = blocks_of([g for of_set in groups for g in of_set])
-    observed, without = [], []
-    for k, value in enumerate(values):
-        n = len(groups[k])
-        own = Blocks(blocks.of[rows[k] : rows[k + 1]], blocks.sizes, blocks.n_groups)
-        step = max(1, CHUNK // max(n, 1))
-        observed.append(float(value(np.ones((1, n)))[0]))
-        starts = range(0, blocks.n, step)
-        parts = [value(own.weights(s, min(s + step, blocks.n))) for s in starts]
-        without.append(np.concatenate(parts))
-    return Joint(np.array(observed), np.array(without), blocks, np.diff(rows))
-
-
-def mean_of_folds(each: Floats) -> Floats:
-    """Return the mean (B,) over folds (F, B) that have a value; NaN where none has."""
-    is_there = np.isfinite(each)
-    n = is_there.sum(axis=0)
-    total = np.where(is_there, each, 0).sum(axis=0)
-    return np.asarray(np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0))

@@ -16,12 +16,12 @@ from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
 from probes.run import RunOptions, run
 from probes.scores.classical import holm, spearman
+from probes.scores.joint import Joint, Test, joint, mean_of_folds
 from probes.scores.metrics import Floats
 from probes.scores.power import groups_needed
 from probes.scores.recorded import ResultRow
 from probes.scores.results import OUT, from_null, to_null, where_of
 from probes.scores.scored_set import scored_set
-from probes.scores.statistics import Joint, Test, joint, mean_of_folds
 from probes.splits.spec import ManifestSpec
 from probes.studies.cells import SEED
 from probes.studies.measures import Measure, bounds, record_measures

@@ -16,9 +16,10 @@ from embedstore.store.sql import check_dataset, connect
 from probes.methods.linear import UniProbe
 from probes.methods.together import Task, fit_many
 from probes.scores.classical import holm
+from probes.scores.joint import Joint, jointly
 from probes.scores.metrics import balanced_accuracy
 from probes.scores.results import to_null
-from probes.scores.statistics import Joint, blocks_of, jointly
+from probes.scores.statistics import blocks_of
 from probes.slices import Matrix
 from probes.studies import neighbors
 from probes.studies.biased import Sweep, biased_sweep

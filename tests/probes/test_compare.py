@@ -18,8 +18,8 @@ from probes.report import report
 from probes.run import RunOptions, run
 from probes.scores.classical import holm
 from probes.scores.comparisons import CompareOptions, is_compared
+from probes.scores.joint import Fold, paired
 from probes.scores.sides import Side, ranked
-from probes.scores.statistics import Fold, paired
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import bare_store, put_embeddings

@@ -12,8 +12,8 @@ from embedstore.store import Store
 from probes.compare import compare
 from probes.run import RunOptions, run
 from probes.scores.comparisons import CompareOptions
+from probes.scores.joint import Fold, paired
 from probes.scores.sides import Side
-from probes.scores.statistics import Fold, paired
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.stores import query

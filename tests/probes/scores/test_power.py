@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from probes.scores.joint import Fold, paired
 from probes.scores.power import groups_needed, power_of
-from probes.scores.statistics import Fold, paired
 
 
 def study(rng: np.random.Generator, n_slides: int, better: float) -> Fold:

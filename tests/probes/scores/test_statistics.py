@@ -17,8 +17,9 @@ from sklearn.metrics import (
 )
 
 from probes.scores.classical import delong, holm, spearman
+from probes.scores.joint import Fold, paired
 from probes.scores.metrics import METRICS, evaluate
-from probes.scores.statistics import MAX_BLOCKS, Fold, jackknife, paired
+from probes.scores.statistics import MAX_BLOCKS, jackknife
 
 
 def scores(rng: np.random.Generator, y: np.ndarray, strength: float) -> np.ndarray:
