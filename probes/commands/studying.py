@@ -1,4 +1,4 @@
-"""The commands that ask a question of what is stored and record its numbers: gap, robustness."""
+"""The commands that ask a question of what is stored and record its numbers."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +8,7 @@ import typer
 from embedstore.terminal.options import JsonOption, StoreOption
 from embedstore.terminal.printing import print_json, print_table, say_notes
 from embedstore.terminal.progress import progress_bar
-from probes.commands.options import SeedOption
+from probes.commands.options import GroupOption, SeedOption
 from probes.methods.table import METHODS, USUAL
 from probes.splits.spec import ManifestSpec
 
@@ -97,6 +97,54 @@ def robustness_command(
             on_progress=on_progress,
         )
     print_measures(f"{dataset}: robustness", measures, as_json)
+    say_notes(notes)
+
+
+def shots_command(
+    dataset: DatasetArgument,
+    shots: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--shots", min=1, help="Size of support sets; repeatable; default: 1 2 4 8 16 32."
+        ),
+    ] = None,
+    unit: Annotated[
+        str,
+        typer.Option(help="cell: that many a class; slide, case: that many, with all their cells."),
+    ] = "cell",
+    sets: Annotated[int, typer.Option(min=10, help="Support sets of each size.")] = 200,
+    method: Annotated[str, typer.Option(help="The probe: prototype or uni.")] = "prototype",
+    group_by: GroupOption = "slide",
+    model: ModelsOption = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how many labels it takes: probes on a few cells a class, or on a few slides.
+
+    Many support sets are drawn from the training side of grouped folds; their spread (sd_draws) is
+    the variance of training, the interval that of the test slides. Of runs recorded at several
+    fractions of the same split (probes run --fraction, e2e run --fraction) the curves by cells,
+    slides and cases are measured too, and where an end-to-end network draws level with a probe.
+
+    Example: probes shots midog --shots 4 --shots 16 --sets 1000
+    """
+    from embedstore.store import Store
+    from probes.studies.shots import SHOTS
+    from probes.studies.shots import shots as measure
+
+    with progress_bar("measuring", "models") as on_progress:
+        measures, notes = measure(
+            Store.open(store, write=True),
+            dataset,
+            models=model,
+            method=method,
+            unit=unit,
+            sizes=tuple(dict.fromkeys(shots or SHOTS)),
+            n_sets=sets,
+            group_by=group_by,
+            on_progress=on_progress,
+        )
+    print_measures(f"{dataset}: {method} on few {unit}s", measures, as_json)
     say_notes(notes)
 
 

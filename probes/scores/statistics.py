@@ -142,6 +142,7 @@ def deviation_of(without: Floats) -> float:
 
 
 def reach_of(without: Floats, blocks: Blocks) -> float:
+    """Return how far an interval reaches: the standard error times Student's t."""
     return float(t.ppf((1 + CONFIDENCE) / 2, blocks.freedom)) * deviation_of(without)
 
 

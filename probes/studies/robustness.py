@@ -166,7 +166,11 @@ def _of_factor(
     ):
         joint = Joint(np.array([of(margins)]), np.array([[of(e) for e in each]]), blocks, sizes)
         joints[metric] = joint
-        found = bounds(joint.contrast(lambda values: values[0], 1.0))
+        found = (
+            bounds(joint.share(lambda values: values[0]))
+            if metric == "croma_share_below"
+            else bounds(joint.contrast(lambda values: values[0], 1.0))
+        )
         found |= {"p_value": None, "details": {"support": support, "m": neighbors.M}}
         measures.append(Measure(metric, n_groups=blocks.n_groups, **found))
     return measures, joints
