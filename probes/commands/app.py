@@ -3,6 +3,7 @@
 from embedstore.terminal.app import make_app
 from probes.commands.fitting import manifest_command, run_command, split_command
 from probes.commands.judging import compare_command, predict_command, report_command
+from probes.commands.labelling import doubtful_command, raters_command, rescore_command
 from probes.commands.studying import gap_command, robustness_command, shots_command
 
 probes_app = make_app(
@@ -15,6 +16,9 @@ probes_app = make_app(
         "gap": gap_command,
         "robustness": robustness_command,
         "shots": shots_command,
+        "raters": raters_command,
+        "doubtful": doubtful_command,
+        "rescore": rescore_command,
         "predict": predict_command,
         "report": report_command,
         "manifest": manifest_command,

@@ -11,6 +11,7 @@ from probes.splits.spec import ManifestSpec
 
 if TYPE_CHECKING:  # what these import is numpy
     from probes.scores.results import RunReport, Summary
+    from probes.studies.measures import Measure
 
 _LEAKS = {
     "shared_slides": "lie on a slide seen in training",
@@ -100,3 +101,43 @@ def _print_summary(title: str, lines: Sequence["Summary"]) -> None:
             line["collapsed or unconverged"] = s.n_failed
         shown.append(line)
     print_table(title, shown)
+
+
+def print_measures(title: str, measures: Sequence["Measure"], as_json: bool) -> None:
+    """Print what a study found: of each metric a table, models down, what differs across."""
+    if as_json:
+        from probes.studies.measures import shown
+
+        print_json(shown(measures))
+        return
+    for metric in dict.fromkeys(m.metric for m in measures):
+        mine = [m for m in measures if m.metric == metric]
+        across = next(
+            (k for k in ("split", "x", "factor") if len({getattr(m, k) for m in mine}) > 1), "split"
+        )
+        lines: dict[str, dict[str, str]] = {}
+        columns = list(dict.fromkeys(_name(getattr(m, across)) for m in mine))
+        for m in mine:
+            who = m.model or "all models"
+            who += f" less {m.against}" if m.against else ""
+            if across != "factor" and len({x.factor for x in mine}) > 1:
+                who += f", {m.factor}"
+            line = lines.setdefault(who, {"model": who} | dict.fromkeys(columns, ""))
+            line[_name(getattr(m, across))] = _said(m)
+        print_table(f"{title}: {metric}", list(lines.values()))
+
+
+def _name(value: str | float | None) -> str:
+    return "value" if value is None else f"{value:g}" if isinstance(value, float) else value
+
+
+def _said(m: "Measure") -> str:
+    """Return a measure as text: its value, interval and (corrected) p-value, as far as known."""
+    if m.value is None:
+        return "-"
+    sign = "+" if m.against else ""
+    text = f"{m.value:{sign}.3f}"
+    if m.ci_low is not None and m.ci_high is not None:
+        text += f" ({m.ci_low:{sign}.3f} to {m.ci_high:{sign}.3f})"
+    p = m.p_value if m.p_holm is None else m.p_holm
+    return text + (f", p {p:.3f}" if p is not None and m.against else "")

@@ -1,19 +1,16 @@
 """The commands that ask a question of what is stored and record its numbers."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from embedstore.terminal.options import JsonOption, StoreOption
-from embedstore.terminal.printing import print_json, print_table, say_notes
+from embedstore.terminal.printing import say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.options import GroupOption, SeedOption
+from probes.commands.printing import print_measures
 from probes.methods.table import METHODS, USUAL
 from probes.splits.spec import ManifestSpec
-
-if TYPE_CHECKING:  # what this imports is numpy
-    from probes.studies.measures import Measure
 
 ModelsOption = Annotated[
     list[str] | None, typer.Option("--model", help="Repeatable; default: all of the dataset.")
@@ -146,43 +143,3 @@ def shots_command(
         )
     print_measures(f"{dataset}: {method} on few {unit}s", measures, as_json)
     say_notes(notes)
-
-
-def print_measures(title: str, measures: Sequence["Measure"], as_json: bool) -> None:
-    """Print what a study found: of each metric a table, models down, what differs across."""
-    if as_json:
-        from probes.studies.measures import shown
-
-        print_json(shown(measures))
-        return
-    for metric in dict.fromkeys(m.metric for m in measures):
-        mine = [m for m in measures if m.metric == metric]
-        across = next(
-            (k for k in ("split", "x", "factor") if len({getattr(m, k) for m in mine}) > 1), "split"
-        )
-        lines: dict[str, dict[str, str]] = {}
-        columns = list(dict.fromkeys(_name(getattr(m, across)) for m in mine))
-        for m in mine:
-            who = m.model or "all models"
-            who += f" less {m.against}" if m.against else ""
-            if across != "factor" and len({x.factor for x in mine}) > 1:
-                who += f", {m.factor}"
-            line = lines.setdefault(who, {"model": who} | dict.fromkeys(columns, ""))
-            line[_name(getattr(m, across))] = _said(m)
-        print_table(f"{title}: {metric}", list(lines.values()))
-
-
-def _name(value: str | float | None) -> str:
-    return "value" if value is None else f"{value:g}" if isinstance(value, float) else value
-
-
-def _said(m: "Measure") -> str:
-    """Return a measure as text: its value, interval and (corrected) p-value, as far as known."""
-    if m.value is None:
-        return "-"
-    sign = "+" if m.against else ""
-    text = f"{m.value:{sign}.3f}"
-    if m.ci_low is not None and m.ci_high is not None:
-        text += f" ({m.ci_low:{sign}.3f} to {m.ci_high:{sign}.3f})"
-    p = m.p_value if m.p_holm is None else m.p_holm
-    return text + (f", p {p:.3f}" if p is not None and m.against else "")

@@ -84,6 +84,17 @@ class Panel:
     y_from: float = 0.0
     x_label: str = ""
     ticks: Sequence[str] = ()
+    level: "Level | None" = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line across a panel with a band: where people stand, say."""
+
+    name: str
+    y: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ def _curves(axes: Axes, panel: Panel, *, all_bands: bool) -> None:
     axes.set_ylim(panel.y_from, 1.0)
     if panel.y_from < 0.5:
         axes.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
+    _level(axes, panel)
     axes.set_xlabel("training annotations")
     axes.set_ylabel(panel.y_label)
 
@@ -145,9 +146,31 @@ def _plain(axes: Axes, panel: Panel) -> None:
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), [short(name, 24) for name in panel.ticks])
         axes.set_xlim(-0.4, len(panel.ticks) - 0.6)
+    _level(axes, panel)
     axes.margins(0.08)
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
+
+
+def _level(axes: Axes, panel: Panel) -> None:
+    """Draw where a level lies, named at the right."""
+    if panel.level is None:
+        return
+    of = panel.level
+    if np.isfinite(of.low) and np.isfinite(of.high):
+        axes.axhspan(of.low, of.high, color=MUTED, alpha=0.14, linewidth=0, zorder=1)
+    axes.axhline(of.y, color=MUTED, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
+    axes.annotate(
+        of.name,
+        (1, of.y),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=7.5,
+        color=MUTED,
+    )
 
 
 def _band(axes: Axes, line: Line, shifted: Sequence[float], k: int) -> None:

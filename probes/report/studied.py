@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from probes.report.blocks import Missing
+from probes.report.blocks import Level, Missing
 from probes.report.data import Facts
 from probes.report.repeat import command
+from probes.scores.results import from_null
 from probes.studies.measures import MeasureRow, load_measures, made_of
 
 
@@ -24,6 +25,16 @@ def studied(
         stale = f"{dataset}: annotations have changed since these numbers were made. Anew:"
         return rows, [Missing(stale, again)]
     return rows, []
+
+
+def human_line(facts: Facts, dataset: str) -> Level | None:
+    """Return where experts stand against each other, for figures of AUROC; None without votes."""
+    rows = of_metric(load_measures(facts.con, dataset, "raters"), "human")
+    if not rows or rows[0].value is None:
+        return None
+    (m,) = rows
+    low, high = from_null(m.ci_low), from_null(m.ci_high)
+    return Level("an expert against the others", from_null(m.value), low, high)
 
 
 def of_metric(rows: Sequence[MeasureRow], metric: str) -> list[MeasureRow]:

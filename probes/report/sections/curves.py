@@ -10,6 +10,7 @@ from probes.report.data import Facts, summaries
 from probes.report.makers import Maker, Material
 from probes.report.repeat import run_command
 from probes.report.sections.metrics import metrics
+from probes.report.studied import human_line
 from probes.report.tables import Column, Table, best_of, between, spread
 from probes.scores.results import Summary
 from probes.scores.sides import Side
@@ -123,7 +124,8 @@ def _panels(
                 )
         title = f"{c.dataset}: {c}" + (f", {method}" if apart else "")
         if lines:
-            panels.append(Panel(title, lines, "curves", "AUROC", _floor(facts)))
+            level = human_line(facts, c.dataset)
+            panels.append(Panel(title, lines, "curves", "AUROC", _floor(facts), level=level))
     return panels
 
 

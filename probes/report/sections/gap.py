@@ -6,6 +6,7 @@ from typing import Any
 from probes.report.blocks import (
     Block,
     Figure,
+    Level,
     Line,
     Panel,
     Prose,
@@ -15,7 +16,7 @@ from probes.report.blocks import (
     style_of,
 )
 from probes.report.makers import Maker, Material
-from probes.report.studied import of_metric, studied
+from probes.report.studied import human_line, of_metric, studied
 from probes.report.tables import Column, Table, between, change, number, p_value, signed
 from probes.scores.results import from_null
 from probes.scores.sides import Side
@@ -38,7 +39,9 @@ def gap(material: Material) -> Section:
         if not measures:
             continue
         levels = [k for k in LEVELS if any(m.split == k for m in measures)]
-        panels.append(_panel(d.dataset, measures, levels, material.styles))
+        panels.append(
+            _panel(d.dataset, measures, levels, material.styles, human_line(facts, d.dataset))
+        )
         rows += _rows(d.dataset, measures, levels)
         said += [Prose(text) for text in _ranking(d.dataset, measures)]
     blocks: list[Block] = []
@@ -61,6 +64,7 @@ def _panel(
     measures: Sequence[MeasureRow],
     levels: Sequence[str],
     styles: Mapping[Side, Style],
+    level: Level | None,
 ) -> Panel:
     of = {(m.model, m.split): m for m in of_metric(measures, "auroc")}
     lines = []
@@ -78,7 +82,7 @@ def _panel(
             )
         )
     ticks = [k if k.startswith("new") else f"by {k}" for k in levels]
-    return Panel(dataset, lines, "plain", "AUROC", ticks=ticks)
+    return Panel(dataset, lines, "plain", "AUROC", ticks=ticks, level=level)
 
 
 def _rows(

@@ -6,6 +6,7 @@ from typing import Any
 from probes.report.blocks import (
     Block,
     Figure,
+    Level,
     Line,
     Panel,
     Prose,
@@ -15,7 +16,7 @@ from probes.report.blocks import (
     style_of,
 )
 from probes.report.makers import Maker, Material
-from probes.report.studied import of_metric, studied
+from probes.report.studied import human_line, of_metric, studied
 from probes.report.tables import Column, Table, between, number
 from probes.scores.results import from_null
 from probes.scores.sides import Side
@@ -33,7 +34,7 @@ def shots(material: Material) -> Section:
         missing += lacks
         few = of_metric(found, "auroc")
         if few:
-            panels.append(_panel(d.dataset, few, material.styles))
+            panels.append(_panel(d.dataset, few, material.styles, human_line(facts, d.dataset)))
             rows += [_row(d.dataset, m) for m in few]
         curves += [_curve(d.dataset, m) for m in of_metric(found, "efficiency")]
         said += [Prose(_crossing(d.dataset, m)) for m in of_metric(found, "crossing")]
@@ -54,7 +55,12 @@ def shots(material: Material) -> Section:
     return Section("shots", "How few labels do?", [*blocks, *missing])
 
 
-def _panel(dataset: str, found: Sequence[MeasureRow], styles: Mapping[Side, Style]) -> Panel:
+def _panel(
+    dataset: str,
+    found: Sequence[MeasureRow],
+    styles: Mapping[Side, Style],
+    level: Level | None,
+) -> Panel:
     sizes = sorted({from_null(m.x) for m in found})
     lines = []
     for model in dict.fromkeys(str(m.model) for m in found):
@@ -73,7 +79,7 @@ def _panel(dataset: str, found: Sequence[MeasureRow], styles: Mapping[Side, Styl
     label = "cells a class" if unit == "cell" else f"{unit}s"
     title = f"{dataset}: {found[0].more.get('method')}, split by {found[0].split}"
     ticks = [f"{s:g}" for s in sizes]
-    return Panel(title, lines, "plain", "AUROC", x_label=label, ticks=ticks)
+    return Panel(title, lines, "plain", "AUROC", x_label=label, ticks=ticks, level=level)
 
 
 def _row(dataset: str, m: MeasureRow) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""The commands that look into labels: raters, doubtful, rescore."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedstore.terminal.options import JsonOption, StoreOption
+from embedstore.terminal.printing import print_json, print_table, say, say_notes
+from embedstore.terminal.progress import progress_bar
+from probes.commands.printing import print_measures
+from probes.commands.studying import DatasetArgument, MethodOption
+from probes.methods.table import USUAL
+
+
+def raters_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset with votes of several experts.")],
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Score each expert against the others as if a model, and models against votes.
+
+    Balanced accuracy of each expert against the majority of the others, and their mean: the human
+    line in the report's figures; Fleiss' kappa. Models (runs of `probes gap`) against the majority,
+    on unanimous cells, and by Brier score against the share of votes.
+
+    Example: probes raters midog
+    """
+    from embedstore.store import Store
+    from probes.studies.raters import raters
+
+    measures, notes = raters(Store.open(store, write=True), dataset)
+    print_measures(f"{dataset}: experts", measures, as_json)
+    say_notes(notes)
+
+
+def doubtful_command(
+    dataset: DatasetArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="FILE.csv, or a folder for GeoJSON of each slide (QuPath)."
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Repeatable; default: all but random weights."),
+    ] = None,
+    method: MethodOption = USUAL,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """List labels that several models, none of which saw the cell, find hard to believe.
+
+    Out-of-fold probabilities on folds that keep slides (or cases) apart; likely errors by confident
+    learning, and ambiguous cells. Mend the file's labels and `embedstore add` takes it; then
+    `probes rescore` tells what that changes.
+
+    Example: probes doubtful midog --output doubtful.csv
+    """
+    from embedstore.store import Store
+    from probes.studies.doubt_files import write_doubts
+    from probes.studies.doubtful import doubtful
+
+    with progress_bar("fitting", "models") as on_progress:
+        doubts, _, notes = doubtful(
+            Store.open(store, write=True),
+            dataset,
+            models=model,
+            method=method,
+            on_progress=on_progress,
+        )
+    rows = [vars(d) for d in doubts]
+    if output is not None:
+        written = write_doubts(doubts, output)
+        say(f"{len(rows):,} cells in doubt written to {output} ({len(written)} files)")
+    if as_json:
+        print_json(rows)
+    else:
+        hidden = ("slide", "x", "y", "id")
+        columns = [c for c in rows[0] if c not in hidden] if rows else []
+        print_table(f"{dataset}: labels in doubt", rows[:50], columns)
+    say_notes(notes)
+
+
+def rescore_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset whose labels have changed.")],
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Score recorded runs on the labels of now: what mended labels change, and in the ranking.
+
+    Example: probes rescore midog
+    """
+    from embedstore.store import Store
+    from probes.studies.rescore import rescore
+
+    measures, notes = rescore(Store.open(store, write=True), dataset)
+    print_measures(f"{dataset}: labels then and now", measures, as_json)
+    say_notes(notes)
