@@ -16,7 +16,7 @@ from probes.methods.fits import linear_methods
 from probes.methods.table import METHODS
 from probes.methods.together import logits
 from probes.scores.predictions import Scored
-from probes.slices import Matrix
+from probes.slices import load_matrix
 
 
 def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
@@ -29,7 +29,7 @@ def predict(store: Store, run_id: str, dataset: str) -> pa.Table:
     con = connect(store)
     check_dataset(store, con, dataset)
     probe = _probe(con, run_id, dataset)
-    matrix = Matrix(store, probe["model"], dataset, probe["views"])
+    matrix = load_matrix(store, probe["model"], dataset, probe["views"])
     labels = probe["labels"]
     coef = np.asarray(probe["coef"]).reshape(-1, matrix.X.shape[1])
     z = logits(matrix.X, None, coef, np.asarray(probe["intercept"]))

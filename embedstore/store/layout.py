@@ -23,7 +23,8 @@ TEXT, INT, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us"
 FLAG, TEXTS = pa.bool_(), pa.list_(TEXT)
 _CUT_BY = dict.fromkeys(("scheme", "group_by", "stratify", "where_sql"), TEXT)
 
-PATCHES, COMPARISONS, MEASURES, REMOVALS = "patches", "comparisons", "measures", "removals"
+PATCHES, COMPARISONS, MEASURES, COPIES = "patches", "comparisons", "measures", "copies"
+REMOVALS = "removals"
 
 CUT: dict[str, pa.DataType] = {
     "cut_x_l0": REAL,
@@ -60,14 +61,8 @@ TABLES: dict[str, pa.Schema] = {
         mpp_source=TEXT,
         fingerprint=TEXT,
         bounds=pa.list_(INT),
-        frame=TEXT,
-        frame_source=TEXT,
-        unit=TEXT,
-        source_slide=TEXT,
-        scanner=TEXT,
-        status=TEXT,
-        problem=TEXT,
-        attributes=TEXT,
+        **dict.fromkeys(("frame", "frame_source", "unit", "source_slide", "scanner"), TEXT),
+        **dict.fromkeys(("status", "problem", "attributes"), TEXT),
     ),
     "annotations": _schema(
         "annotation_id",
@@ -111,14 +106,9 @@ TABLES: dict[str, pa.Schema] = {
         fraction=REAL,
         train_domain=TEXT,
         val_by=TEXT,
-        n_train=INT,
-        n_val=INT,
-        n_test=INT,
-        shared_slides=REAL,
-        shared_cases=REAL,
-        overlapping_patches=REAL,
-        shared_centres=REAL,
-        patch_um=REAL,
+        **dict.fromkeys(("n_train", "n_val", "n_test"), INT),
+        **dict.fromkeys(("shared_slides", "shared_cases", "overlapping_patches"), REAL),
+        **dict.fromkeys(("shared_centres", "patch_um"), REAL),
         created_at=TIME,
         train=TEXTS,
         val=TEXTS,
@@ -237,6 +227,13 @@ TABLES: dict[str, pa.Schema] = {
         **dict.fromkeys(("x", "value", "ci_low", "ci_high", "p_value", "p_holm"), REAL),
         **dict.fromkeys(("n", "n_groups"), INT),
         **dict.fromkeys(("ci_by", "ci_kind", "details", "manifest_id"), TEXT),
+        created_at=TIME,
+    ),
+    # Annotations of different slides that show the same: see `probes.studies.copies`.
+    COPIES: _schema(
+        "copy_id",
+        **dict.fromkeys(("a", "b", "dataset_a", "dataset_b", "found_by", "model"), TEXT),
+        **dict.fromkeys(("cosine", "pixels"), REAL),
         created_at=TIME,
     ),
     # What is removed and may not be deleted yet: see `removal`.

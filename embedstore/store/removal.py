@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.store.layout import MEASURES, PATCHES, REMOVALS, model_table, views_table
+from embedstore.store.layout import COPIES, MEASURES, PATCHES, REMOVALS, model_table, views_table
 from embedstore.store.removed import either, finish_removals
 from embedstore.store.sql import (
     check_dataset,
@@ -137,6 +137,8 @@ def _plan_annotations(store: Store, con: Any, removal: Removal, part: Part) -> N
         )
     removal.where[PATCHES] = list(of_annotations)
     removal.where[MEASURES] = [mine]  # each is of all annotations there were
+    here = literal(removal.dataset)
+    removal.where[COPIES] = [f"dataset_a = {here} or dataset_b = {here}"]
     _add_vectors(store, removal, store.models(), of_annotations)
     _add_runs(con, removal, runs)
     _add_scores_elsewhere(removal, elsewhere, there)
@@ -206,6 +208,7 @@ _COUNTED = {
     "probes": "probes",
     "comparisons": "comparisons",
     MEASURES: "measures",
+    COPIES: "copies",
     PATCHES: "kept patches",
 }
 

@@ -101,6 +101,7 @@ VIEWS: dict[str, str] = {
         "select annotation_id, dataset, slide, size_px, mpp_out, n_bytes, created_at from _patches"
     ),
     "comparisons": f"select * exclude (comparison_id) from _comparisons where {_STANDS}",
+    "copies": "select * exclude (copy_id) from _copies",
     "measures": "select * exclude (measure_id) from _measures",
     "predictions": (
         "select run_id, dataset, unnest(annotation_id) as annotation_id, role, label, "

@@ -2,9 +2,20 @@
 
 from embedstore.terminal.app import make_app
 from probes.commands.fitting import manifest_command, run_command, split_command
-from probes.commands.judging import compare_command, predict_command, report_command
-from probes.commands.labelling import doubtful_command, raters_command, rescore_command
-from probes.commands.studying import gap_command, robustness_command, shots_command
+from probes.commands.judging import compare_command, predict_command, report_command, verify_command
+from probes.commands.labelling import (
+    copies_command,
+    doubtful_command,
+    raters_command,
+    rescore_command,
+)
+from probes.commands.studying import (
+    fusion_command,
+    gap_command,
+    likeness_command,
+    robustness_command,
+    shots_command,
+)
 
 probes_app = make_app(
     "probes",
@@ -15,12 +26,16 @@ probes_app = make_app(
         "compare": compare_command,
         "gap": gap_command,
         "robustness": robustness_command,
+        "fusion": fusion_command,
+        "likeness": likeness_command,
         "shots": shots_command,
         "raters": raters_command,
         "doubtful": doubtful_command,
         "rescore": rescore_command,
+        "copies": copies_command,
         "predict": predict_command,
         "report": report_command,
+        "verify": verify_command,
         "manifest": manifest_command,
     },
 )

@@ -66,7 +66,13 @@ def run_command(
     dataset: Annotated[str, typer.Argument(help="A registered dataset with embeddings.")],
     cut: ManifestOptions,
     splits: SplitOptions,
-    model: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeatable; default: all. A+B: both side by side; mean-logit:A+B: the mean of "
+            "their probes' log-odds."
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="; ".join(f"{n}: {m.about}" for n, m in METHODS.items())),

@@ -1,4 +1,4 @@
-"""The commands that judge what is recorded: compare, predict, report."""
+"""The commands that judge what is recorded: compare, predict, verify, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +68,40 @@ def compare_command(
         columns = [k for k in rows[0] if k not in hidden]
         print_table(f"{dataset}: difference in {metric}", shown, columns)
     say_notes(notes)
+
+
+def verify_command(
+    run_id: Annotated[str, typer.Argument(help="A recorded run.")],
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Derive a recorded result again, from stored vectors, manifest and code; say what differs.
+
+    The manifest is cut again, the probe fitted and the test set scored again; of a network trained
+    end to end the metrics are derived from its predictions. Ends with 1 where anything differs.
+
+    Example: probes verify RUN_ID
+    """
+    from dataclasses import asdict
+
+    from embedstore.store import Store
+    from probes.studies.verify import verify
+
+    checks = verify(Store.open(store), run_id)
+    rows = [asdict(c) for c in checks]
+    if as_json:
+        print_json(rows)
+    else:
+        shown = [{**r, "same": "yes" if r["same"] else "NO"} for r in rows]
+        print_table(f"run {run_id}", shown)
+    wrong = [c.check for c in checks if not c.same]
+    say(
+        f"{len(wrong)} of {len(checks)} checks differ: {', '.join(wrong[:8])}"
+        if wrong
+        else f"all {len(checks)} checks are the same"
+    )
+    if wrong:
+        raise typer.Exit(1)
 
 
 def predict_command(

@@ -1,4 +1,4 @@
-"""The commands that look into labels: raters, doubtful, rescore."""
+"""The commands that look into labels and cells: raters, doubtful, copies, rescore."""
 
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +80,49 @@ def doubtful_command(
         hidden = ("slide", "x", "y", "id")
         columns = [c for c in rows[0] if c not in hidden] if rows else []
         print_table(f"{dataset}: labels in doubt", rows[:50], columns)
+    say_notes(notes)
+
+
+def copies_command(
+    dataset: DatasetArgument,
+    other: Annotated[
+        str | None, typer.Option(help="Another dataset: copies between the two.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Whose vectors are compared; default: the first there is.")
+    ] = None,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Find cells that are there twice, on slides of different names, within or across datasets.
+
+    By vectors, then by pixels where patches are kept; recorded (view copies). Says of each recorded
+    split what share of its test annotations has a copy in training; with --other, what share of the
+    other dataset, which --eval-dataset would score.
+
+    Example: probes copies midog --other tcga
+    """
+    from embedstore.store import Store
+    from probes.studies.copies import copies
+
+    with progress_bar("comparing", "annotations") as on_progress:
+        found, measures, notes = copies(
+            Store.open(store, write=True),
+            dataset,
+            other=other,
+            model=model,
+            on_progress=on_progress,
+        )
+    rows = [{**vars(c), "found_by": c.found_by} for c in found]
+    if as_json:
+        print_json(rows)
+    else:
+        columns = ["a", "b", "found_by", "cosine", "pixels"]
+        print_table(f"{dataset}: copies", rows, columns)
+        shares = [m for m in measures if m.metric == "copies_in_train"]
+        if shares:
+            print_measures(f"{dataset}{f' to {other}' if other else ''}", shares, as_json)
+    say(f"{len(rows):,} pairs of annotations on different slides show the same")
     say_notes(notes)
 
 

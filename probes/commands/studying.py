@@ -97,6 +97,68 @@ def robustness_command(
     say_notes(notes)
 
 
+def likeness_command(
+    dataset: DatasetArgument,
+    model: ModelsOption = None,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Annotations drawn of a larger dataset; 0: all.")
+    ] = 2_000,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how alike models are: linear CKA, and how many nearest neighbours they share.
+
+    Example: probes likeness midog
+    """
+    from embedstore.store import Store
+    from probes.studies.likeness import likeness
+
+    with progress_bar("loading", "models") as on_progress:
+        measures, notes = likeness(
+            Store.open(store, write=True),
+            dataset,
+            models=model,
+            limit=limit,
+            on_progress=on_progress,
+        )
+    print_measures(f"{dataset}: likeness", measures, as_json)
+    say_notes(notes)
+
+
+def fusion_command(
+    dataset: DatasetArgument,
+    model: ModelsOption = None,
+    method: MethodOption = USUAL,
+    group_by: GroupOption = "slide",
+    steps: Annotated[int, typer.Option(min=2, help="Models of the largest fusion.")] = 4,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Add models one by one to the best, side by side, while validation says that it gains.
+
+    The test set says afterwards what each step gained, paired, slides (or cases) left out; the mean
+    of the same models' log-odds stands beside it, and parameters and size of vectors as the cost.
+    `probes run --model A+B` and `--model mean-logit:A+B` make single ones.
+
+    Example: probes fusion midog --group-by case
+    """
+    from embedstore.store import Store
+    from probes.studies.fusion import fusion
+
+    with progress_bar("fitting", "fusions") as on_progress:
+        measures, notes = fusion(
+            Store.open(store, write=True),
+            dataset,
+            models=model,
+            method=method,
+            group_by=group_by,
+            steps=steps,
+            on_progress=on_progress,
+        )
+    print_measures(f"{dataset}: fusion", measures, as_json)
+    say_notes(notes)
+
+
 def shots_command(
     dataset: DatasetArgument,
     shots: Annotated[

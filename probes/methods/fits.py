@@ -21,7 +21,7 @@ from probes.methods.corrections import COLUMNS, Correction, corrected
 from probes.methods.linear import LinearProbe, LogRegProbe
 from probes.methods.odds import log_odds
 from probes.methods.table import METHODS
-from probes.slices import Matrix, Rows
+from probes.slices import Matrix, Rows, mean_odds
 
 Floats = NDArray[np.float64]
 
@@ -82,6 +82,30 @@ class Fit:
             z = together.logits(matrix.X, places, self.probe.coef_, self.probe.intercept_)
         each = softmax(z, axis=1).reshape(len(rows), n_views, n_labels)
         return np.asarray(each.mean(axis=1)), log_odds(z, n_views)
+
+
+@dataclass
+class MeanFit(Fit):
+    """The mean of the log-odds of several models' fits, each on its own matrix."""
+
+    parts: Sequence[tuple[Matrix, Fit]] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Matrix, Fit]]) -> "MeanFit":
+        """Return the mean of these; its state is that of the first which did not go well."""
+        fits = [fit for _, fit in parts]
+        state = next((f.state for f in fits if f.state != "ok"), "ok")
+        seconds = sum(f.seconds for f in fits)
+        return cls(None, state, seconds, fits[0].version, parts=parts)
+
+    def scores(
+        self, matrix: Matrix, rows: Rows, *, own: bool = True
+    ) -> tuple[Floats, Floats | None]:
+        """Return the same as a fit does, of annotations by their numbers in the first matrix."""
+        if not len(rows):
+            return self.parts[0][1].scores(matrix, rows)
+        ids = matrix.ids[rows].tolist()
+        return mean_odds([fit.scores(m, m.rows_of(ids)) for m, fit in self.parts])
 
 
 def corrected_matrix(matrix: Matrix, rows: Mapping[str, Rows], correction: Correction) -> Matrix:

@@ -213,7 +213,8 @@ def _reliability(axes: Axes, panel: Panel) -> None:
 def _matrix(axes: Axes, panel: MatrixPanel) -> None:
     values = np.array(panel.values, dtype=float).reshape(len(panel.rows), len(panel.columns))
     reach = max(0.05, float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.05)
-    low, high = (-reach, reach) if panel.diverging else (0.5, 1.0)
+    floor = 0.0 if np.nanmin(values, initial=1.0) < 0.4 else 0.5
+    low, high = (-reach, reach) if panel.diverging else (floor, 1.0)
     cmap = DIVERGING if panel.diverging else SEQUENTIAL
     axes.imshow(np.ma.masked_invalid(values), cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for i, j in np.ndindex(*values.shape):

@@ -40,3 +40,16 @@ def human_line(facts: Facts, dataset: str) -> Level | None:
 def of_metric(rows: Sequence[MeasureRow], metric: str) -> list[MeasureRow]:
     """Return the rows of one metric."""
     return [r for r in rows if r.metric == metric]
+
+
+def random_twin(facts: Facts, model: str) -> str | None:
+    """Return the model of a model's architecture whose weights are random, the floor of its kind.
+
+    One of the same pool where there are several; None where there is none.
+    """
+    of = facts.models.get(model)
+    if of is None or of.arch is None or of.weights == "random":
+        return None
+    twins = [m for m in facts.models.values() if m.weights == "random" and m.arch == of.arch]
+    twins.sort(key=lambda m: (m.pooling != of.pooling, m.mpp_out != of.mpp_out, m.model))
+    return twins[0].model if twins else None

@@ -60,7 +60,7 @@ def record_best(store: Store, runs: Sequence[Run]) -> tuple[list[Run], list[str]
         key = (network_of(run.model), run.method, run.target, run.split.split_id)
         alike.setdefault(key, []).append(run)
     alike = {k: rivals for k, rivals in alike.items() if len(rivals) > 1}
-    losses = _validation_log_loss(store, [r.run_id for rivals in alike.values() for r in rivals])
+    losses = validation_log_loss(store, [r.run_id for rivals in alike.values() for r in rivals])
     best, copies, without = list[Run](), dict[str, Run](), 0
     chosen: dict[str, dict[str, Any]] = {}
     for (network, *_), rivals in alike.items():
@@ -87,7 +87,7 @@ def record_best(store: Store, runs: Sequence[Run]) -> tuple[list[Run], list[str]
     return best, notes
 
 
-def _validation_log_loss(store: Store, run_ids: Sequence[str]) -> dict[str, float]:
+def validation_log_loss(store: Store, run_ids: Sequence[str]) -> dict[str, float]:
     """Return the mean log-loss of each run on its validation set, in nats."""
     con = connect_to(store, "predictions")
     con.register("_ids", pa.table({"run_id": pa.array(list(run_ids), pa.string())}))

@@ -68,7 +68,7 @@ ARROWS = {
         "compare": "scores slices splits",
         "outcomes": "methods scores slices splits",
         "run": "methods outcomes scores slices splits",
-        "studies": "methods run scores slices splits",
+        "studies": "methods outcomes run scores slices splits",
         "commands": "compare methods predict report run scores splits studies",
     },
     "e2e": {

@@ -15,8 +15,9 @@ from probes.report.blocks import (
     TableBlock,
     style_of,
 )
+from probes.report.data import Facts
 from probes.report.makers import Maker, Material
-from probes.report.studied import human_line, of_metric, studied
+from probes.report.studied import human_line, of_metric, random_twin, studied
 from probes.report.tables import Column, Table, between, change, number, p_value, signed
 from probes.scores.results import from_null
 from probes.scores.sides import Side
@@ -42,7 +43,7 @@ def gap(material: Material) -> Section:
         panels.append(
             _panel(d.dataset, measures, levels, material.styles, human_line(facts, d.dataset))
         )
-        rows += _rows(d.dataset, measures, levels)
+        rows += _rows(facts, d.dataset, measures, levels)
         said += [Prose(text) for text in _ranking(d.dataset, measures)]
     blocks: list[Block] = []
     if panels:
@@ -86,7 +87,7 @@ def _panel(
 
 
 def _rows(
-    dataset: str, measures: Sequence[MeasureRow], levels: Sequence[str]
+    facts: Facts, dataset: str, measures: Sequence[MeasureRow], levels: Sequence[str]
 ) -> list[dict[str, Any]]:
     values = {(str(m.model), m.split): m for m in of_metric(measures, "auroc")}
     drops = {(m.model, m.split): m for m in of_metric(measures, "auroc_drop") if not m.against}
@@ -94,6 +95,7 @@ def _rows(
     rows = []
     for m in values.values():
         model, level = str(m.model), str(m.split)
+        twin = values.get((random_twin(facts, model) or "", level))
         drop, pair = drops.get((model, level)), against.get((model, level))
         rows.append(
             {
@@ -101,6 +103,7 @@ def _rows(
                 "model": model,
                 "split": level,
                 "auroc": m.value,
+                "floor": twin.value if twin else None,
                 "ci_low": m.ci_low,
                 "ci_high": m.ci_high,
                 "drop": drop.value if drop else None,
@@ -124,6 +127,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("model", "model"),
         Column("auroc", "AUROC", lambda r: number(r["auroc"]), number=True),
         Column("ci_low", "95% CI", lambda r: between(r["ci_low"], r["ci_high"]), number=True),
+        Column("floor", "random twin", lambda r: number(r["floor"]), number=True),
         Column("drop", "lost", lambda r: signed(r["drop"]), number=True),
         Column("drop_low", "95% CI", lambda r: change(r["drop_low"], r["drop_high"]), number=True),
         Column("less", "lost more than the best", lambda r: signed(r["less"]), number=True),
@@ -134,7 +138,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     notes = [
         "Lost: against splits by annotation, the same slides (or cases) left out of both. The best "
         "is that of the hardest split; p is of losing as much as it does, corrected by Holm for "
-        "the models of a split."
+        "the models of a split. Random twin: the same architecture with random weights, where it is "
+        "ingested: what it reaches is not what pretraining gave."
     ]
     return Table("gap", "What honest splits leave", columns, rows, notes)
 

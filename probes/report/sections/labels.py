@@ -6,13 +6,14 @@ from typing import Any
 from embedstore.store.sql import fetch_rows
 from probes.report.blocks import Block, Gallery, Missing, Prose, Section, Shot, TableBlock
 from probes.report.data import Facts
-from probes.report.images import SHOT_PX, Patches, data_address
+from probes.report.images import SHOT_PX, data_address
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command
 from probes.report.studied import of_metric, studied
 from probes.report.tables import Column, Table, between, change, number, p_value, signed
 from probes.studies import doubtful, raters, rescore
 from probes.studies.measures import MeasureRow, load_measures
+from probes.studies.pixels import Patches
 
 N_SHOWN = 12
 
@@ -119,7 +120,7 @@ def _doubts(facts: Facts, dataset: str, found: Sequence[MeasureRow]) -> list[Blo
         for kind in (doubtful.ERROR, doubtful.AMBIGUOUS)
     ]
     ids = [c["annotation_id"] for _, cells in rows for c in cells]
-    pixels = Patches(facts, dataset).read(ids, SHOT_PX)
+    pixels = Patches(facts.store, facts.con, dataset).read(ids, SHOT_PX)
     images = {i: data_address(p) for i, p in pixels.items()}
     shots = [
         (

@@ -11,9 +11,10 @@ from embedstore.store.layout import model_table
 from embedstore.store.sql import fetch_rows, literal, stale
 from probes.report.blocks import Block, Figure, Missing, Points, Section, Widget
 from probes.report.data import Facts
-from probes.report.images import SHEET, THUMB_PX, Patches, sheet
+from probes.report.images import SHEET, THUMB_PX, sheet
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command
+from probes.studies.pixels import Patches
 
 N_POINTS = 1200
 """Annotations of a dataset on its maps, the same for all models."""
@@ -40,7 +41,7 @@ def _of_dataset(facts: Facts, dataset: str, number: int) -> list[Block]:
         ]
     labels = sorted({r["label"] for r in drawn})
     domains = sorted({r["domain"] for r in drawn})
-    kept = Patches(facts, dataset)
+    kept = Patches(facts.store, facts.con, dataset)
     pixels = kept.read((r["annotation_id"] for r in drawn), THUMB_PX)
     text = (
         f"The first two principal components of {len(drawn):,} annotations, drawn by a hash of "

@@ -5,11 +5,12 @@ from typing import Any
 
 from probes.report.blocks import Block, Gallery, Missing, Prose, Section, Shot
 from probes.report.data import Facts
-from probes.report.images import SHOT_PX, Patches, data_address
+from probes.report.images import SHOT_PX, data_address
 from probes.report.makers import Maker, Material
 from probes.report.predictions import Scores
 from probes.report.repeat import command
 from probes.scores.sides import Side
+from probes.studies.pixels import Patches
 
 N_SHOWN, N_MODELS = 6, 20
 
@@ -36,7 +37,7 @@ def _of_dataset(facts: Facts, s: Scores) -> list[Block]:
     apart = s.disagreements(s.sides, N_SHOWN) if len(s.sides) > 1 else []
     against = s.against(probes, trained[0], N_SHOWN) if trained and probes else []
     rows = [r for kinds in wrong.values() for rs in kinds.values() for r in rs] + apart + against
-    kept = Patches(facts, dataset)
+    kept = Patches(facts.store, facts.con, dataset)
     pixels = kept.read((r["annotation_id"] for r in rows), SHOT_PX)
     images = {i: data_address(p) for i, p in pixels.items()}
     blocks: list[Block] = [

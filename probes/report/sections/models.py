@@ -5,6 +5,7 @@ from typing import Any
 from probes.report.blocks import Missing, Section, TableBlock
 from probes.report.makers import Maker, Material
 from probes.report.repeat import command
+from probes.report.studied import random_twin
 from probes.report.tables import Column, Table
 
 _FACTS = (
@@ -26,7 +27,9 @@ def models(material: Material) -> Section:
     """Return the section of Table 1: every model that has embeddings or results here."""
     facts = material.facts
     rows = [
-        {k: getattr(m, k) for k in _FACTS} | {"used": "embedded"} for m in facts.models.values()
+        {k: getattr(m, k) for k in _FACTS}
+        | {"used": "embedded", "floor": random_twin(facts, m.model)}
+        for m in facts.models.values()
     ]
     rows += [
         dict.fromkeys(_FACTS)
@@ -37,6 +40,7 @@ def models(material: Material) -> Section:
             "weights": side.weights,
             "weights_sha256": side.weights_sha256 or None,
             "used": "trained end to end",
+            "floor": None,
         }
         for side in facts.sides
         if side.is_e2e
@@ -63,6 +67,8 @@ def models(material: Material) -> Section:
         Column("dtype", "dtype"),
         Column("weights", "weights", lambda r: r["weights"] or "not known (imported)"),
     ]
+    if any(r["floor"] for r in rows):
+        columns.append(Column("floor", "random twin"))
     notes = (
         ["Random weights, seeded by the model\u2019s name: a floor, not a model."]
         if any(r["weights"] == "random" for r in rows)

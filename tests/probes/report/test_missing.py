@@ -14,13 +14,13 @@ from embedstore.models.registry import REGISTRY
 from embedstore.store import Store
 from probes.report import report
 from probes.report.data import gather
-from probes.report.images import Patches
 from probes.report.predictions import scores_of
 from probes.report.published import PUBLISHED, paper_dataset
 from probes.run import RunOptions, run
 from probes.scores.metrics import calibration_error
 from probes.scores.results import summarise
 from probes.splits.spec import ManifestSpec
+from probes.studies.pixels import Patches
 from tests.making.commands import call_command
 from tests.making.reports import table
 from tests.making.stores import bare_store, cells, plant_cells, put_embeddings, query
@@ -177,7 +177,7 @@ def test_pre_cropped_patches_are_shown_from_their_files(tmp_path: Path) -> None:
     made = Store.open(str(tmp_path / "s"))
     (tmp_path / "patches" / "mitotic figure" / "00.png").unlink()  # gone since
     facts = gather(made, [])
-    patches = Patches(facts, "crops")
+    patches = Patches(facts.store, facts.con, "crops")
     assert patches
     ids = {
         r["annotation_id"]: int(Path(r["path"]).stem)

@@ -1,8 +1,9 @@
-"""Slices: which rows of a model's matrix play which role, cut by DuckDB; the matrix loaded once.
+"""A model's matrix, loaded once, and which rows of it play which role, cut by DuckDB.
 
 Fits share the matrix and take rows of it by number; nothing is copied per fold.
 """
 
+import copy
 import functools
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from embedstore.store import Store
 from embedstore.store.layout import CUT, model_table, views_table
 from embedstore.store.sql import connect_to, cut_columns, fetch, fetch_rows, literal
 from embedstore.store.views import valid
+from probes.slices.fusion import fusion_of, side_by_side
 from probes.splits.candidates import Candidates
 from probes.splits.draw import ROLES
 from probes.splits.manifests import StoredSplit
@@ -120,8 +122,7 @@ class Matrix:
         if len(ids.unique()) != len(ids):
             raise EmbedstoreError(f"the table of model '{self.model}' holds annotations twice")
         self.places = places
-        numbered = pa.table({"annotation_id": ids, "row": pa.array(np.arange(len(ids)))})
-        self._con.register("_keys", numbered)
+        self._number(ids)
         annotations = fetch(
             self._con,
             f"select k.annotation_id, {', '.join(f'{sql} as {f}' for f, sql in FACTS.items())} "
@@ -130,6 +131,11 @@ class Matrix:
         )
         self.ids: NDArray[Any] = annotations["annotation_id"].to_numpy()
         self.facts = {f: annotations[f].to_numpy() for f in FACTS}
+
+    def _number(self, ids: pa.Array | pa.ChunkedArray) -> None:
+        """Make known which number each annotation has here."""
+        numbered = pa.table({"annotation_id": ids, "row": pa.array(np.arange(len(ids)))})
+        self._con.register("_keys", numbered)
 
     def _whole_views(self, keys: pa.Table) -> tuple[pa.ChunkedArray, Rows]:
         """Return the annotations that have all views, and where each of them lies in X."""
@@ -176,6 +182,21 @@ class Matrix:
             )
         return np.asarray(column.to_numpy())
 
+    def beside(self, others: Sequence["Matrix"], model: str) -> "Matrix":
+        """Return a matrix of this model's vectors and others' side by side, under a name."""
+        have = [set(m.ids.tolist()) for m in others]
+        ids = [i for i in self.ids.tolist() if all(i in of for of in have)]
+        rows = [m.rows_of(ids) for m in (self, *others)]
+        made = copy.copy(self)
+        made.model = model
+        made.X = side_by_side([m.vectors(of) for m, of in zip((self, *others), rows, strict=True)])
+        made.places = np.arange(len(made.X)).reshape(len(ids), -1)
+        made.ids = self.ids[rows[0]]
+        made.facts = {f: values[rows[0]] for f, values in self.facts.items()}
+        made._con = self._con.cursor()
+        made._number(pa.array(ids, pa.string()))
+        return made
+
     def vectors(self, rows: Rows) -> NDArray[np.float32]:
         """Return the vectors of annotations by number, (n, dim), or with views (n * n_views, dim).
 
@@ -185,11 +206,29 @@ class Matrix:
         return np.asarray(np.take(self.X, self.places[rows].ravel(), axis=0, mode="clip"))
 
 
+def load_matrix(store: Store, model: str, dataset: str, views: str | None = None) -> Matrix:
+    """Return a model's matrix, or of A+B the models' side by side: annotations that all have.
+
+    EmbedstoreError as for `Matrix`, and where a name stands for a mean of probes.
+    """
+    fusion = fusion_of(model, store.viewed_models() if views else store.models())
+    if fusion is None:
+        return Matrix(store, model, dataset, views)
+    if fusion.mean:
+        raise EmbedstoreError(f"'{model}' is a mean of probes and has no vectors of its own")
+    parts = [Matrix(store, part, dataset, views) for part in fusion.parts]
+    return parts[0].beside(parts[1:], model)
+
+
 def newest(
     store: Store, model: str, annotation_ids: Sequence[str], views: str | None = None
 ) -> datetime | None:
     """Return when the newest of these annotations' embeddings was made; None where none is."""
-    if model not in (store.viewed_models() if views else store.models()):
+    known = store.viewed_models() if views else store.models()
+    if (fusion := fusion_of(model, known)) is not None:
+        each = [newest(store, part, annotation_ids, views) for part in fusion.parts]
+        return None if None in each else max(at for at in each if at is not None)
+    if model not in known:
         return None
     con = connect_to(store)
     con.register("_ids", pa.table({"annotation_id": list(annotation_ids)}))
