@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from embedstore.slides.patches import VIEW_SETS
 from embedstore.terminal.options import JsonOption, SqlFormat, StoreOption, numbers
 from embedstore.terminal.printing import print_arrow, print_json, say, say_notes
 from embedstore.terminal.progress import progress_bar
-from probes.commands.options import ManifestOptions, SplitOptions, one_of
+from probes.commands.options import ManifestOptions, SplitOptions, VectorOptions
 from probes.commands.printing import print_runs, print_splits, say_leakage
-from probes.methods.table import METHODS, TARGETS, USUAL
+from probes.methods.table import METHODS, USUAL
 
 
 class ManifestAction(StrEnum):
@@ -66,6 +65,7 @@ def run_command(
     dataset: Annotated[str, typer.Argument(help="A registered dataset with embeddings.")],
     cut: ManifestOptions,
     splits: SplitOptions,
+    of: VectorOptions,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,38 +77,9 @@ def run_command(
         list[str] | None,
         typer.Option(help="; ".join(f"{n}: {m.about}" for n, m in METHODS.items())),
     ] = None,
-    target: Annotated[
-        str, typer.Option(help=f"{one_of(TARGETS)}: how much of that embeddings give away.")
-    ] = TARGETS[0],
-    views: Annotated[
-        str | None,
-        typer.Option(help=f"{one_of(VIEW_SETS)}: train on stored views and average over them."),
-    ] = None,
     eval_dataset: Annotated[
         str | None, typer.Option(help="Score this dataset with the probes trained on the other.")
     ] = None,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            help="best: beside each pool and field of a network, the one that is best on "
-            "validation, chosen inside each split; METHOD+best:NETWORK in compare."
-        ),
-    ] = None,
-    correct: Annotated[
-        str | None,
-        typer.Option(
-            help="KIND:COLUMN, a correction of embeddings fitted on training rows: centre, whiten "
-            "or combat by slide, case, domain or scanner; METHOD+KIND-COLUMN:MODEL in compare."
-        ),
-    ] = None,
-    transductive: Annotated[
-        bool,
-        typer.Option(
-            "--transductive",
-            help="With --correct: groups that training has not seen are corrected by their own "
-            "unlabelled rows. Reported apart.",
-        ),
-    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
@@ -125,13 +96,9 @@ def run_command(
         models=model,
         methods=tuple(dict.fromkeys(method or (USUAL,))),
         splits=splits.asked(context),
-        target=target,
-        views=views,
         eval_dataset=eval_dataset,
         force=force,
-        pool=pool,
-        correct=correct,
-        transductive=transductive,
+        **vars(of),
     )
     with progress_bar("fitting", "fits") as on_progress:
         report = run(Store.open(store, write=True), spec, options, on_progress)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from embedstore.slides.patches import VIEW_SETS
+from probes.methods.table import TARGETS
 from probes.splits.draw import GROUPINGS, STRATA
 from probes.splits.schemes import SCHEMES
 from probes.splits.spec import MATCHED, Asked, ManifestSpec
@@ -78,3 +80,38 @@ class SplitOptions:
         stated = {n for n, source in sources.items() if source and source.name == "COMMANDLINE"}
         stated |= {"scheme"} if "size_matched" in stated else set()
         return Asked(self.fraction, self.fold, self.train_domain, self.manifest, stated)
+
+
+@dataclass(frozen=True)
+class VectorOptions:
+    """What probes learn of vectors, and which vectors: views, pools, corrected ones."""
+
+    target: Annotated[
+        str, typer.Option(help=f"{one_of(TARGETS)}: how much of that embeddings give away.")
+    ] = TARGETS[0]
+    views: Annotated[
+        str | None,
+        typer.Option(help=f"{one_of(VIEW_SETS)}: train on stored views and average over them."),
+    ] = None
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="best: beside each pool and field of a network, the one that is best on "
+            "validation, chosen inside each split; METHOD+best:NETWORK in compare."
+        ),
+    ] = None
+    correct: Annotated[
+        str | None,
+        typer.Option(
+            help="KIND:COLUMN, a correction of embeddings fitted on training rows: centre, whiten "
+            "or combat by slide, case, domain or scanner; METHOD+KIND-COLUMN:MODEL in compare."
+        ),
+    ] = None
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive",
+            help="With --correct: groups that training has not seen are corrected by their own "
+            "unlabelled rows. Reported apart.",
+        ),
+    ] = False

@@ -1,6 +1,6 @@
 """The verb `run`: every fit that is asked for and not recorded yet, fitted, scored, recorded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from embedstore.store import Store
 from embedstore.store.sql import (
@@ -23,7 +23,7 @@ from probes.slices import label_order, newest
 from probes.splits.asked import splits_for
 from probes.splits.candidates import Candidates
 from probes.splits.copied import copies_seen
-from probes.splits.elsewhere import audit_elsewhere, elsewhere, left_out
+from probes.splits.elsewhere import Elsewhere, audit_elsewhere, elsewhere, left_out
 from probes.splits.spec import ManifestSpec
 
 
@@ -68,16 +68,7 @@ def run(
     todo = [r for r in runs if recorded.get(r.run_id) != Standing(age[r.model].of_scores, digest)]
     if manifest.n_left_out:
         notes = [*notes, f"{manifest.n_left_out} annotations with a problem are in no split"]
-    done = 0
-    on_progress(0, len(todo))
-    for model in dict.fromkeys(r.model for r in todo):
-        of_model = [r for r in todo if r.model == model]
-
-        def tell(n: int, before: int = done) -> None:
-            on_progress(before + n, len(todo))
-
-        run_model(store, manifest, of_model, options, other, age[model], tell)
-        done += len(of_model)
+    _fit(store, manifest, todo, options, other, age, on_progress)
     if options.pool == BEST:
         best, more = record_best(store, runs)
         ids, notes = [*ids, *(r.run_id for r in best)], [*notes, *more]
@@ -88,6 +79,28 @@ def run(
     audits = None if other is None else audit_elsewhere(store, manifest, splits, other)
     n_recorded = len(runs) - len(todo)
     return RunReport(manifest.manifest_id, rows, len(todo), n_recorded, notes, splits, audits)
+
+
+def _fit(
+    store: Store,
+    manifest: Candidates,
+    todo: Sequence[Run],
+    options: RunOptions,
+    other: Elsewhere | None,
+    age: Mapping[str, Age],
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Fit, score and record what is to do, model by model."""
+    done = 0
+    on_progress(0, len(todo))
+    for model in dict.fromkeys(r.model for r in todo):
+        of_model = [r for r in todo if r.model == model]
+
+        def tell(n: int, before: int = done) -> None:
+            on_progress(before + n, len(todo))
+
+        run_model(store, manifest, of_model, options, other, age[model], tell)
+        done += len(of_model)
 
 
 def _ages(

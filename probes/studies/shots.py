@@ -23,6 +23,7 @@ from probes.scores.ranking import auroc_without
 from probes.scores.statistics import Blocks, blocks_of
 from probes.slices import Matrix, label_order
 from probes.splits.asked import splits_for
+from probes.splits.manifests import StoredSplit
 from probes.splits.spec import Asked, ManifestSpec
 from probes.studies.cells import SEED, models_of
 from probes.studies.efficiency import efficiency
@@ -87,31 +88,17 @@ def shots(
         )
     measures, missing = list[Measure](), set[int]()
     ci_by = "case" if group_by == "case" else "slide"
+    same = {"factor": unit, "split": group_by, "ci_by": ci_by}
     for n, model in enumerate(names):
         on_progress(n, len(names))
-        matrix = Matrix(store, model, dataset)
-        y = (matrix.facts["label"] == order[1]).astype(np.intp)
-        groups = matrix.facts["case_id" if group_by == "case" else "slide"]
-        rows = [matrix.rows(s) for s in splits]
-        blocks = blocks_of([g for r in rows for g in groups[r["test"]].tolist()])
-        ends = np.cumsum([len(r["test"]) for r in rows])[:-1]
-        folds = [
-            Fold(np.concatenate((r["train"], r["val"])), r["test"], of)
-            for r, of in zip(rows, np.split(blocks.of, ends), strict=True)
-        ]
-        units = None if unit == "cell" else matrix.facts["case_id" if unit == "case" else "slide"]
-        x = matrix.vectors(np.arange(len(matrix.ids)))
+        cells = _cells(Matrix(store, model, dataset), splits, order[1], unit, group_by)
         for size in sizes:
-            drawn = [
-                support_sets(f.pool, y, units, size, n_sets // len(folds), k)
-                for k, f in enumerate(folds)
-            ]
+            drawn = cells.draw(size, n_sets)
             if not all(drawn):
                 missing.add(size)
                 continue
-            found = score_sets(x, y, folds, drawn, method, blocks.n)
-            of = _measure(found, blocks, folds, drawn, {"method": method})
-            same = {"factor": unit, "split": group_by, "ci_by": ci_by}
+            found = score_sets(cells.x, cells.y, cells.folds, drawn, method, cells.blocks.n)
+            of = _measure(found, cells.blocks, cells.folds, drawn, {"method": method})
             measures.append(Measure("auroc", model=model, x=float(size), **of | same))
     on_progress(len(names), len(names))
     if missing:
@@ -122,6 +109,41 @@ def shots(
     measures += efficiency(con, spec)
     record_measures(store, dataset, STUDY, measures)
     return measures, notes
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A model's vectors (n, d), labels (n,) and folds; units: what support sets are drawn in."""
+
+    x: NDArray[np.float32]
+    y: Codes
+    folds: list[Fold]
+    blocks: Blocks
+    units: NDArray[Any] | None
+
+    def draw(self, size: int, n_sets: int) -> list[list[Codes]]:
+        """Return the support sets of each fold, together n_sets."""
+        per_fold = n_sets // len(self.folds)
+        return [
+            support_sets(f.pool, self.y, self.units, size, per_fold, k)
+            for k, f in enumerate(self.folds)
+        ]
+
+
+def _cells(
+    matrix: Matrix, splits: Sequence[StoredSplit], positive: str, unit: str, group_by: str
+) -> _Cells:
+    y = (matrix.facts["label"] == positive).astype(np.intp)
+    groups = matrix.facts["case_id" if group_by == "case" else "slide"]
+    rows = [matrix.rows(s) for s in splits]
+    blocks = blocks_of([g for r in rows for g in groups[r["test"]].tolist()])
+    ends = np.cumsum([len(r["test"]) for r in rows])[:-1]
+    folds = [
+        Fold(np.concatenate((r["train"], r["val"])), r["test"], of)
+        for r, of in zip(rows, np.split(blocks.of, ends), strict=True)
+    ]
+    units = None if unit == "cell" else matrix.facts["case_id" if unit == "case" else "slide"]
+    return _Cells(matrix.vectors(np.arange(len(matrix.ids))), y, folds, blocks, units)
 
 
 def _check(method: str, unit: str, sizes: Sequence[int], n_sets: int) -> None:

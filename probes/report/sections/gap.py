@@ -138,8 +138,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     notes = [
         "Lost: against splits by annotation, the same slides (or cases) left out of both. The best "
         "is that of the hardest split; p is of losing as much as it does, corrected by Holm for "
-        "the models of a split. Random twin: the same architecture with random weights, where it is "
-        "ingested: what it reaches is not what pretraining gave."
+        "the models of a split. Random twin: the same architecture with random weights, where it "
+        "is ingested: what it reaches is not what pretraining gave."
     ]
     return Table("gap", "What honest splits leave", columns, rows, notes)
 
