@@ -76,6 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         f"--patch-px 32 --rotate 0 --no-patch-cache --fold 0 --device cpu {at}"
     )
     ok(f"probes compare midog --fraction 1 {at}")
+    ok(f"probes gap midog {at}")
     # Last, since a model that lacks embeddings cannot be probed: what the queries find missing.
     ok(
         "embedstore ingest midog --model timm:test_vit --weights test_vit=random --as phikon "
