@@ -1,18 +1,23 @@
 """The commands that cut and fit: split, manifest, run."""
 
+import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedstore.terminal.options import JsonOption, SqlFormat, StoreOption, numbers
-from embedstore.terminal.printing import print_arrow, print_json, say, say_notes
+from embedstore.terminal.printing import print_arrow, print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.options import ManifestOptions, SplitOptions, VectorOptions
 from probes.commands.printing import print_runs, print_splits, say_leakage
 from probes.methods.table import METHODS, USUAL
+from probes.splits.spec import ManifestSpec
+
+if TYPE_CHECKING:  # what this imports is numpy
+    from probes.run import RunOptions
 
 
 class ManifestAction(StrEnum):
@@ -103,6 +108,35 @@ def run_command(
     with progress_bar("fitting", "fits") as on_progress:
         report = run(Store.open(store, write=True), spec, options, on_progress)
     print_runs(report, "fits done", as_json)
+    if of.correct is not None:
+        _before_and_after(store, spec, options, as_json)
+
+
+def _before_and_after(store: str, spec: ManifestSpec, options: "RunOptions", as_json: bool) -> None:
+    """Compare corrected runs with the same ones without, record that, and print it."""
+    from embedstore.errors import EmbedstoreError
+    from embedstore.store import Store
+    from probes.compare import compare
+    from probes.run.options import models_of
+    from probes.scores.comparisons import CompareOptions
+    from probes.scores.sides import Side, variant_of
+
+    opened = Store.open(store, write=True)
+    correction = options.correction
+    assert correction is not None
+    variant, rows = variant_of(json.dumps(correction.params)), []
+    for model in models_of(opened, spec.dataset, options):
+        for method in options.methods:
+            sides = [Side(method, model["model"], v) for v in (None, variant)]
+            try:
+                found, _ = compare(opened, spec, sides[1], sides[:1], CompareOptions())
+            except EmbedstoreError as e:
+                say(f"note: no comparison with what was before: {e}")
+                return
+            rows += [r for r in found if r["fold"] is None]
+    if rows and not as_json:
+        columns = ("a", "fraction", "eval_domain", "difference", "ci_low", "ci_high", "p_value")
+        print_table("corrected less not corrected, AUROC", rows, list(columns))
 
 
 def manifest_command(

@@ -145,7 +145,10 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels shown side by side, and together in an SVG and a PNG file called name."""
+    """Panels shown side by side, and together in an SVG and a PNG file called name.
+
+    is_wide: on the page each takes a row.
+    """
 
     name: str
     title: str
@@ -154,6 +157,7 @@ class Figure:
     legend: Sequence[tuple[str, Style]] = ()
     on_page: bool = True
     notes: Sequence[str] = ()
+    is_wide: bool = False
 
 
 @dataclass(frozen=True)

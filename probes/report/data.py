@@ -26,7 +26,8 @@ class Facts:
     """All that is recorded of the reported datasets.
 
     embedded: the models that have embeddings of any dataset; results: of each condition's newest
-    manifest; n_superseded counts older manifests by condition.
+    manifest; n_superseded counts older manifests by condition; left_alone: models side by side that
+    `probes fusion` tried and did not take.
     """
 
     store: Store
@@ -40,19 +41,31 @@ class Facts:
     splits: Sequence[SplitRow]
     comparisons: Sequence[ComparisonRow]
     n_superseded: Mapping[ManifestSpec, int]
+    left_alone: Set[str] = frozenset()
+
+    def is_shown(self, side: Side) -> bool:
+        """Return whether a side stands among the others.
+
+        What is corrected, or was tried in a fusion and left, has sections of its own.
+        """
+        return not side.correction and side.model not in self.left_alone
 
     @functools.cached_property
-    def sides(self) -> list[Side]:
-        """Every side with a result, probes by model first, end to end last."""
+    def _every_side(self) -> list[Side]:
         newest = sorted(self.results, key=lambda r: r.created_at, reverse=True)
         seen = dict.fromkeys(Side.of(r) for r in newest)  # one side is called as in its last run
         return sorted(seen, key=lambda e: (e.is_e2e, e.model, e.method, e.params, e.weights_sha256))
 
     @functools.cached_property
+    def sides(self) -> list[Side]:
+        """Every side that is shown and has a result, probes by model first, end to end last."""
+        return [e for e in self._every_side if self.is_shown(e)]
+
+    @functools.cached_property
     def names(self) -> dict[Side, str]:
-        """What each side is called: as short as tells it from all others."""
+        """What each side, shown or not, is called: as short as tells it from all others."""
         methods = {e.method for e in self.sides if not e.is_e2e}
-        short = {e: _short_name(e, len(methods) > 1) for e in self.sides}
+        short = {e: _short_name(e, len(methods) > 1) for e in self._every_side}
         same: dict[str, list[Side]] = defaultdict(list)
         for e, name in short.items():
             same[name].append(e)
@@ -77,9 +90,8 @@ class Facts:
     def _by_condition(self) -> dict[tuple[ManifestSpec, str, str | None], list[ResultRow]]:
         by_condition = defaultdict(list)
         for r in self.results:
-            if Side.of(r).is_transductive:
-                continue  # reported apart: unlabelled test annotations had a say
-            by_condition[ManifestSpec.of(r), r.target, r.eval_dataset].append(r)
+            if self.is_shown(Side.of(r)):
+                by_condition[ManifestSpec.of(r), r.target, r.eval_dataset].append(r)
         return dict(by_condition)
 
     def conditions(
@@ -213,7 +225,19 @@ def gather(store: Store, datasets: Sequence[str]) -> Facts:
             "and train_domain is null",
         ),
         older,
+        _left_alone(con, {m.model for m in models}),
     )
+
+
+def _left_alone(con: Any, models: Set[str]) -> frozenset[str]:
+    """Return the fusions of datasets where `probes fusion` was asked that it did not take."""
+    taken = fetch(con, "select model from measures where study = 'fusion' and model is not null")
+    tried = fetch(
+        con,
+        "select distinct model from results where dataset in (select dataset from measures where "
+        "study = 'fusion') and method != 'e2e'",
+    )
+    return frozenset(tried["model"].to_pylist()) - set(taken["model"].to_pylist()) - models
 
 
 def _sql_list(names: Sequence[str]) -> str:

@@ -33,7 +33,8 @@ def answer(material: Material) -> Section:
         measures, lacks = studied(facts, d.dataset, STUDY, "not asked on honest splits yet.")
         if measures:
             name = f"{d.dataset}: " if len(facts.datasets) > 1 else ""
-            blocks.append(Prose(name + " ".join(sentences(measures))))
+            first, *others = sentences(measures)
+            blocks += [Prose(name + first), *map(Prose, others)]
         elif any(summaries(facts, c) for c in facts.conditions(d.dataset, by_domain=False)):
             said = (
                 f"{d.dataset}: what is recorded says how models do on the splits below, and not "
@@ -82,16 +83,16 @@ def _which(best: MeasureRow, level: str, rivals: Sequence[MeasureRow]) -> str:
         return f"{best.model}, the only model, reaches {reaches}."
     unsure = [str(m.against) for m in rivals if not _is_sure(m)]
     first = rivals[0]
-    lead = f"{signed(first.value)} of {first.against}"
+    lead = f"ahead of {first.against} by {signed(first.value)}"
     bounds = between(first.ci_low, first.ci_high)
     lead += f", 95% interval {signed(first.ci_low)} to {signed(first.ci_high)}" if bounds else ""
     lead += f", p {p_value(first.p_holm)} after correction" if first.p_holm is not None else ""
     if not unsure:
-        return f"{best.model} is best: {reaches}, ahead by {lead}."
+        return f"{best.model} is best: {reaches}, {lead}."
     names = ", ".join(unsure[:3]) + (f" and {len(unsure) - 3} more" if len(unsure) > 3 else "")
     return (
         f"No model is shown to be best: {best.model} has the highest AUROC, {_value(best)}, "
-        f"{where}, but is not told apart from {names} (ahead by {lead})."
+        f"{where}, but is not told apart from {names} ({lead})."
     )
 
 

@@ -151,9 +151,7 @@ def _ranking(dataset: str, measures: Sequence[MeasureRow]) -> list[str]:
         if m.value is None:
             continue
         interval = between(m.ci_low, m.ci_high, 2)
-        sure = (
-            f" (95% interval over models {interval})" if interval else " (too few for an interval)"
-        )
+        sure = f"95% interval over models {interval}" if interval else "too few for an interval"
         where = str(m.split) if str(m.split).startswith("new") else f"split by {m.split}"
         said.append(f"{where}: {number(m.value, 2)} of {m.n} models ({sure})")
     if not said:

@@ -6,6 +6,8 @@ from probes.report.studied import of_metric, studied
 from probes.scores.results import from_null
 from probes.studies.likeness import STUDY
 
+WIDE = 6
+"""Models beyond which a matrix takes a row of the page."""
 LEAD = (
     "Two models that are alike make the same mistakes, and a second one of them adds little. 1 is "
     "the same but for a rotation."
@@ -41,7 +43,8 @@ def likeness(material: Material) -> Section:
             "view measures, study likeness."
         )
         title = f"How alike models are, {d.dataset}"
-        blocks.append(Figure(f"figure-likeness-{n + 1}", title, caption, panels))
+        name = f"figure-likeness-{n + 1}"
+        blocks.append(Figure(name, title, caption, panels, is_wide=len(names) > WIDE))
     return Section("likeness", "How alike are the models?", [*blocks, *missing], LEAD)
 
 

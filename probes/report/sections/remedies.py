@@ -32,10 +32,10 @@ def remedies(material: Material) -> Section:
             for e, of_side in by_side(of_condition).items():
                 rows += _rows(facts, c, e, of_side, plain)
         lacks = [r for r in rows if r["dataset"] == d.dataset and r["command"]]
-        missing += [
-            Missing(f"{d.dataset}: before and after without an interval:", r)
-            for r in dict.fromkeys(r["command"] for r in lacks)
-        ]
+        if lacks:
+            again = "\n".join(dict.fromkeys(r["command"] for r in lacks[:8]))
+            more = f" (the first 8 of {len(lacks)})" if len(lacks) > 8 else ""
+            missing.append(Missing(f"{d.dataset}: without an interval{more}:", again))
     if not rows:
         first = facts.datasets[0].dataset
         c = ManifestSpec(first, group_by="slide")

@@ -148,6 +148,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "the loss of skill. Of both there is no interval: training sets are drawn, slides are "
         "not left out."
     ]
+    columns = [c for c in columns if any(r[c.key] is not None for r in rows)]
     return Table("robustness", "Robustness by column and model", columns, rows, notes)
 
 

@@ -59,8 +59,8 @@ def test_a_lead_that_is_not_sure_is_not_said_to_be_one() -> None:
     which, seemed, change = sentences(two(0.2, 40))
     assert which == (
         "No model is shown to be best: a has the highest AUROC, 0.800 (95% interval 0.700\u20130.870), "
-        "where whole slides are kept out of training, but is not told apart from b (ahead by "
-        "+0.040 of b, 95% interval \u22120.010 to +0.090, p 0.200 after correction)."
+        "where whole slides are kept out of training, but is not told apart from b (ahead of "
+        "b by +0.040, 95% interval \u22120.010 to +0.090, p 0.200 after correction)."
     )
     assert seemed == (
         "By annotation, as is usual, it would have been 0.900, 0.100 more (95% interval +0.020 to "
