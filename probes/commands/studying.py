@@ -19,7 +19,7 @@ MethodOption = Annotated[str, typer.Option(help=f"The probe: {', '.join(METHODS)
 DatasetArgument = Annotated[str, typer.Argument(help="A dataset with embeddings.")]
 
 
-LIMIT = 5_000
+LIMIT = 3_000
 """As probes.studies.cells has it, which imports numpy."""
 
 
@@ -171,7 +171,7 @@ def shots_command(
         str,
         typer.Option(help="cell: that many a class; slide, case: that many, with all their cells."),
     ] = "cell",
-    sets: Annotated[int, typer.Option(min=10, help="Support sets of each size.")] = 200,
+    sets: Annotated[int, typer.Option(min=10, help="Support sets of each size.")] = 100,
     method: Annotated[str, typer.Option(help="The probe: prototype or uni.")] = "prototype",
     group_by: GroupOption = "slide",
     model: ModelsOption = None,

@@ -42,8 +42,8 @@ class Room(NamedTuple):
 def room_of(panel: Panel | MatrixPanel | Points) -> Room:
     """Return what a panel takes up."""
     if isinstance(panel, MatrixPanel):
-        names = max((len(short(r, 18)) for r in panel.rows), default=1)
-        below = max((len(short(c, 18)) for c in panel.columns), default=1)
+        names = max((len(ends(r, 20)) for r in panel.rows), default=1)
+        below = max((len(ends(c, 20)) for c in panel.columns), default=1)
         left, bottom = 0.4 + 0.07 * names, 0.45 + 0.045 * below
         return Room(
             left + max(1.6, 0.52 * len(panel.columns)) + 0.12,
@@ -63,6 +63,12 @@ def short(text: str, n: int) -> str:
     """Return a text on one line, cut to n characters."""
     flat = re.sub(r"\s+", " ", text).strip() or " "
     return flat if len(flat) <= n else flat[: n - 1] + "\u2026"
+
+
+def ends(text: str, n: int) -> str:
+    """Return a text on one line, its middle left out where it is longer than n characters."""
+    flat = short(text, 10**6)
+    return flat if len(flat) <= n else f"{flat[: n // 2 - 1]}\u2026{flat[len(flat) - n // 2 :]}"
 
 
 def draw(axes: Axes, panel: Panel | MatrixPanel | Points, title: str) -> None:
@@ -232,12 +238,12 @@ def _matrix(axes: Axes, panel: MatrixPanel) -> None:
         )
     axes.set_xticks(
         range(len(panel.columns)),
-        [short(c, 18) for c in panel.columns],
+        [ends(c, 20) for c in panel.columns],
         rotation=30,
         ha="right",
         rotation_mode="anchor",
     )
-    axes.set_yticks(range(len(panel.rows)), [short(r, 18) for r in panel.rows])
+    axes.set_yticks(range(len(panel.rows)), [ends(r, 20) for r in panel.rows])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_ylabel(panel.axes[0])

@@ -16,7 +16,7 @@ SEED = 42
 """Of what is drawn, as `probes run` has it where none is given."""
 USUAL_FACTORS = ("slide", "scanner", "domain")
 """Columns that are looked at where none is named, as far as they have several values."""
-LIMIT = 5_000
+LIMIT = 3_000
 """Annotations drawn where a dataset has more: all pairs of them are compared."""
 
 Codes = NDArray[np.intp]

@@ -99,7 +99,8 @@ def gap(
 ) -> tuple[list[Measure], list[str]]:
     """Return the measures of every model and pair, recorded, and notes.
 
-    metric auroc: a model's mean AUROC at a level (split); auroc_drop: its loss from splits by
+    metric auroc: a model's mean AUROC at a level (split; details: sd_folds, the spread over folds,
+    other training and other test sets); auroc_drop: its loss from splits by
     annotation, or that less another model's (against); auroc_difference: the best model's AUROC at
     a level less another's; rank_correlation: of the models' AUROC by annotation with a level's.
     Runs that are missing are made. on_progress(done, total) counts models and levels.
@@ -161,8 +162,9 @@ def _measures(scored: Sequence[Scored], levels: Sequence[str], by: str) -> list[
         for level in levels:
             n = _n_test(s, level)
             same: dict[str, Any] = {"ci_by": by, "split": level, "n": n, "n_groups": n_groups}
-            estimate = s.joint.share(s.mean(level))
-            measures.append(Measure("auroc", model=s.model, **same, **bounds(estimate)))
+            of = bounds(s.joint.share(s.mean(level)))
+            of["details"] = {"sd_folds": _spread(s.joint.values[s.of[level]])}
+            measures.append(Measure("auroc", model=s.model, **same, **of))
             if level != ANNOTATION:
                 drop = s.joint.contrast(s.drop(level), 1.0)
                 measures.append(Measure("auroc_drop", model=s.model, **same, **bounds(drop)))
@@ -207,6 +209,12 @@ def _measures(scored: Sequence[Scored], levels: Sequence[str], by: str) -> list[
                 Measure("rank_correlation", split=level, n=len(scored), **bounds(r, OF_MODELS))
             )
     return measures
+
+
+def _spread(values: Floats) -> float | None:
+    """Return the SD of what is a number, None of fewer than two."""
+    finite = values[np.isfinite(values)]
+    return float(finite.std(ddof=1)) if len(finite) > 1 else None
 
 
 def _less(

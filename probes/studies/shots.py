@@ -32,7 +32,7 @@ from probes.studies.measures import Measure, bounds, record_measures
 STUDY = "shots"
 SHOTS = (1, 2, 4, 8, 16, 32)
 """Cells a class (or slides) of a support set, where none are named."""
-SETS = 200
+SETS = 100
 """Support sets of each size, over all folds, where nothing else is asked for."""
 METHODS = ("prototype", "uni")
 """Probes that are fitted on support sets: the nearest class mean, and UNI's."""
