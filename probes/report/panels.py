@@ -54,8 +54,10 @@ def room_of(panel: Panel | MatrixPanel | Points) -> Room:
     if isinstance(panel, Points):
         n_lines = -(-len(panel.classes) // 2)
         return Room(3.0, 2.75 + 0.16 * n_lines, 0.1, 0.14 + 0.16 * n_lines)
-    if panel.kind in ("curves", "plain"):
+    if panel.kind == "curves":
         return Room(4.6, 3.5, 0.56, 0.5)
+    if panel.kind == "plain":
+        return Room(4.6, 3.5, 0.66, 0.5)
     return Room(2.35, 2.7, 0.52, 0.48)
 
 

@@ -141,6 +141,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "the models of a split. Random twin: the same architecture with random weights, where it "
         "is ingested: what it reaches is not what pretraining gave."
     ]
+    columns = [c for c in columns if any(r[c.key] is not None for r in rows)]
     return Table("gap", "What honest splits leave", columns, rows, notes)
 
 
