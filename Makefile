@@ -41,6 +41,9 @@ demo: install
 	  --fold 0 --fraction 0.1 --fraction 1 --store $(STORE)
 	$(BIN)/probes compare demo --store $(STORE)
 	$(BIN)/probes compare demo --scheme cross-domain --store $(STORE)
+	$(BIN)/probes gap demo --store $(STORE)
+	$(BIN)/probes robustness demo --by domain --store $(STORE)
+	$(BIN)/probes raters demo --store $(STORE)
 	$(BIN)/probes report demo --output $(REPORT) --store $(STORE)
 	$(BIN)/embedstore sql "select method, model, fraction, max(n_train) as n_train, \
 	  round(avg(value), 3) as auroc, round(stddev_samp(value), 3) as sd, count(*) as runs from results \

@@ -44,6 +44,7 @@ def split_command(
     from embedstore.store import Store
     from embedstore.store.tidy import compact
     from probes.splits.candidates import candidates
+    from probes.splits.copied import copies_seen
     from probes.splits.manifests import ensure_splits
 
     spec = cut.spec(dataset)
@@ -61,7 +62,7 @@ def split_command(
         print_splits(f"manifest {manifest.manifest_id}: {what}", rows)
     if manifest.n_left_out:
         say(f"{manifest.n_left_out} annotations with a problem are in no split")
-    say_notes(notes)
+    say_notes([*notes, *copies_seen(opened, splits, None)])
     say_leakage(rows)
 
 

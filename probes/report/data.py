@@ -5,7 +5,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedstore.demo.domains import DOMAINS
@@ -19,6 +19,7 @@ from probes.scores.results import Summary, summarise
 from probes.scores.sides import Side
 from probes.splits.recorded import SplitRow
 from probes.splits.spec import ManifestSpec
+from probes.studies.measures import made_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ class Facts:
     comparisons: Sequence[ComparisonRow]
     n_superseded: Mapping[ManifestSpec, int]
     left_alone: Set[str] = frozenset()
+    _digests: dict[str, str] = field(default_factory=dict)
+
+    def digest(self, dataset: str) -> str:
+        """Return the digest of a dataset's annotations as they are now, made once."""
+        if dataset not in self._digests:
+            self._digests[dataset] = made_of(self.store, dataset)
+        return self._digests[dataset]
 
     def is_shown(self, side: Side) -> bool:
         """Return whether a side stands among the others.

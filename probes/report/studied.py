@@ -6,7 +6,7 @@ from probes.report.blocks import Level, Missing
 from probes.report.data import Facts
 from probes.report.repeat import command
 from probes.scores.results import from_null
-from probes.studies.measures import MeasureRow, load_measures, made_of
+from probes.studies.measures import MeasureRow, load_measures
 
 
 def studied(
@@ -21,7 +21,7 @@ def studied(
     again = command("probes", study, dataset)
     if not rows:
         return [], [Missing(f"{dataset}: {lacking}", again)]
-    if rows[0].manifest_id != made_of(facts.store, dataset):
+    if rows[0].manifest_id != facts.digest(dataset):
         stale = f"{dataset}: annotations have changed since these numbers were made. Anew:"
         return rows, [Missing(stale, again)]
     return rows, []

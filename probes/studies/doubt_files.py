@@ -35,7 +35,7 @@ def write_doubts(doubts: Sequence[Doubt], output: Path) -> list[Path]:
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for slide, mine in slides.items():
-        path = output / f"{Path(slide).stem}.geojson"
+        path = output / f"{slide}.geojson"  # as a whole: `add` knows the slide by it
         content = json.dumps(_features(mine), indent=1, ensure_ascii=False).encode()
         write_whole(path, functools.partial(_put, content))
         written.append(path)

@@ -103,28 +103,32 @@ def gap(
     other training and other test sets); auroc_drop: its loss from splits by
     annotation, or that less another model's (against); auroc_difference: the best model's AUROC at
     a level less another's; rank_correlation: of the models' AUROC by annotation with a level's.
-    Runs that are missing are made. on_progress(done, total) counts models and levels.
+    Runs that are missing are made. on_progress(done, total) counts hundredths of each level.
     """
     levels, notes = there(store, dataset)
     rows: dict[str, list[ResultRow]] = {}
-    for level, spec in specs(dataset, levels, seed).items():
+    n_steps = 100 * (len(levels) + 1)
+    for k, (level, spec) in enumerate(specs(dataset, levels, seed).items()):
+
+        def tell(done: int, total: int, before: int = 100 * k) -> None:
+            on_progress(before + 100 * done // max(total, 1), n_steps)
+
         try:
-            report = run(store, spec, RunOptions(models, (method,)))
+            report = run(store, spec, RunOptions(models, (method,)), tell)
         except EmbedstoreError as e:
             if level == ANNOTATION:
                 raise
             notes.append(f"by {level}: {e}")
             continue
         rows[level] = [r for r in report.rows if r.metric == "auroc"]
-        on_progress(len(rows), 2 * len(levels))
     names = sorted({r.model for r in rows[ANNOTATION]})
     by = "case_id" if CASE in levels else "slide"
     con = connect(store)
     scored = []
     for n, model in enumerate(names):
-        on_progress(len(names) + n, 2 * len(names))
+        on_progress(n_steps - 100 + 100 * n // len(names), n_steps)
         scored.append(_scored(con, model, rows, by))
-    on_progress(2 * len(names), 2 * len(names))
+    on_progress(n_steps, n_steps)
     measures = _measures(scored, list(rows), by.removesuffix("_id"))
     record_measures(store, dataset, STUDY, measures)
     return measures, notes

@@ -93,7 +93,8 @@ def pairs_of(data: dict[str, Floats], slides: Sequence[str]) -> list[Measure]:
         measures.append(Measure("cka", n_groups=blocks.n_groups, **same, **of))
         shared = np.array([len(set(p) & set(q)) / K for p, q in zip(near[a], near[b], strict=True)])
         totals = np.bincount(blocks.of, shared, blocks.n)
-        left = np.array([(shared.sum() - totals) / (n - blocks.sizes)])
+        rest, nan = n - blocks.sizes, np.full((1, blocks.n), np.nan)
+        left = np.divide((shared.sum() - totals)[None], rest, out=nan, where=rest > 0)
         joint = Joint(shared.mean(keepdims=True), left, blocks, sizes)
         of = bounds(joint.share(lambda each: each[0])) | {
             "details": {"k": K, "chance": K / (n - 1)}

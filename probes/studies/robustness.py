@@ -112,12 +112,12 @@ def _of_model(
         sweep = None if is_group else _sweep(x[have], labels[have], codes, groups)
         if sweep is not None and np.isnan(sweep.nipd):
             notes.append(f"{factor}: no biased probes: without any bias they are at chance")
-        elif sweep is None:
+        elif sweep is None and not is_group:
             notes.append(
                 f"{factor}: no biased probes: they take two values with both labels on slides of "
                 "each, and some dozens of annotations of each"
             )
-        else:
+        elif sweep is not None:
             measures += [
                 Measure(
                     metric,

@@ -83,8 +83,8 @@ def shots(
     order = label_order(store, manifest)
     if len(order) != 2:
         raise EmbedstoreError(
-            f"'{dataset}' has {len(order)} labels; support sets are drawn of two, take --where on "
-            "`probes run` for the others"
+            f"'{dataset}' has {len(order)} labels; support sets are drawn of two: see curves over "
+            "`probes run --fraction` for more"
         )
     measures, missing = list[Measure](), set[int]()
     ci_by = "case" if group_by == "case" else "slide"

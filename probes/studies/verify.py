@@ -23,8 +23,8 @@ from probes.scores.scored_set import scored_set
 from probes.scores.sides import E2E
 from probes.slices import label_order, load_matrix, newest
 from probes.splits.candidates import Candidates, candidates
-from probes.splits.imported import IMPORTED
-from probes.splits.manifests import StoredSplit, cut_split, load_splits
+from probes.splits.imported import IMPORTED, recorded_manifest
+from probes.splits.manifests import StoredSplit, cut_split, load_splits, split_id
 from probes.splits.spec import ManifestSpec
 
 NEAR = 1e-6
@@ -64,14 +64,17 @@ def verify(store: Store, run_id: str) -> list[Check]:
     kinds = {tuple(str(getattr(r, f.name)) for f in fields(RunRow)) for r in rows}
     checks.append(Check("rows of one run", "1", f"{len(kinds)}", len(kinds) == 1))
     spec = ManifestSpec.of(run)
-    (split,) = [
-        s
-        for s in load_splits(store, run.manifest_id).values()
-        if (s.row.fold, s.row.fraction, s.row.train_domain)
-        == (run.fold, run.fraction, run.train_domain)
-    ]
+    key = split_id(run.manifest_id, run.fold, run.fraction, run.train_domain)
+    split = load_splits(store, run.manifest_id).get(key)
+    if split is None:
+        raise EmbedstoreError(f"the split {key} of run '{run_id}' is not recorded any more")
     manifest = None
-    if spec.scheme != IMPORTED:
+    if spec.scheme == IMPORTED:
+        try:
+            manifest, _ = recorded_manifest(store, run.dataset, run.manifest_id)
+        except EmbedstoreError as e:
+            checks.append(Check("manifest", run.manifest_id, str(e), False))
+    else:
         manifest = candidates(store, spec)
         checks += _of_manifest(manifest, run, split)
     checks += _of_labels(con, run)

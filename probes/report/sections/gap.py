@@ -24,6 +24,8 @@ from probes.scores.sides import Side
 from probes.studies.gap import ANNOTATION, LEVELS, STUDY
 from probes.studies.measures import MeasureRow
 
+MAX_OPEN = 45
+"""Rows of a table that is shown open; more of them hide what follows."""
 LEAD = (
     "A test set drawn by annotation shares slides, and often pixels, with training. What is left "
     "of a model when whole slides, whole cases, or a whole domain are kept out?"
@@ -56,7 +58,7 @@ def gap(material: Material) -> Section:
         )
         title = "What honest splits leave of each model"
         blocks = [Figure("figure-gap", title, caption, panels, legend), *said]
-        blocks.append(TableBlock(_table(rows)))
+        blocks.append(TableBlock(_table(rows), is_open=len(rows) <= MAX_OPEN))
     return Section("gap", "What do honest splits leave?", [*blocks, *missing], LEAD)
 
 
@@ -117,7 +119,7 @@ def _rows(
                 "ci_by": m.ci_by,
             }
         )
-    return sorted(rows, key=lambda r: (levels.index(r["split"]), -from_null(r["auroc"])))
+    return sorted(rows, key=lambda r: (-levels.index(r["split"]), -from_null(r["auroc"])))
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

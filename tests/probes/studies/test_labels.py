@@ -158,7 +158,7 @@ def test_mended_labels_come_back_and_runs_are_scored_on_them(found: Any) -> None
 
 
 def test_geojson_is_for_qupath_and_comes_back(found: Any, tmp_path: Path) -> None:
-    _, _, _, doubts, *_ = found
+    _, store, _, doubts, *_ = found
     written = write_doubts(doubts, tmp_path / "out")
     assert len(written) == len({d.slide for d in doubts})
     one = json.loads(written[0].read_text())
@@ -168,6 +168,21 @@ def test_geojson_is_for_qupath_and_comes_back(found: Any, tmp_path: Path) -> Non
     assert "?" in feature["properties"]["name"] or "ambiguous" in feature["properties"]["name"]
     ids = {f["id"] for path in written for f in json.loads(path.read_text())["features"]}
     assert ids == {d.id for d in doubts}
+    flipped = {"mitotic figure": "non-mitotic figure", "non-mitotic figure": "mitotic figure"}
+    feature["properties"]["classification"]["name"] = flipped[
+        feature["properties"]["classification"]["name"]
+    ]
+    written[0].write_text(json.dumps(one))
+    done = call_command(
+        "embedstore", "add", "cells", "--annotations", tmp_path / "out", "--store", store.uri
+    )
+    assert done.code == 0, done.err
+    assert "0 of them new" in done.err
+    (row,) = query(
+        Store.open(store.uri),
+        f"select label from annotations where source_id = '{feature['id']}'",
+    )
+    assert row["label"] == feature["properties"]["classification"]["name"]
 
 
 def voted(uri: str) -> Store:

@@ -75,3 +75,6 @@ def test_one_model_is_said(tmp_path: Path) -> None:
     done = call_command("probes", "likeness", "c", "--store", store.uri)
     assert done.code == 1
     assert "one model" in done.err
+    put_embeddings(store, "n", [f"c/s/{k}" for k in range(20)], np.eye(20) + 0.1)
+    two, _ = likeness(store, "c")  # of one slide: values, and no intervals
+    assert all(m.value is not None and m.ci_low is None for m in two)

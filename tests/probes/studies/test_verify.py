@@ -101,6 +101,21 @@ def test_changed_labels_are_said(store: Store) -> None:
     assert {"manifest", "test labels", "fitted again"} <= wrong(store, rows[0].run_id)
 
 
+def test_a_run_on_an_imported_manifest_is_the_same(store: Store, tmp_path: Path) -> None:
+    from probes.splits.files import import_manifest
+
+    rows = query(store, "select annotation_id from annotations where dataset = 'd' order by 1")
+    roles = ["train", "train", "train", "val", "test"]
+    lines = [
+        "annotation_id,role",
+        *(f"{r['annotation_id']},{roles[n % 5]}" for n, r in enumerate(rows)),
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    _, manifest = import_manifest(store, "d", tmp_path / "m.csv")
+    found = run(store, ManifestSpec("d"), RunOptions(splits=Asked(manifest=manifest))).rows
+    assert wrong(store, found[0].run_id) == set()
+
+
 def test_an_unknown_run_is_an_error(store: Store) -> None:
     done = call_command("probes", "verify", "none", "--store", store.uri)
     assert done.code == 1
