@@ -50,4 +50,7 @@ def _panels(figure: Figure) -> list[tuple[str, Markup, str]]:
 
 
 def _legend(figure: Figure) -> list[tuple[str, Markup]]:
-    return [(name, Markup(legend_swatch(style))) for name, style in figure.legend]
+    return [
+        (name, Markup(legend_swatch(style, f"{figure.name}-{n}")))
+        for n, (name, style) in enumerate(figure.legend)
+    ]

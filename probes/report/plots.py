@@ -196,8 +196,8 @@ def _inline(svg: str, name: str, label: str) -> str:
     return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
 
 
-def legend_swatch(style: Style) -> str:
-    """Return a style as a small SVG for a legend of the page."""
+def legend_swatch(style: Style, name: str) -> str:
+    """Return a style as a small SVG for a legend of the page; name tells its ids from others'."""
     with _settings(**{"svg.hashsalt": "legend", **_ON_PAGE}):
         canvas = Canvas(figsize=(0.42, 0.16))
         axes = canvas.add_axes((0, 0, 1, 1))
@@ -208,8 +208,7 @@ def legend_swatch(style: Style) -> str:
         axes.add_line(handle)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-        name = f"swatch-{style.colour}-{style.dash}-{style.marker}"
-        return _inline(_saved(canvas, "svg").decode(), name, "")
+        return _inline(_saved(canvas, "svg").decode(), f"swatch-{name}", "")
 
 
 def series(figure: Figure) -> Sequence[Sequence[str]]:

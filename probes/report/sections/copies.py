@@ -52,7 +52,7 @@ def copies(material: Material) -> Section:
         ]
         notes = ["At the largest fraction, mean over folds. No split by slide or case can know it."]
         blocks.append(TableBlock(Table("copies", "Copies across the split", columns, rows, notes)))
-    return Section("copies", "Is a cell there twice?", [*blocks, *missing])
+    return Section("twice", "Is a cell there twice?", [*blocks, *missing])
 
 
 SECTION = Maker(47, copies)

@@ -54,7 +54,7 @@ def fusion(material: Material) -> Section:
         figure = Figure("figure-fusion", title, caption, panels, [(n, styled[n]) for n in names])
         blocks = [figure, *said, TableBlock(_table(rows))]
     title = "Does a second model earn its place?"
-    return Section("fusion", title, [*blocks, *missing], LEAD)
+    return Section("together", title, [*blocks, *missing], LEAD)
 
 
 def _panel(dataset: str, found: Sequence[MeasureRow], styles: Mapping[Side, Style]) -> Panel:

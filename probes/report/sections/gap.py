@@ -59,7 +59,7 @@ def gap(material: Material) -> Section:
         title = "What honest splits leave of each model"
         blocks = [Figure("figure-gap", title, caption, panels, legend), *said]
         blocks.append(TableBlock(_table(rows), is_open=len(rows) <= MAX_OPEN))
-    return Section("gap", "What do honest splits leave?", [*blocks, *missing], LEAD)
+    return Section("honest-splits", "What do honest splits leave?", [*blocks, *missing], LEAD)
 
 
 def _panel(

@@ -42,8 +42,8 @@ def remedies(material: Material) -> Section:
         missing = [
             Missing("No correction is tried.", run_command(c, "--correct", "centre:slide")),
         ]
-        return Section("remedies", TITLE, missing, LEAD)
-    return Section("remedies", TITLE, [TableBlock(_table(rows)), *missing], LEAD)
+        return Section("correcting", TITLE, missing, LEAD)
+    return Section("correcting", TITLE, [TableBlock(_table(rows)), *missing], LEAD)
 
 
 TITLE = "Does correcting for slide or domain help?"

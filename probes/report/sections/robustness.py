@@ -62,7 +62,7 @@ def robustness(material: Material) -> Section:
     blocks += said
     if rows:
         blocks.append(TableBlock(_table(rows)))
-    return Section("robustness", "What else is in the embedding?", [*blocks, *missing], LEAD)
+    return Section("embedding", "What else is in the embedding?", [*blocks, *missing], LEAD)
 
 
 METRICS = (

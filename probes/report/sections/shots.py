@@ -52,7 +52,7 @@ def shots(material: Material) -> Section:
         blocks.append(TableBlock(_table(rows), is_open=False))
     if curves:
         blocks.append(TableBlock(_curve_table(curves), is_open=False))
-    return Section("shots", "How few labels do?", [*blocks, *missing])
+    return Section("few-labels", "How few labels do?", [*blocks, *missing])
 
 
 def _panel(
