@@ -49,7 +49,7 @@ def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(
         fitted.extend(t.method for t in tasks)
         return fit_tasks(matrix, tasks, on_progress)
 
-    monkeypatch.setattr("probes.run.fit_tasks", count)
+    monkeypatch.setattr("probes.run.fitting.fit_tasks", count)
     again = run(planted, spec, there)
     assert (again.n_new, fitted) == (2 * len(methods), [])
     assert len(again.rows) == len(fresh.rows) == 2 * len(methods) * len(METRICS) * 4
