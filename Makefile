@@ -47,7 +47,8 @@ demo: install
 	$(BIN)/probes report demo --output $(REPORT) --store $(STORE)
 	$(BIN)/embedstore sql "select method, model, fraction, max(n_train) as n_train, \
 	  round(avg(value), 3) as auroc, round(stddev_samp(value), 3) as sd, count(*) as runs from results \
-	  where metric = 'auroc' and scheme = 'monte-carlo' group by all order by fraction, auroc" \
+	  where metric = 'auroc' and scheme = 'monte-carlo' and group_by = 'annotation' \
+	  group by all order by fraction, auroc" \
 	  --store $(STORE)
 	@echo "The page to open: $(REPORT)/index.html. The store to query next: $(STORE)"
 	@echo "  $(BIN)/embedstore sql \"select domain, label, count(*) as n from annotations group by all order by all\" --store $(STORE)"
