@@ -1,6 +1,5 @@
 """The commands that cut and fit: split, manifest, run."""
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +16,8 @@ from probes.methods.table import METHODS, USUAL
 from probes.splits.spec import ManifestSpec
 
 if TYPE_CHECKING:  # what this imports is numpy
-    from probes.run import RunOptions
+    from embedstore.store import Store
+    from probes.scores.results import RunReport
 
 
 class ManifestAction(StrEnum):
@@ -107,34 +107,31 @@ def run_command(
         **vars(of),
     )
     with progress_bar("fitting", "fits") as on_progress:
-        report = run(Store.open(store, write=True), spec, options, on_progress)
+        opened = Store.open(store, write=True)
+        report = run(opened, spec, options, on_progress)
     print_runs(report, "fits done", as_json)
     if of.correct is not None:
-        _before_and_after(store, spec, options, as_json)
+        _before_and_after(opened, spec, report, as_json)
 
 
-def _before_and_after(store: str, spec: ManifestSpec, options: "RunOptions", as_json: bool) -> None:
+def _before_and_after(
+    store: "Store", spec: ManifestSpec, report: "RunReport", as_json: bool
+) -> None:
     """Compare corrected runs with the same ones without, record that, and print it."""
     from embedstore.errors import EmbedstoreError
-    from embedstore.store import Store
     from probes.compare import compare
-    from probes.run.options import models_of
     from probes.scores.comparisons import CompareOptions
-    from probes.scores.sides import Side, variant_of
+    from probes.scores.sides import Side
 
-    opened = Store.open(store, write=True)
-    correction = options.correction
-    assert correction is not None
-    variant, rows = variant_of(json.dumps(correction.params)), []
-    for model in models_of(opened, spec.dataset, options):
-        for method in options.methods:
-            sides = [Side(method, model["model"], v) for v in (None, variant)]
-            try:
-                found, _ = compare(opened, spec, sides[1], sides[:1], CompareOptions())
-            except EmbedstoreError as e:
-                say(f"note: no comparison with what was before: {e}")
-                return
-            rows += [r for r in found if r["fold"] is None]
+    rows = []
+    for corrected in dict.fromkeys(Side.of(r) for r in report.rows):
+        after = Side(corrected.method, corrected.model, corrected.variant)
+        try:
+            found, _ = compare(store, spec, after, [corrected.uncorrected], CompareOptions())
+        except EmbedstoreError as e:
+            say(f"note: no comparison with what was before: {e}")
+            return
+        rows += [r for r in found if r["fold"] is None]
     if rows and not as_json:
         columns = ("a", "fraction", "eval_domain", "difference", "ci_low", "ci_high", "p_value")
         print_table("corrected less not corrected, AUROC", rows, list(columns))

@@ -74,13 +74,12 @@ def corrected(
     """
     out = np.array(x, dtype=np.float32)
     fit = CORRECTIONS[correction.kind](np.asarray(x[train], dtype=np.float64), groups[train])
-    known = {g for g, n in _counts(groups[train]).items() if n >= FEWEST}
     both = np.concatenate((train, others))
     of = _members(groups[both])
     for name, places in of.items():
         rows = both[places]
         data = np.asarray(x[rows], dtype=np.float64)
-        if name in known:
+        if name in fit.of:
             out[rows] = fit.apply(data, fit.of[name])
         elif correction.transductive and name is not None and len(rows) >= FEWEST:
             out[rows] = fit.apply(data, fit.learn(data))
@@ -100,10 +99,6 @@ class Fitted:
     apply: Callable[[Floats, Any], Floats]
     unknown: Any
     of: dict[Any, Any] = field(default_factory=dict)
-
-
-def _counts(groups: NDArray[Any]) -> dict[Any, int]:
-    return {name: len(places) for name, places in _members(groups).items() if name is not None}
 
 
 def _members(groups: NDArray[Any]) -> dict[Any, Rows]:

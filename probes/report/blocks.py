@@ -65,6 +65,11 @@ class Line:
     bold: bool = False
 
 
+def legend_of(panels: Sequence["Panel"]) -> list[tuple[str, Style]]:
+    """Return each line of panels once, with its style, as a figure's legend."""
+    return list({line.name: line.style for p in panels for line in p.lines}.items())
+
+
 MAX_BANDS = 8
 """Lines of a panel with which all bands are shown: more of them hide each other."""
 

@@ -31,6 +31,10 @@ class ScoredSet:
     facts: dict[str, NDArray[Any]]
     cut: float
 
+    def whole(self, by: str) -> Test:
+        """Return all of its test set, with the groups that a column names."""
+        return self.at(np.arange(len(self.y)), by)
+
     def at(self, rows: NDArray[Any], by: str) -> Test:
         """Return the test set of some of its annotations, with the groups that a column names."""
         groups = self.facts[by][rows].tolist()

@@ -81,6 +81,12 @@ class Side:
         return _correction(json.loads(self.params))
 
     @property
+    def uncorrected(self) -> "Side":
+        """The side, as a user names it, that is the same but for the correction."""
+        variant = (self.variant or "").removesuffix(self.correction or "").rstrip("-")
+        return Side(self.method, self.model, variant or None)
+
+    @property
     def is_transductive(self) -> bool:
         """Whether unlabelled test annotations had a say in that."""
         return bool(json.loads(self.params).get("transductive"))

@@ -15,7 +15,7 @@ def copies_seen(store: Store, splits: Sequence[StoredSplit], other: str | None) 
     other: the dataset that is scored in place of the splits' own test sets.
     """
     rows = fetch_rows(
-        connect_to(store, "copies", "annotations"),
+        connect_to(store, "copies"),
         "select a, b, dataset_a, dataset_b from _copies",
     )
     if not rows:

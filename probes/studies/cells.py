@@ -56,6 +56,23 @@ def models_of(con: Any, dataset: str, asked: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(asked or have))
 
 
+def random_models(con: Any) -> set[str]:
+    """Return the models whose weights are random."""
+    rows = fetch(con, "select model from models where weights = 'random'")
+    return set(rows["model"].to_pylist())
+
+
+def drawn(ids: Sequence[str], limit: int) -> tuple[NDArray[np.int64] | None, list[str]]:
+    """Return which of the ids are drawn where there are more than limit, and a note on it.
+
+    None for all of them; limit 0: all.
+    """
+    if not limit or len(ids) <= limit:
+        return None, []
+    note = f"{limit:,} of {len(ids):,} annotations are drawn; --limit 0 takes all"
+    return np.sort(keyed_order(ids, SEED, "study")[:limit]), [note]
+
+
 def cells_of(
     con: Any, dataset: str, asked: Sequence[str] | None, limit: int = 0
 ) -> tuple[Cells, list[str]]:
@@ -65,11 +82,9 @@ def cells_of(
     not; EmbedstoreError where there is no factor at all, or one label.
     """
     rows = _rows(con, dataset, list(dict.fromkeys(asked or USUAL_FACTORS)))
-    ids, notes = rows["annotation_id"].tolist(), list[str]()
-    if limit and len(ids) > limit:
-        at = np.sort(keyed_order(ids, SEED, "study")[:limit])
+    at, notes = drawn(rows["annotation_id"].tolist(), limit)
+    if at is not None:
         rows = {c: v[at] for c, v in rows.items()}
-        notes.append(f"{limit:,} of {len(ids):,} annotations are drawn; --limit 0 takes all")
     factors = {}
     for name in asked or USUAL_FACTORS:
         values = {v for v in rows[f"of {name}"] if v is not None}

@@ -21,7 +21,7 @@ from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from probes.slices import Matrix
 from probes.splits.candidates import candidates
 from probes.splits.spec import ManifestSpec
-from probes.studies.cells import models_of
+from probes.studies.cells import models_of, random_models
 from probes.studies.measures import Measure, record_measures
 from probes.studies.pixels import Patches
 
@@ -108,9 +108,7 @@ def copies(
 def _model(con: Any, datasets: Sequence[str], asked: str | None) -> str:
     have = [set(models_of(con, d, [asked] if asked else None)) for d in datasets]
     both = sorted(set.intersection(*have))
-    random = {
-        r["model"] for r in fetch_rows(con, "select model from models where weights = 'random'")
-    }
+    random = random_models(con)
     able = [m for m in both if m not in random] or both
     if not able:
         raise EmbedstoreError(f"no model has embedded both {' and '.join(datasets)}")

@@ -19,7 +19,7 @@ from probes.slices import Matrix, codes_of, label_order
 from probes.splits.candidates import candidates
 from probes.splits.draw import keyed_order
 from probes.splits.spec import ManifestSpec
-from probes.studies.cells import SEED, models_of
+from probes.studies.cells import SEED, models_of, random_models
 from probes.studies.measures import Measure, record_measures
 
 STUDY = "doubtful"
@@ -94,8 +94,8 @@ def _named(con: Any, dataset: str, asked: Sequence[str] | None) -> tuple[list[st
     names = models_of(con, dataset, asked)
     if asked is not None:
         return names, []
-    random = fetch_rows(con, "select model from models where weights = 'random'")
-    left = [n for n in names if n not in {r["model"] for r in random}]
+    random = random_models(con)
+    left = [n for n in names if n not in random]
     if not left:
         return names, ["all models have random weights: their doubts say little"]
     lost = [n for n in names if n not in left]

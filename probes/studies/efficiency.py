@@ -1,6 +1,6 @@
 """Label efficiency of recorded runs: AUROC by cells, slides and cases, and where curves cross."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from embedstore.store.records import fetch_records
 from embedstore.store.sql import fetch_rows
 from probes.scores.evaluate import left_out_by
-from probes.scores.joint import joint, mean_of_folds
+from probes.scores.joint import Test, joint, mean_of_folds
 from probes.scores.metrics import Floats
 from probes.scores.recorded import RunRow
 from probes.scores.results import to_null
@@ -31,12 +31,17 @@ def efficiency(con: Any, spec: ManifestSpec) -> list[Measure]:
     curves = _curves(con, spec)
     amounts = _amounts(con, spec)
     by = left_out_by(spec.group_by)
+    tests = {
+        r.run_id: scored_set(con, r.run_id, r.threshold).whole(by)
+        for curve in curves.values()
+        for runs in curve.values()
+        for r in runs
+    }
     ci_by = by.removesuffix("_id")
     measures = []
     for side, curve in curves.items():
         for fraction, runs in sorted(curve.items()):
-            tests = [_all_of(con, r, by) for r in runs]
-            of_fraction = joint(tests)
+            of_fraction = joint([tests[r.run_id] for r in runs])
             of = bounds(of_fraction.share(mean_of_folds))
             of["details"] = {k: round(v) for k, v in amounts[fraction].items()}
             measures.append(
@@ -56,7 +61,7 @@ def efficiency(con: Any, spec: ManifestSpec) -> list[Measure]:
             shared = sorted(a.keys() & b.keys())
             if network.is_e2e and not probe.is_e2e and len(shared) > 1:
                 cells = [amounts[f]["n_cells"] for f in shared]
-                found = _crossing(con, [(a[f], b[f]) for f in shared], cells, by)
+                found = _crossing(tests, [(a[f], b[f]) for f in shared], cells)
                 same = {"split": spec.group_by, "ci_by": ci_by}
                 named = {"model": str(probe), "against": str(network)}
                 measures.append(Measure("crossing", **found | same | named))
@@ -103,24 +108,20 @@ def _amounts(con: Any, spec: ManifestSpec) -> dict[float, dict[str, float]]:
     return {r.pop("fraction"): r for r in rows}
 
 
-def _all_of(con: Any, r: RunRow, by: str) -> Any:
-    found = scored_set(con, r.run_id, r.threshold)
-    return found.at(np.arange(len(found.y)), by)
-
-
 def _crossing(
-    con: Any, pairs: Sequence[tuple[list[RunRow], list[RunRow]]], cells: Sequence[float], by: str
+    tests: Mapping[str, Test],
+    pairs: Sequence[tuple[list[RunRow], list[RunRow]]],
+    cells: Sequence[float],
 ) -> dict[str, Any]:
     """Return where a probe's lead over a network ends, with an interval on the scale of log n."""
-    tests, parts, at = [], [], 0
+    sets, parts = list[Test](), []
     for runs in pairs:
         halves = []
         for side in runs:
-            tests += [_all_of(con, r, by) for r in side]
-            halves.append(slice(at, at + len(side)))
-            at += len(side)
+            halves.append(slice(len(sets), len(sets) + len(side)))
+            sets += [tests[r.run_id] for r in side]
         parts.append(halves)
-    of_all = joint(tests)
+    of_all = joint(sets)
     log_n = np.log(np.asarray(cells, dtype=np.float64))
 
     def leads(each: Floats) -> Floats:

@@ -15,6 +15,7 @@ from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from probes.run import RunOptions, run
 from probes.scores.best_pool import validation_log_loss
+from probes.scores.evaluate import left_out_by
 from probes.scores.joint import Joint, joint, mean_of_folds
 from probes.scores.metrics import Floats
 from probes.scores.results import RunReport
@@ -79,7 +80,7 @@ def fusion(
     on_progress(total, total)
     averaged = [f"{MEAN}{name}" for name in path[1:]]
     val |= losses(averaged)
-    by = "case_id" if group_by == "case" else "slide"
+    by = left_out_by(group_by)
     con = connect(store)  # what was run since is in it
     joints = {n: _joint(con, ran[n], by) for n in [*names, *path[1:], *averaged]}
     measures = _measures(con, dataset, names, path, averaged, val, joints, group_by)
@@ -101,7 +102,7 @@ def _joint(con: Any, report: RunReport, by: str) -> Joint:
     rows = {r.run_id: r for r in report.rows}
     ordered = sorted(rows.values(), key=lambda r: r.fold)
     sets = [scored_set(con, r.run_id, r.threshold) for r in ordered]
-    return joint([s.at(np.arange(len(s.y)), by) for s in sets])
+    return joint([s.whole(by) for s in sets])
 
 
 def _measures(
@@ -115,7 +116,7 @@ def _measures(
     group_by: str,
 ) -> list[Measure]:
     costs = _costs(con, names)
-    ci_by = "case" if group_by == "case" else "slide"
+    ci_by = left_out_by(group_by).removesuffix("_id")
     measures = []
     for kind, of_kind in (("alone", names), ("side by side", path[1:]), ("mean", averaged)):
         for name in of_kind:

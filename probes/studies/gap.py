@@ -20,7 +20,7 @@ from probes.scores.joint import Joint, Test, joint, mean_of_folds
 from probes.scores.metrics import Floats
 from probes.scores.power import groups_needed
 from probes.scores.recorded import ResultRow
-from probes.scores.results import OUT, from_null, to_null, where_of
+from probes.scores.results import OUT, to_null, where_of
 from probes.scores.scored_set import scored_set
 from probes.splits.spec import ManifestSpec
 from probes.studies.cells import SEED
@@ -144,21 +144,17 @@ def _scored(con: Any, model: str, rows: dict[str, list[ResultRow]], by: str) -> 
             cells = [r for r in mine if r.run_id == run_id]
             at = scored_set(con, run_id, cells[0].threshold)
             for r in cells:
-                if level == DOMAIN and where_of(r) != OUT:
-                    continue
-                of_cell = (
-                    at.facts["domain"] == r.eval_domain
-                    if level == DOMAIN
-                    else np.ones(len(at.y), dtype=bool)
-                )
-                tests.append(at.at(np.flatnonzero(of_cell), by))
+                if level != DOMAIN:
+                    tests.append(at.whole(by))
+                elif where_of(r) == OUT:
+                    tests.append(at.at(np.flatnonzero(at.facts["domain"] == r.eval_domain), by))
         of[level] = slice(start, len(tests))
     return Scored(model, joint(tests), of)
 
 
 def _measures(scored: Sequence[Scored], levels: Sequence[str], by: str) -> list[Measure]:
     measures = []
-    means = {s.model: {k: from_null(_mean(s, k)) for k in levels} for s in scored}
+    means = {s.model: {k: _mean(s, k) for k in levels} for s in scored}
     hardest = levels[-1]
     best = max(scored, key=lambda s: (np.nan_to_num(means[s.model][hardest], nan=-1.0), s.model))
     for s in scored:

@@ -18,8 +18,7 @@ from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from probes.scores.joint import Joint
 from probes.scores.statistics import blocks_of
 from probes.slices import Matrix
-from probes.splits.draw import keyed_order
-from probes.studies.cells import SEED, models_of
+from probes.studies.cells import drawn, models_of
 from probes.studies.measures import Measure, bounds, record_measures
 
 STUDY = "likeness"
@@ -56,11 +55,8 @@ def likeness(
         "select annotation_id, coalesce(source_slide, slide) as slide from annotations where "
         f"dataset = {literal(dataset)} and status = 'ok' order by 1",
     )
-    notes = []
-    if limit and len(rows) > limit:
-        at = np.sort(keyed_order([r["annotation_id"] for r in rows], SEED, "study")[:limit])
-        notes.append(f"{limit:,} of {len(rows):,} annotations are drawn; --limit 0 takes all")
-        rows = [rows[i] for i in at]
+    at, notes = drawn([r["annotation_id"] for r in rows], limit)
+    rows = rows if at is None else [rows[i] for i in at]
     ids, slides = [r["annotation_id"] for r in rows], [str(r["slide"]) for r in rows]
     if len(ids) <= K:
         raise EmbedstoreError(f"'{dataset}' has {len(ids)} annotations; likeness takes {K + 1}")

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows
-from probes.scores.joint import Joint, jointly, mean_of_folds
+from probes.scores.joint import Joint, Test, joint, jointly, mean_of_folds
 from probes.scores.metrics import Floats
-from probes.scores.ranking import auroc_without
-from probes.scores.statistics import Weighted, blocks_of
+from probes.scores.scored_set import scored_set
+from probes.scores.statistics import Weighted
 from probes.studies.measures import Measure, bounds, record_measures
 
 STUDY = "raters"
@@ -55,7 +55,7 @@ def raters(store: Store, dataset: str) -> tuple[list[Measure], list[str]]:
     same: dict[str, Any] = {"ci_by": "case" if by_case else "slide"}
     measures = _humans(votes, groups, same)
     place = {i: n for n, i in enumerate(table["annotation_id"].to_pylist())}
-    share = np.nanmean(votes, axis=1)
+    share = _mean(votes)
     notes = []
     sides = _sides(con, dataset)
     for side, runs in sides.items():
@@ -194,43 +194,29 @@ def _model(
     """Return a model's scores against each kind of truth that votes give."""
     folds = []
     for run in runs:
-        table = fetch(
-            con,
-            "select annotation_id, score, decision from predictions where run_id = $run and "
-            "role = 'test' order by 1",
-            {"run": run},
-        )
-        ids = table["annotation_id"].to_pylist()
-        have = np.array([n for n, i in enumerate(ids) if i in place], dtype=np.intp)
-        at = np.array([place[ids[n]] for n in have], dtype=np.intp)
-        score, rank = (np.asarray(table[c].to_numpy())[have] for c in ("score", "decision"))
-        folds.append((at, score, rank))
+        found = scored_set(con, run, None)
+        have = np.array([n for n, i in enumerate(found.ids) if i in place], dtype=np.intp)
+        at = np.array([place[i] for i in found.ids[have]], dtype=np.intp)
+        folds.append((at, found.p[have], found.rank[have]))
     measures = []
     for split in (MAJORITY, UNANIMOUS):
-        kept = [(at, rank, _has_truth(share[at], split)) for at, _, rank in folds]
-        names = [[groups[i] for i in at[mine]] for at, _, mine in kept]
-        blocks = blocks_of([g for of in names for g in of])
-        sizes = np.array(list(map(len, names)))
-        parts = np.split(blocks.of, np.cumsum(sizes)[:-1])
-        found = [
-            auroc_without(share[at[mine]] > 0.5, rank[mine], of, blocks.n)
-            for (at, rank, mine), of in zip(kept, parts, strict=True)
-        ]
-        joint = Joint(
-            np.array([v for v, _ in found]), np.array([e for _, e in found]), blocks, sizes
-        )
-        of = bounds(joint.share(mean_of_folds))
-        n = round(float(sizes.mean()))
-        more = {"model": side, "split": split, "n": n, "n_groups": blocks.n_groups}
-        measures.append(Measure("auroc", **same | more | of))
-    soft = [(score - share[at]) ** 2 for at, score, _ in folds]
+        tests = []
+        for at, p, rank in folds:
+            mine = _has_truth(share[at], split)
+            y = (share[at[mine]] > 0.5).astype(np.intp)
+            tests.append(Test(y, p[mine], [groups[i] for i in at[mine]], rank=rank[mine]))
+        measures.append(_of_model("auroc", side, split, joint(tests), same))
     names = [[groups[i] for i in at] for at, _, _ in folds]
+    soft = [(p[:, 1] - share[at]) ** 2 for at, p, _ in folds]
+    of_soft = jointly(names, [functools.partial(_weighted, of) for of in soft])
+    return [*measures, _of_model("brier", side, SOFT, of_soft, same)]
 
-    joint = jointly(names, [functools.partial(_weighted, of) for of in soft])
-    of = bounds(joint.share(mean_of_folds))
-    n = round(float(joint.sizes.mean()))
-    more = {"model": side, "split": SOFT, "n": n, "n_groups": joint.blocks.n_groups}
-    return [*measures, Measure("brier", **same | more | of)]
+
+def _of_model(metric: str, side: str, split: str, of_all: Joint, same: dict[str, Any]) -> Measure:
+    of = bounds(of_all.share(mean_of_folds))
+    n = round(float(of_all.sizes.mean()))
+    more = {"model": side, "split": split, "n": n, "n_groups": of_all.blocks.n_groups}
+    return Measure(metric, **same | more | of)
 
 
 def _weighted(of: Floats, w: Weighted) -> Floats:

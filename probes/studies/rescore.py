@@ -11,6 +11,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.records import fetch_records
 from embedstore.store.sql import check_dataset, connect, fetch
+from probes.scores.evaluate import left_out_by
 from probes.scores.joint import Test, joint, mean_of_folds
 from probes.scores.metrics import Floats
 from probes.scores.recorded import RunRow
@@ -56,7 +57,7 @@ def rescore(store: Store, dataset: str) -> tuple[list[Measure], list[str]]:
     measures = []
     for manifest, side, run, sets, n in found:
         both = joint([t for old, new, _ in sets for t in (old, new)])
-        by = "case" if run.group_by == "case" else "slide"
+        by = left_out_by(run.group_by).removesuffix("_id")
         what = ManifestSpec.of(run).words()
         same: dict[str, Any] = {"model": side, "factor": f"{what} ({manifest})", "ci_by": by}
         same |= {"n_groups": both.blocks.n_groups, "n": n}
@@ -89,7 +90,7 @@ def _both(con: Any, run: RunRow) -> tuple[Test, Test, int] | None:
     if len(positive) != 1:
         return None
     (name,) = positive
-    groups = table["case_id" if run.group_by == "case" else "slide"].to_pylist()
+    groups = table[left_out_by(run.group_by)].to_pylist()
     score = np.asarray(table["decision"].to_numpy(), dtype=np.float64)
     p = np.column_stack((-score, score))
     then, now = (

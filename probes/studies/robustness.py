@@ -62,13 +62,14 @@ def robustness(
         on_progress(n, len(names))
         matrix = Matrix(store, model, dataset)
         rows = matrix.rows_of(cells.ids)
-        found.append(Found(model, *_of_model(matrix.vectors(rows), cells)))
+        of_model, lost, joints = _of_model(matrix.vectors(rows), cells)
+        named = [replace(m, model=model) for m in of_model]
+        found.append(Found(model, named, lost, joints))
     on_progress(len(names), len(names))
     measures = [m for f in found for m in f.measures]
     measures += [m for factor in cells.factors for m in _pairs(found, factor, cells)]
     record_measures(store, dataset, STUDY, measures)
-    lost = sorted({n for f in found for n in f.notes})
-    return measures, [*notes, *lost]
+    return measures, [*notes, *sorted({n for f in found for n in f.notes})]
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,6 @@ class Found:
     measures: list[Measure]
     notes: list[str]
     joints: dict[tuple[str, str], Joint]
-
-    def __post_init__(self) -> None:
-        """Name the model in its measures."""
-        self.measures[:] = [replace(m, model=self.model) for m in self.measures]
 
 
 def _of_model(

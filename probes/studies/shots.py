@@ -18,6 +18,7 @@ from embedstore.store.sql import check_dataset, connect
 from probes.methods.linear import UniProbe
 from probes.methods.similarity import on_sphere
 from probes.methods.together import Task, fit_many, logits
+from probes.scores.evaluate import left_out_by
 from probes.scores.joint import Joint, mean_of_folds
 from probes.scores.ranking import auroc_without
 from probes.scores.statistics import Blocks, blocks_of
@@ -87,7 +88,7 @@ def shots(
             "`probes run --fraction` for more"
         )
     measures, missing = list[Measure](), set[int]()
-    ci_by = "case" if group_by == "case" else "slide"
+    ci_by = left_out_by(group_by).removesuffix("_id")
     same = {"factor": unit, "split": group_by, "ci_by": ci_by}
     for n, model in enumerate(names):
         on_progress(n, len(names))
@@ -134,7 +135,7 @@ def _cells(
     matrix: Matrix, splits: Sequence[StoredSplit], positive: str, unit: str, group_by: str
 ) -> _Cells:
     y = (matrix.facts["label"] == positive).astype(np.intp)
-    groups = matrix.facts["case_id" if group_by == "case" else "slide"]
+    groups = matrix.facts[left_out_by(group_by)]
     rows = [matrix.rows(s) for s in splits]
     blocks = blocks_of([g for r in rows for g in groups[r["test"]].tolist()])
     ends = np.cumsum([len(r["test"]) for r in rows])[:-1]
@@ -142,7 +143,7 @@ def _cells(
         Fold(np.concatenate((r["train"], r["val"])), r["test"], of)
         for r, of in zip(rows, np.split(blocks.of, ends), strict=True)
     ]
-    units = None if unit == "cell" else matrix.facts["case_id" if unit == "case" else "slide"]
+    units = None if unit == "cell" else matrix.facts[left_out_by(unit)]
     return _Cells(matrix.vectors(np.arange(len(matrix.ids))), y, folds, blocks, units)
 
 

@@ -6,16 +6,18 @@ from typing import Any
 from probes.report.blocks import (
     Block,
     Figure,
+    Level,
     Line,
     Panel,
     Prose,
     Section,
     Style,
     TableBlock,
+    legend_of,
     style_of,
 )
 from probes.report.makers import Maker, Material
-from probes.report.studied import of_metric, studied
+from probes.report.studied import human_line, of_metric, studied
 from probes.report.tables import Column, Table, between, change, number, p_value, signed
 from probes.scores.results import from_null
 from probes.scores.sides import Side
@@ -38,26 +40,29 @@ def fusion(material: Material) -> Section:
             lacks = []  # nothing to put side by side
         missing += lacks
         if found:
-            panels.append(_panel(d.dataset, found, material.styles))
+            panels.append(_panel(d.dataset, found, material.styles, human_line(facts, d.dataset)))
             rows += _rows(d.dataset, found)
             said.append(Prose(_verdict(d.dataset, found)))
     blocks: list[Block] = []
     if panels:
-        names = list(dict.fromkeys(line.name for p in panels for line in p.lines))
-        styled = {line.name: line.style for p in panels for line in p.lines}
         caption = (
             "Each point a model or a fusion; bars: 95% intervals, slides (or cases) left out. The "
             "line joins what is best for its cost (Pareto): every other point costs more than one "
             "that is as good."
         )
         title = "What more parameters buy"
-        figure = Figure("figure-fusion", title, caption, panels, [(n, styled[n]) for n in names])
+        figure = Figure("figure-fusion", title, caption, panels, legend_of(panels))
         blocks = [figure, *said, TableBlock(_table(rows))]
     title = "Does a second model earn its place?"
     return Section("together", title, [*blocks, *missing], LEAD)
 
 
-def _panel(dataset: str, found: Sequence[MeasureRow], styles: Mapping[Side, Style]) -> Panel:
+def _panel(
+    dataset: str,
+    found: Sequence[MeasureRow],
+    styles: Mapping[Side, Style],
+    level: Level | None,
+) -> Panel:
     points = [m for m in of_metric(found, "auroc") if m.value is not None]
     points.sort(key=lambda m: (m.more["n_params"], -from_null(m.value)))
     lines = [
@@ -79,7 +84,7 @@ def _panel(dataset: str, found: Sequence[MeasureRow], styles: Mapping[Side, Styl
     x, y = ([p[k] for p in front] for k in (0, 1))
     path = Line("best for its cost", Style(None, 2, 11), x, y)
     label = "parameters, millions"
-    return Panel(dataset, [*lines, path], "plain", "AUROC", x_label=label)
+    return Panel(dataset, [*lines, path], "plain", "AUROC", x_label=label, level=level)
 
 
 def _rows(dataset: str, found: Sequence[MeasureRow]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from probes.report.blocks import (
     Section,
     Style,
     TableBlock,
+    legend_of,
     style_of,
 )
 from probes.report.data import Facts
@@ -49,15 +50,13 @@ def gap(material: Material) -> Section:
         said += [Prose(text) for text in _ranking(d.dataset, measures)]
     blocks: list[Block] = []
     if panels:
-        names = list(dict.fromkeys(line.name for p in panels for line in p.lines))
-        legend = [(n, style_of(material.styles, n)) for n in names]
         caption = (
             "AUROC, mean over folds, with the 95% interval of leaving out slides (or cases, where "
             "they are named) jointly in all folds and splits; the variance of training is not in "
             "it. In a new domain annotations are ranked within that domain alone."
         )
         title = "What honest splits leave of each model"
-        blocks = [Figure("figure-gap", title, caption, panels, legend), *said]
+        blocks = [Figure("figure-gap", title, caption, panels, legend_of(panels)), *said]
         blocks.append(TableBlock(_table(rows), is_open=len(rows) <= MAX_OPEN))
     return Section("honest-splits", "What do honest splits leave?", [*blocks, *missing], LEAD)
 

@@ -13,6 +13,7 @@ from probes.report.blocks import (
     Prose,
     Section,
     TableBlock,
+    legend_of,
     style_of,
 )
 from probes.report.makers import Maker, Material
@@ -51,14 +52,12 @@ def robustness(material: Material) -> Section:
         said += [Prose(t) for t in text]
     blocks: list[Block] = []
     if panels:
-        names = list(dict.fromkeys(line.name for p in panels for line in p.lines))
-        legend = [(n, style_of(material.styles, n)) for n in names]
         caption = (
             "A point a model: the median margin against the domain (above 0 the label lies nearer) "
             "and the AUROC lost from splits by annotation to a new domain, with its 95% interval."
         )
         title = "Does robustness tell what is lost in a new domain?"
-        blocks.append(Figure("figure-robustness", title, caption, panels, legend))
+        blocks.append(Figure("figure-robustness", title, caption, panels, legend_of(panels)))
     blocks += said
     if rows:
         blocks.append(TableBlock(_table(rows)))

@@ -13,6 +13,7 @@ from probes.report.blocks import (
     Section,
     Style,
     TableBlock,
+    legend_of,
     style_of,
 )
 from probes.report.makers import Maker, Material
@@ -40,15 +41,13 @@ def shots(material: Material) -> Section:
         said += [Prose(_crossing(d.dataset, m)) for m in of_metric(found, "crossing")]
     blocks: list[Block] = []
     if panels:
-        names = list(dict.fromkeys(line.name for p in panels for line in p.lines))
-        legend = [(n, style_of(material.styles, n)) for n in names]
         caption = (
             "Mean AUROC over support sets drawn from the training side of folds that keep slides "
             "apart; bars: 95% intervals over the test slides. The spread of single support sets, "
             "which is wider, is in the table."
         )
         title = "A handful of labels"
-        blocks = [Figure("figure-shots", title, caption, panels, legend), *said]
+        blocks = [Figure("figure-shots", title, caption, panels, legend_of(panels)), *said]
         blocks.append(TableBlock(_table(rows), is_open=False))
     if curves:
         blocks.append(TableBlock(_curve_table(curves), is_open=False))

@@ -94,6 +94,8 @@ def test_another_dataset_is_compared_too(tmp_path: Path) -> None:
         )
         trained.append(len({r["annotation_id"] for r in rows} & set(ids[:30])) / 120)
     assert share.value == pytest.approx(np.mean(trained))
+    scored = run(store, ManifestSpec("cells"), RunOptions(eval_dataset="other"))
+    assert any("the other dataset's annotations" in n for n in scored.notes)
     from embedstore.store.sql import connect
 
     again = copies_in_train(connect(store), "cells", "other")
