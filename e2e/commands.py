@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from e2e.recipe import ADAPTATIONS, Recipe
+from embedstore.files.at_hand import as_delivered, delivered
+from embedstore.files.objects import place
 from embedstore.files.output import write_out
 from embedstore.terminal.app import make_app
 from embedstore.terminal.options import (
+    PLACE,
     CacheOption,
     DeviceOption,
     DtypeOption,
@@ -91,7 +94,8 @@ class RecipeOptions:
 def paper_command(
     dataset: Annotated[list[str], typer.Argument(help="Datasets that models have embedded.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the report.")
+        str | None,
+        typer.Option("--output", "-o", metavar=PLACE, help="Folder of the report."),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Repeatable; default: all that have embeddings.")
@@ -134,7 +138,9 @@ def paper_command(
         print_json(rows) if as_json else print_table("plan", rows)
     if only_plan or output is None:
         return
-    written = _carried_out(opened, planned, output, options)
+    with delivered(place(output)) as folder:
+        written = _carried_out(opened, planned, folder, options)
+    written = as_delivered(written, folder, output)
     if as_json:
         print_json(written)
     else:

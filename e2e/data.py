@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.crops import Placed
+from embedstore.slides.fingerprint import check_fingerprint
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import PatchGeometry, fit_patch
 from embedstore.slides.regions import read_patch
-from embedstore.slides.slide import Slide, check_fingerprint
+from embedstore.slides.slide import Slide
 from embedstore.store.patch_cache import PatchCache
 
 Rows = NDArray[np.int64]

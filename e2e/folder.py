@@ -19,6 +19,7 @@ from pyarrow import fs
 
 from e2e.recipe import Recipe
 from embedstore.errors import EmbedstoreError
+from embedstore.files.objects import answering, filesystem, is_uri, said
 from embedstore.models.registry import ModelEntry
 
 CONFIG, MODEL, LAST, CURVE = "config.json", "model.safetensors", "last.pt", "curve.csv"
@@ -78,42 +79,48 @@ class RunFolder:
     def __init__(self, store_uri: str, run_id: str) -> None:
         """Name the folder; the first file written makes it."""
         self.name = f"{store_uri.rstrip('/')}/runs/{run_id}"
-        if "://" in store_uri:
-            self._fs, root = fs.FileSystem.from_uri(store_uri)
+        if is_uri(store_uri):
+            self._fs, root = filesystem(store_uri)
         else:
             self._fs, root = fs.LocalFileSystem(), str(Path(store_uri).resolve())
         self._root = f"{root.rstrip('/')}/runs/{run_id}"
 
     def has(self, file: str) -> bool:
         """Return whether the folder has a file."""
-        return bool(self._fs.get_file_info(f"{self._root}/{file}").type == fs.FileType.File)
+        with answering(self.name):
+            return bool(self._fs.get_file_info(f"{self._root}/{file}").type == fs.FileType.File)
 
     def clear(self) -> None:
         """Remove the folder with all its files."""
-        if self._fs.get_file_info(self._root).type == fs.FileType.Directory:
-            self._fs.delete_dir(self._root)
+        with answering(self.name):
+            if self._fs.get_file_info(self._root).type == fs.FileType.Directory:
+                self._fs.delete_dir(self._root)
 
     def remove(self, file: str) -> None:
         """Remove a file if the folder has it."""
         if self.has(file):
-            self._fs.delete_file(f"{self._root}/{file}")
+            with answering(self.name):
+                self._fs.delete_file(f"{self._root}/{file}")
 
     def _write(self, file: str, data: bytes) -> None:
-        self._fs.create_dir(self._root, recursive=True)
         path = f"{self._root}/{file}"
         try:
+            self._fs.create_dir(self._root, recursive=True)
             with self._fs.open_output_stream(f"{path}.part") as out:
                 out.write(data)
             self._fs.move(f"{path}.part", path)
         except OSError as e:
             raise EmbedstoreError(
-                f"{self.name}/{file} could not be written ({e}); what was there is unchanged: check"
-                " its space and rights, then run again"
+                f"{self.name}/{file} could not be written ({said(e)}); what was there stays: "
+                "check its space and rights, then run again"
             ) from e
 
     def _read(self, file: str) -> bytes:
         try:
-            with self._fs.open_input_stream(f"{self._root}/{file}") as source:
+            with (
+                answering(self.name),
+                self._fs.open_input_stream(f"{self._root}/{file}") as source,
+            ):
                 return bytes(source.read())
         except FileNotFoundError as e:
             raise EmbedstoreError(

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
+from embedstore.files.objects import Place
 from embedstore.slides.patches import D4
 from embedstore.store import Store
 from embedstore.store.layout import PATCHES, TABLES, model_table, view_id, views_schema, views_table
@@ -42,7 +42,7 @@ class Before:
             {r["annotation_id"]: r for r in annotations},
         )
 
-    def check_cases(self, rows: list[dict[str, Any]], path: Path) -> None:
+    def check_cases(self, rows: list[dict[str, Any]], path: Place) -> None:
         """Raise EmbedstoreError where a slide has another case than an earlier file gave it."""
         kept = {b["slide"] for b in self.staying(rows)}
         for r in rows:

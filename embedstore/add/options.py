@@ -8,6 +8,7 @@ from typing import Literal
 from embedstore.annotations.columns import NOTHING, Declared
 from embedstore.annotations.source import Frame, Unit
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.files.objects import Place, is_folder, is_uri
 from embedstore.slides.slide import MPP_MAX, MPP_MIN, is_plausible_mpp
 
 
@@ -19,9 +20,9 @@ class AddOptions:
     """
 
     format: str = "auto"
-    slides: Path | None = None
+    slides: Place | None = None
     mpp: float | Literal["file"] | None = None
-    slide_table: Path | None = None
+    slide_table: Place | None = None
     domain: str | None = None
     domain_from: str | None = None
     case_from: str | None = None
@@ -46,5 +47,8 @@ def check_options(dataset: str, options: AddOptions) -> None:
         raise UsageError("give --case-from COLUMN or --case-from-name REGEX, not both")
     if options.domain and options.domain_from:
         raise UsageError("give --domain NAME or --domain-from COLUMN, not both")
-    if options.slides is not None and not options.slides.is_dir():
+    slides = options.slides
+    if slides is not None and not (
+        is_folder(str(slides)) if is_uri(slides) else Path(slides).is_dir()
+    ):
         raise EmbedstoreError(f"no folder of slides at {options.slides}")

@@ -6,10 +6,11 @@ from embedstore.annotations.columns import Declared, UnknownColumnsError
 from embedstore.annotations.readers import read_annotations
 from embedstore.annotations.source import AnnotationFile
 from embedstore.annotations.suggest import command, other_labels, suggestion
+from embedstore.files.objects import Place
 
 
 def read_or_suggest(
-    dataset: str, path: Path, format: str, declared: Declared, slides: Path | None
+    dataset: str, path: Path, format: str, declared: Declared, slides: Place | None
 ) -> AnnotationFile:
     """Return what a file holds; UnknownColumnsError with the command to try, if one is likely."""
     try:

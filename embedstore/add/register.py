@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from embedstore.add.changes import Before, changes_to, follow
+from embedstore.add.finding import SlideFinder, beside_of
 from embedstore.add.options import AddOptions, check_options
 from embedstore.add.places import place
 from embedstore.add.reading import read_or_suggest
 from embedstore.add.rows import annotation_rows
 from embedstore.add.slide_rows import (
-    SlideFinder,
     name_source_slides,
     note_mpp,
     note_sizes,
@@ -22,6 +22,8 @@ from embedstore.annotations.labels import choose_positive, map_labels, note_left
 from embedstore.annotations.slide_table import read_slide_table
 from embedstore.annotations.source import AnnotationFile, Kind
 from embedstore.errors import EmbedstoreError
+from embedstore.files.at_hand import brought_in
+from embedstore.files.objects import Place, is_uri, name_of
 from embedstore.store import Store, now
 
 
@@ -48,7 +50,7 @@ class AddReport:
 def add(
     store_uri: str,
     dataset: str,
-    annotations: Path,
+    annotations: Place,
     options: AddOptions,
     on_slide: Callable[[int, int], None] = lambda done, total: None,
 ) -> AddReport:
@@ -60,9 +62,21 @@ def add(
     check_options(dataset, options)
     is_written = not options.dry_run
     opened = Store.open(store_uri, create=is_written) if Store.is_taken(store_uri) else None
-    content = read_or_suggest(
-        dataset, annotations, options.format, options.declared, options.slides
-    )
+    with brought_in(annotations) as path:
+        content = read_or_suggest(dataset, path, options.format, options.declared, options.slides)
+        return _add(store_uri, opened, dataset, annotations, content, options, on_slide)
+
+
+def _add(
+    store_uri: str,
+    opened: Store | None,
+    dataset: str,
+    annotations: Place,
+    content: AnnotationFile,
+    options: AddOptions,
+    on_slide: Callable[[int, int], None],
+) -> AddReport:
+    """Check what was read, find its slides and write it all."""
     _check_kind(content, options)
     kept, classes, n_by_class = map_labels(content, options.labels)
     notes = list(content.notes)
@@ -78,7 +92,9 @@ def add(
         notes.append(
             f"{len(staying)} annotations registered before are not in this file; they stay"
         )
-    slides = _slide_rows(dataset, rows, attributes, content, options, before, on_slide)
+    beside = beside_of(annotations, content)
+    finder = SlideFinder(content, options.slides, beside)
+    slides = _slide_rows(dataset, rows, attributes, content, options, before, finder, on_slide)
     place(rows, slides, content, options, before, notes)
     name_source_slides(slides, notes)
     if content.kind == "patch":
@@ -107,13 +123,16 @@ def add(
 
 
 def _entry(
-    file: Path,
+    file: Place,
     mpp: float | Literal["file"] | None,
     classes: Mapping[str, str | None],
     old: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what the dataset's row says of its files, beside what it said before."""
-    sources = [*(old.get("source") or "").split(", "), file.resolve().name]
+    sources = [
+        *(old.get("source") or "").split(", "),
+        name_of(file if is_uri(file) else Path(file).resolve()),
+    ]
     return {
         "source": ", ".join(dict.fromkeys(s for s in sources if s)),
         "mpp": None if mpp == "file" else mpp or old.get("mpp"),
@@ -132,7 +151,7 @@ def _check_kind(content: AnnotationFile, options: AddOptions) -> None:
 
 
 def _attributes(
-    content: AnnotationFile, slide_table: Path | None, notes: list[str]
+    content: AnnotationFile, slide_table: Place | None, notes: list[str]
 ) -> dict[str, Mapping[str, str]]:
     """Return what is known of each slide: what its file says, and its row of the slide table."""
     attributes = {name: slide.attributes for name, slide in content.slides.items()}
@@ -141,7 +160,8 @@ def _attributes(
     # A patch has no row of its own there: its glass slide has.
     is_patch = content.kind == "patch"
     names = {s: a.get("slide", s) if is_patch else s for s, a in attributes.items()}
-    of_slides, more = read_slide_table(slide_table).match(names.values())
+    with brought_in(slide_table) as path:
+        of_slides, more = read_slide_table(path).match(names.values())
     notes.extend(more)
     return {s: {**a, **of_slides.get(names[s], {})} for s, a in attributes.items()}
 
@@ -153,10 +173,10 @@ def _slide_rows(
     content: AnnotationFile,
     options: AddOptions,
     before: Before,
+    finder: SlideFinder,
     on_slide: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
     cases = {r["slide"]: r["case_id"] for r in rows}
-    finder = SlideFinder(content, options.slides)
     source = options.case_from or content.case_key or "slide"
     slides = []
     for n, slide in enumerate(s for s in content.slides.values() if s.slide in cases):

@@ -1,87 +1,23 @@
-"""The rows of `slides` that `add` writes: where each file lies, its size, scale and state."""
+"""The rows of `slides` that `add` writes: the size, scale and state of each file."""
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from embedstore.add.changes import Before
-from embedstore.annotations.source import AnnotationFile, SourceSlide
+from embedstore.annotations.source import SourceSlide
 from embedstore.errors import EmbedstoreError
-from embedstore.files.folders import files_below
-from embedstore.files.packed import exists
-from embedstore.files.tables import file_name
+from embedstore.files.objects import Place, place
 from embedstore.slides.images import probe_patch
 from embedstore.slides.slide import (
     AGAINST,
     FROM_FILE,
     MPP_MAX,
     MPP_MIN,
-    SLIDE_SUFFIXES,
     is_plausible_mpp,
     probe,
 )
-
-
-class SlideFinder:
-    """Finds the file of a slide or patch in `--slides DIR` or beside the annotation file."""
-
-    def __init__(self, content: AnnotationFile, folder: Path | None) -> None:
-        """Look in folder, if given; paths that the file states may be relative to its own."""
-        self._kind, self._folder, self._beside = content.kind, folder, content.folder
-        self._by_name: dict[str, list[Path]] | None = None
-        self._by_stem: dict[str, list[Path]] = defaultdict(list)
-
-    def find(self, name: str, attributes: Mapping[str, str]) -> Path | None:
-        """Return where a slide's file is, or None; attributes are what is known of the slide.
-
-        Looked for are its path, if stated, its name, and the name with any suffix of slides, in the
-        folder or below it; then whatever other attribute is the name of a file there.
-        EmbedstoreError where several files would do.
-        """
-        stated = attributes.get("path")
-        if self._kind == "patch":
-            places = [d / name for d in (self._folder, self._beside) if d is not None]
-        else:
-            places = [self._folder / (stated or name), self._folder / name] if self._folder else []
-            if stated:
-                places += [Path(stated), self._beside / stated]
-        file = next((p for p in places if exists(p)), None)
-        if file is None and self._kind == "slide":
-            file = self._below(name) or self._named_by(name, attributes)
-        return file.resolve() if file else None
-
-    def _named_by(self, name: str, attributes: Mapping[str, str]) -> Path | None:
-        """Return the file that an attribute names with its suffix, as a column filename does."""
-        named = {v for v in attributes.values() if Path(v).suffix.lower() in SLIDE_SUFFIXES}
-        files = {f for v in named if (f := self._below(file_name(v))) is not None}
-        if len(files) > 1:
-            raise self._several(name, sorted(files))
-        return files.pop() if files else None
-
-    def _below(self, name: str) -> Path | None:
-        """Return the one slide file of a name, with or without its suffix, in the folder's tree."""
-        if self._folder is None:
-            return None
-        if self._by_name is None:
-            self._by_name = defaultdict(list)
-            for path in files_below(self._folder):
-                if path.suffix.lower() in SLIDE_SUFFIXES:
-                    self._by_name[path.name].append(path)
-                    self._by_stem[path.stem].append(path)
-        candidates = self._by_name.get(name) or self._by_stem.get(name, [])
-        if len(candidates) > 1:
-            raise self._several(name, candidates)
-        return candidates[0] if candidates else None
-
-    def _several(self, name: str, files: Sequence[Path]) -> EmbedstoreError:
-        assert self._folder is not None
-        named = ", ".join(f.relative_to(self._folder).as_posix() for f in files)
-        return EmbedstoreError(
-            f"slide {name} could be {named} in {self._folder}; "
-            "name it with its ending, or keep one of them there"
-        )
 
 
 def slide_row(
@@ -89,7 +25,7 @@ def slide_row(
     slide: SourceSlide,
     attributes: Mapping[str, str],
     kind: str,
-    path: Path | None,
+    path: Place | None,
     mpp: float | Literal["file"] | None,
     before: Before,
 ) -> dict[str, Any]:
@@ -101,7 +37,7 @@ def slide_row(
             "register these under another dataset name"
         )
     if path is None and old.get("path"):
-        path = Path(old["path"])  # an earlier add was told where it is, this one was not
+        path = place(old["path"])  # an earlier add was told where it is, this one was not
     row = {
         "slide_id": f"{dataset}/{slide.slide}",
         "dataset": dataset,

@@ -11,7 +11,8 @@ from embedstore.annotations.columns import Box, Declared
 from embedstore.annotations.readers import FORMATS
 from embedstore.annotations.source import Frame, Unit
 from embedstore.errors import EmbedstoreError
-from embedstore.terminal.options import JsonOption, StoreOption, pairs
+from embedstore.files.objects import place
+from embedstore.terminal.options import PLACE, JsonOption, StoreOption, pairs
 from embedstore.terminal.printing import print_json, print_table, say, say_notes, say_problems
 from embedstore.terminal.progress import progress_bar
 
@@ -85,14 +86,16 @@ class ColumnOptions:
 def add_command(
     dataset: Annotated[str, typer.Argument(help="Name under which the annotations are kept.")],
     annotations: Annotated[
-        Path,
+        str,
         typer.Option(
-            help=f"Annotation file, or a folder of them or of patches: {', '.join(FORMATS)}."
+            metavar=PLACE,
+            help=f"Annotation file, or a folder of them or of patches: {', '.join(FORMATS)}.",
         ),
     ],
     columns: ColumnOptions,
     slides: Annotated[
-        Path | None, typer.Option(help="Folder of the slides or patches; may come later.")
+        str | None,
+        typer.Option(metavar=PLACE, help="Folder of the slides or patches; may come later."),
     ] = None,
     format: Annotated[str, typer.Option(help=f"auto, {', '.join(FORMATS)}.")] = "auto",
     mpp: Annotated[
@@ -104,8 +107,10 @@ def add_command(
         ),
     ] = None,
     slide_table: Annotated[
-        Path | None,
-        typer.Option(help="CSV or Parquet with column slide and any of mpp, scanner, ... ."),
+        str | None,
+        typer.Option(
+            metavar=PLACE, help="CSV or Parquet with column slide and any of mpp, scanner, ... ."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be registered, and write nothing.")
@@ -122,9 +127,9 @@ def add_command(
 
     options = AddOptions(
         format=format,
-        slides=slides,
+        slides=None if slides is None else place(slides),
         mpp=_mpp(mpp),
-        slide_table=slide_table,
+        slide_table=None if slide_table is None else place(slide_table),
         domain=columns.domain,
         domain_from=columns.domain_from,
         case_from=columns.case_from,
@@ -136,7 +141,7 @@ def add_command(
         dry_run=dry_run,
     )
     with progress_bar("opening slides", "slides") as on_slide:
-        report = add(store, dataset, annotations, options, on_slide)
+        report = add(store, dataset, place(annotations), options, on_slide)
     if dry_run:
         _print_dry(report, as_json=as_json)
         return

@@ -1,13 +1,15 @@
 """The commands that fill tables of embeddings: ingest, import."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedstore.files.at_hand import brought_in
+from embedstore.files.objects import place
 from embedstore.models.registry import PARITY, Variation
 from embedstore.terminal.options import (
+    PLACE,
     CacheOption,
     DeviceOption,
     JsonOption,
@@ -193,7 +195,10 @@ def _say_embedded(report: "IngestReport") -> None:
 def import_command(
     dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
     file: Annotated[
-        Path, typer.Argument(help=".parquet, .npz, or .h5: one slide's, or a folder of them.")
+        str,
+        typer.Argument(
+            metavar=PLACE, help=".parquet, .npz, or .h5: one slide's, or a folder of them."
+        ),
     ],
     model: Annotated[str, typer.Option(help="Name under which the embeddings are kept.")],
     within: Annotated[
@@ -225,8 +230,8 @@ def import_command(
 
     options = TileOptions(within_px=within, tile_px_l0=tile_px_l0)
     opened = Store.open(store, write=True)
-    with progress_bar("importing", "") as on_progress:
-        report = import_embeddings(opened, dataset, model, file, options, on_progress)
+    with brought_in(place(file)) as path, progress_bar("importing", "") as on_progress:
+        report = import_embeddings(opened, dataset, model, path, options, on_progress)
     rows = [
         {
             "dataset": dataset,

@@ -1,12 +1,13 @@
 """The commands that read a store: status, models, sql, export, neighbors."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from embedstore.terminal.options import JsonOption, OutputOptions, StoreOption
+from embedstore.files.at_hand import delivered
+from embedstore.files.objects import place
+from embedstore.terminal.options import PLACE, JsonOption, OutputOptions, StoreOption
 from embedstore.terminal.printing import (
     print_arrow,
     print_json,
@@ -160,7 +161,7 @@ def sql_command(
 def export_command(
     dataset: Annotated[str, typer.Argument(help="A dataset with embeddings of the model.")],
     model: Annotated[str, typer.Option(help="Whose embeddings.")],
-    output: Annotated[Path, typer.Option(help="File to write, .parquet or .npz.")],
+    output: Annotated[str, typer.Option(metavar=PLACE, help="File to write, .parquet or .npz.")],
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -174,8 +175,8 @@ def export_command(
     from embedstore.exchange import export
     from embedstore.store import Store
 
-    with progress_bar("writing", "embeddings") as on_progress:
-        r = export(Store.open(store), dataset, model, output, on_progress)
+    with delivered(place(output)) as path, progress_bar("writing", "embeddings") as on_progress:
+        r = export(Store.open(store), dataset, model, path, on_progress)
     rows = [
         {
             "dataset": dataset,
@@ -183,7 +184,7 @@ def export_command(
             "exported": r.n_rows,
             "not_embedded": r.n_without,
             "dim": r.dim,
-            "file": str(output),
+            "file": output,
         }
     ]
     if as_json:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
+from embedstore.files.at_hand import delivered
+from embedstore.files.objects import Place
 
 
 def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
@@ -100,13 +102,12 @@ def to_json(rows: Any) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False, default=plain, allow_nan=False) + "\n"
 
 
-def write_out(path: Path | None, write: Callable[[Any], Any]) -> None:
-    """Write to stdout, or to a file that is whole or not there."""
-    if path is None:
+def write_out(place: Place | None, write: Callable[[Any], Any]) -> None:
+    """Write to stdout, or to a file, here or on an object store, that is whole or not there."""
+    if place is None:
         sys.stdout.flush()
         write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    from embedstore.files.output import write_whole
-
-    write_whole(path, write)
+    with delivered(place) as path:
+        write_whole(path, write)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,12 @@ import pyarrow as pa
 
 from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed, slide_jobs
 from embedstore.errors import EmbedstoreError
+from embedstore.files.objects import place
+from embedstore.slides.fingerprint import CHANGED
 from embedstore.slides.images import probe_patch
 from embedstore.slides.patches import PLAIN, embedded_views
 from embedstore.slides.reading import SlideJob
-from embedstore.slides.slide import CHANGED, probe
+from embedstore.slides.slide import probe
 from embedstore.store import Store
 from embedstore.store.layout import model_schema, views_schema
 from embedstore.store.sql import (
@@ -38,7 +39,7 @@ def retry_slides(store: Store, dataset: str) -> None:
     for row in fetch_rows(connect_to(store, "slides"), sql):
         if row["path"] is None:
             continue
-        path = Path(row["path"])
+        path = place(row["path"])
         given = (row["mpp"], row["mpp_source"]) if row["mpp_source"] != "slide" else (None, None)
         seen = probe_patch(path) if row["kind"] == "patch" else probe(path, given)
         is_other = CHANGED in (row["problem"] or "") and seen["fingerprint"] != row["fingerprint"]

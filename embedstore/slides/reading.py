@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import SlideError
+from embedstore.slides.fingerprint import CHANGED, check_fingerprint, state_of
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import PatchGeometry, centre, fit_patch
 from embedstore.slides.placement import JITTER
 from embedstore.slides.regions import read_each
-from embedstore.slides.slide import CHANGED, Slide, check_fingerprint, state_of
+from embedstore.slides.slide import Slide
 
 CHUNK = 128
 """Patches one task reads at most: neighbours share what is read, and threads share a slide."""

@@ -1,8 +1,8 @@
 """The boundary to OpenSlide: open a slide, say its size and mpp, read RGB regions."""
 
-import hashlib
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from openslide.lowlevel import OpenSlideError
 from PIL import Image, ImageOps
 
 from embedstore.errors import SlideError
+from embedstore.files.at_hand import at_hand, is_there
+from embedstore.files.objects import Place
+from embedstore.slides.fingerprint import fingerprint
 from embedstore.slides.pixels import check_png, check_tiff, why_unread
 from embedstore.slides.tiff import ORIENTATION, UPRIGHT, Source
 
@@ -65,25 +68,15 @@ class Slide:
     A picture whose tag says that it is stored turned is read as it is looked at.
     """
 
-    def __init__(self, path: str | Path, *, decode: bool = True) -> None:
+    def __init__(self, path: Place, *, decode: bool = True) -> None:
         """Open a file that OpenSlide or, failing that, Pillow reads; SlideError otherwise.
 
-        decode=False only looks at a plain image's header: enough for its size, not for reading.
+        One of an object store is fetched, and stays at hand while it is open. decode=False only
+        looks at a plain image's header: enough for its size, not for reading.
         """
-        try:
-            self._slide: Any = openslide.open_slide(path)
-            if isinstance(self._slide, openslide.ImageSlide):
-                self._slide.close()
-                self._slide, size = _plain_image(path, decode)
-            else:
-                check_tiff(Path(path), must_be_upright=True)
-                size = self._slide.dimensions
-        except FileNotFoundError as e:
-            raise SlideError(f"no slide file at {path}") from e
-        except UNREADABLE as e:
-            raise SlideError(
-                f"{path} cannot be read as a slide: {why_unread(Path(path), e)}"
-            ) from e
+        with ExitStack() as held:
+            self._slide, size = _open(path, decode, held)
+            self._held = held.pop_all()
         self.path = str(path)
         self.width, self.height = map(int, size)
         self.downsamples = true_downsamples(
@@ -109,6 +102,7 @@ class Slide:
     def close(self) -> None:
         """Close the file."""
         self._slide.close()
+        self._held.close()
 
     def read_region(self, x_l0: int, y_l0: int, level: int, width: int, height: int) -> Image.Image:
         """Return an RGB image (width x height px of `level`) whose corner is (x_l0, y_l0).
@@ -125,6 +119,25 @@ class Slide:
         white = Image.new("RGB", region.size, (255, 255, 255))
         white.paste(region, mask=opacity)
         return white
+
+
+def _open(path: Place, decode: bool, held: ExitStack) -> tuple[Any, tuple[int, int]]:
+    """Return an open slide and its size; what it needs to stay open is entered into `held`."""
+    try:
+        local = held.enter_context(at_hand(path))
+    except FileNotFoundError as e:
+        raise SlideError(f"no slide file at {path}") from e
+    try:
+        slide = openslide.open_slide(local)
+        if isinstance(slide, openslide.ImageSlide):
+            slide.close()
+            return _plain_image(local, decode)
+        check_tiff(local, must_be_upright=True)
+        return slide, slide.dimensions
+    except FileNotFoundError as e:
+        raise SlideError(f"no slide file at {path}") from e
+    except UNREADABLE as e:
+        raise SlideError(f"{path} cannot be read as a slide: {why_unread(local, e)}") from e
 
 
 _SIDES = ("width", "height")
@@ -223,7 +236,7 @@ AGAINST = "the file itself states"
 
 
 def probe(
-    path: Path | None,
+    path: Place | None,
     given: tuple[float | None, str | None],
     *,
     wins: bool = False,
@@ -236,7 +249,7 @@ def probe(
     """
     mpp, source = given
     row: dict[str, Any] = {"mpp": mpp, "mpp_source": source, "fingerprint": None, "bounds": None}
-    if path is None or not path.is_file():
+    if path is None or not is_there(path):
         return row | {"status": "missing", "problem": "no slide file"}
     row["fingerprint"] = fingerprint(path)
     try:
@@ -261,40 +274,3 @@ def probe(
         )
         return row | {"status": "no-mpp", "problem": problem}
     return row | {"status": "ok", "problem": mpp_problem}
-
-
-CHANGED = (
-    "is not the file that was added, it has changed since: `embedstore add` takes it as it is now"
-)
-"""What is said of a file whose fingerprint is another one, after its path."""
-
-
-def check_fingerprint(path: str | Path, expected: str | None) -> None:
-    """Raise SlideError where a file's fingerprint is another one; None expects nothing."""
-    if expected is None:
-        return
-    try:
-        found = fingerprint(Path(path))
-    except OSError as e:
-        raise SlideError(f"{path} cannot be read: {e.strerror or e}") from e
-    if found != expected:
-        raise SlideError(f"{path} {CHANGED}")
-
-
-def state_of(path: str | Path) -> str:
-    """Return what changes when a file is written to or replaced: its size and time of change."""
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        return "gone"
-    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
-
-
-def fingerprint(path: Path) -> str:
-    """Return a digest of a file's length and its ends: enough to see that a slide was replaced."""
-    n, ends = path.stat().st_size, 2**16
-    with path.open("rb") as f:
-        digest = hashlib.sha256(f"{n}|".encode() + f.read(ends))
-        f.seek(max(n - ends, 0))
-        digest.update(f.read(ends))
-    return digest.hexdigest()[:16]

@@ -5,12 +5,12 @@ Deleting comes after; where that is killed, the next command that writes to the 
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyarrow import fs
-
+from embedstore.files.objects import is_uri, remove_folder
 from embedstore.store.layout import REMOVALS, model_table, views_table
 from embedstore.store.tidy import give_back
 
@@ -77,10 +77,7 @@ def _forget(store: "Store", model: str) -> None:
 
 
 def _delete_folder(uri: str, run: str) -> None:
-    if "://" in uri:
-        files, root = fs.FileSystem.from_uri(uri)
+    if is_uri(uri):
+        remove_folder(f"{uri.rstrip('/')}/{RUNS}/{run}")
     else:
-        files, root = fs.LocalFileSystem(), str(Path(uri).resolve())
-    folder = f"{root.rstrip('/')}/{RUNS}/{run}"
-    if files.get_file_info(folder).type == fs.FileType.Directory:
-        files.delete_dir(folder)
+        shutil.rmtree(Path(uri) / RUNS / run, ignore_errors=True)

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.files.faults import is_of_lance, unanswered
 from embedstore.store.layout import (
     CUT,
     TABLES,
@@ -264,6 +265,8 @@ def _unique(names: list[str]) -> list[str]:
 def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> EmbedstoreError:
     if "KeyboardInterrupt" in str(error):
         raise KeyboardInterrupt from error
+    if is_of_lance(error):
+        return EmbedstoreError(unanswered(error))
     hint = ""
     if isinstance(error, duckdb.CatalogException):
         models = [r[0] for r in con.execute("select model from _models order by 1").fetchall()]

@@ -1,5 +1,6 @@
 """The boundary to LanceDB: how rows get into a store exactly once, by merges on a table's key."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,10 +10,13 @@ from typing import Any
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("LANCEDB_LOG", "error")
 
+import lance
 import lancedb
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError
+from embedstore.files.faults import in_words
+from embedstore.files.objects import is_uri, settle
 from embedstore.store.layout import (
     FORMAT,
     LISTS,
@@ -26,7 +30,6 @@ from embedstore.store.layout import (
     views_table,
 )
 from embedstore.store.migrations import upgrade
-from embedstore.store.remote import in_words, settle
 from embedstore.store.removed import finish_removals
 from embedstore.store.tidy import hold, pin
 
@@ -57,7 +60,7 @@ class Store:
     @staticmethod
     def is_taken(uri: str) -> bool:
         """Return whether anything lies at a local path; for s3:// whether there are tables."""
-        if "://" in uri:
+        if is_uri(uri):
             return bool(Store(uri, _connect(uri)).tables())
         path = Path(uri)
         return path.is_file() or (path.is_dir() and any(path.iterdir()))
@@ -71,7 +74,7 @@ class Store:
         Raises EmbedstoreError where there is none, it is newer than this version, or something else
         lies there.
         """
-        local = None if "://" in uri else Path(uri)
+        local = None if is_uri(uri) else Path(uri)
         if local is not None and local.is_file():
             raise EmbedstoreError(f"{uri} is a file, not a store; name a folder with --store")
         if not cls.is_taken(uri) and not create:
@@ -162,11 +165,14 @@ class Store:
 
     def create_table(self, name: str, schema: pa.Schema) -> Any:
         """Return an empty table, made here or by another process."""
-        try:
-            return self._db.create_table(name, schema=schema)
-        except (ValueError, OSError, RuntimeError):
-            # Another process may have made it in between; else this fails with the true cause.
-            return self.open_table(name)
+        # LanceDB's own creation looks first and writes then: of two at once the second would take
+        # away what the first has filled already. A first version is committed once.
+        empty = lance.LanceOperation.Overwrite(schema, [])
+        where = f"{self.uri.rstrip('/')}/{name}.lance"
+        # Where another process has made it, this fails; else opening does, with the true cause.
+        with contextlib.suppress(ValueError, OSError, RuntimeError):
+            lance.LanceDataset.commit(where, empty, read_version=0, max_retries=0)
+        return self.open_table(name)
 
     def open_table(self, name: str) -> Any:
         """Return a LanceDB table at its newest version."""

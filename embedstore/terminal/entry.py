@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.files.faults import is_of_lance, unanswered
 from embedstore.terminal.printing import say
 
 
@@ -26,4 +27,9 @@ def run_app(app: typer.Typer) -> None:
         raise SystemExit(1) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; say nothing more
+        raise SystemExit(1) from None
+    except (OSError, RuntimeError, ValueError) as e:
+        if not is_of_lance(e):
+            raise
+        say(f"error: {unanswered(e)}")
         raise SystemExit(1) from None

@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+PLACE = "<path|URI>"
+"""What an option is that takes a local path as well as s3://, gs:// or az://."""
+
 StoreOption = Annotated[
     str,
-    typer.Option("--store", envvar="EMBEDSTORE_URI", help="Folder or s3:// prefix of the store."),
+    typer.Option(
+        "--store",
+        envvar="EMBEDSTORE_URI",
+        metavar=PLACE,
+        help="The store: a folder, s3://..., gs://... or az://... .",
+    ),
 ]
 
 
@@ -53,7 +60,8 @@ class OutputOptions:
 
     format: Annotated[SqlFormat, typer.Option(help="How rows are printed.")] = SqlFormat.table
     output: Annotated[
-        Path | None, typer.Option(help="Write to a file; its ending decides the format.")
+        str | None,
+        typer.Option(metavar=PLACE, help="Write to a file; its ending decides the format."),
     ] = None
 
 

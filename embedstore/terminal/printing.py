@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from rich.console import Console
@@ -12,16 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.files.objects import place
 from embedstore.files.output import to_json, write_out
 from embedstore.terminal.options import SqlFormat
 
 
-def print_arrow(table: Any, format: SqlFormat, output: Path | None, as_json: bool) -> None:
+def print_arrow(table: Any, format: SqlFormat, output: str | None, as_json: bool) -> None:
     """Print an Arrow table, or write it to a file whose ending decides the format."""
     from embedstore.files.output import to_csv, to_rows, write_parquet
 
     if as_json:
         format = SqlFormat.json
+    to = None if output is None else place(output)
     if output is not None and format is SqlFormat.table:
         format = format_of_file(output)
     if format is SqlFormat.table:
@@ -29,10 +31,10 @@ def print_arrow(table: Any, format: SqlFormat, output: Path | None, as_json: boo
     elif format is SqlFormat.parquet:
         if output is None and sys.stdout.isatty():
             raise EmbedstoreError("Parquet is binary: name a file with --output, or pipe it")
-        write_out(output, lambda sink: write_parquet(table, sink))
+        write_out(to, lambda sink: write_parquet(table, sink))
     else:
         text = to_csv(table) if format is SqlFormat.csv else to_json(to_rows(table))
-        write_out(output, lambda sink: sink.write(text.encode()))
+        write_out(to, lambda sink: sink.write(text.encode()))
 
 
 def _console() -> Console:
@@ -129,9 +131,9 @@ def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
     write_out(None, lambda sink: sink.write(to_json(list(rows)).encode()))
 
 
-def format_of_file(path: Path) -> SqlFormat:
+def format_of_file(path: str) -> SqlFormat:
     """Return how a file is to be written, by its ending."""
-    ending = path.suffix.lower().removeprefix(".")
+    ending = PurePosixPath(path).suffix.lower().removeprefix(".")
     if ending not in ("csv", "json", "parquet"):
         raise UsageError(f"{path}: name the file .csv, .json or .parquet, or give --format")
     return SqlFormat(ending)

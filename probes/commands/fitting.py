@@ -2,12 +2,13 @@
 
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedstore.terminal.options import JsonOption, SqlFormat, StoreOption, numbers
+from embedstore.files.at_hand import brought_in
+from embedstore.files.objects import place
+from embedstore.terminal.options import PLACE, JsonOption, SqlFormat, StoreOption, numbers
 from embedstore.terminal.printing import print_arrow, print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.options import ManifestOptions, SplitOptions, VectorOptions
@@ -140,7 +141,7 @@ def _before_and_after(
 def manifest_command(
     action: Annotated[ManifestAction, typer.Argument(help="export or import.")],
     what: Annotated[str, typer.Argument(help="export: a manifest id; import: a dataset.")],
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
+    file: Annotated[str, typer.Argument(metavar=PLACE, help="CSV or Parquet file.")],
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -159,9 +160,10 @@ def manifest_command(
         print_arrow(table, SqlFormat.table, file, as_json=False)
         say(f"{len(table):,} rows of manifest {what} written to {file}")
         return
-    rows, manifest_id = import_manifest(Store.open(store, write=True), what, file)
+    with brought_in(place(file)) as path:
+        rows, manifest_id = import_manifest(Store.open(store, write=True), what, path)
     if as_json:
         print_json([asdict(r) for r in rows])
     else:
-        print_splits(f"manifest {manifest_id}: {what}, imported from {file.name}", rows)
+        print_splits(f"manifest {manifest_id}: {what}, imported from {path.name}", rows)
     say_leakage(rows)

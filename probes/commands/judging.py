@@ -1,12 +1,13 @@
 """The commands that judge what is recorded: compare, predict, verify, report."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from embedstore.files.at_hand import as_delivered, delivered
+from embedstore.files.objects import place
 from embedstore.files.output import write_out
-from embedstore.terminal.options import JsonOption, OutputOptions, StoreOption
+from embedstore.terminal.options import PLACE, JsonOption, OutputOptions, StoreOption
 from embedstore.terminal.printing import print_arrow, print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.options import ManifestOptions
@@ -124,7 +125,10 @@ def predict_command(
 
 def report_command(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the page, figures and tables.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar=PLACE, help="Folder of the page, figures and tables."
+        ),
     ],
     dataset: Annotated[
         list[str] | None, typer.Argument(help="Which datasets; default: all of the store.")
@@ -144,8 +148,9 @@ def report_command(
     from embedstore.store import Store
     from probes.report import report
 
-    with progress_bar("reporting", "sections") as on_progress:
-        rows = report(Store.open(store), dataset or [], output, on_progress)
+    with delivered(place(output)) as folder, progress_bar("reporting", "sections") as on_progress:
+        rows = report(Store.open(store), dataset or [], folder, on_progress)
+    rows = as_delivered(rows, folder, output)
     if as_json:
         print_json(rows)
     else:

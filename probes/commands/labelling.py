@@ -1,11 +1,12 @@
 """The commands that look into labels and cells: raters, doubtful, copies, rescore."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from embedstore.terminal.options import JsonOption, StoreOption
+from embedstore.files.at_hand import delivered
+from embedstore.files.objects import place
+from embedstore.terminal.options import PLACE, JsonOption, StoreOption
 from embedstore.terminal.printing import print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.printing import print_measures
@@ -37,9 +38,12 @@ def raters_command(
 def doubtful_command(
     dataset: DatasetArgument,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--output", "-o", help="FILE.csv, or a folder for GeoJSON of each slide (QuPath)."
+            "--output",
+            "-o",
+            metavar=PLACE,
+            help="FILE.csv, or a folder for GeoJSON of each slide (QuPath).",
         ),
     ] = None,
     model: Annotated[
@@ -72,7 +76,8 @@ def doubtful_command(
         )
     rows = [vars(d) for d in doubts]
     if output is not None:
-        written = write_doubts(doubts, output)
+        with delivered(place(output)) as path:
+            written = write_doubts(doubts, path)
         say(f"{len(rows):,} cells in doubt written to {output} ({len(written)} files)")
     if as_json:
         print_json(rows)

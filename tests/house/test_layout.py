@@ -22,7 +22,7 @@ BOUNDARIES = {
     "openslide": {"embedstore/slides/slide.py"},
     "timm": {"embedstore/models/loading.py"},
     "lancedb": {"embedstore/store/store.py"},
-    "lance": set(),
+    "lance": {"embedstore/store/store.py"},
     "duckdb": {"embedstore/store/sql.py"},
     "huggingface_hub": {"embedstore/models/checkpoints.py"},
     "typer": {"embedstore/terminal", "embedstore/commands", "probes/commands", "e2e/commands"},
@@ -44,7 +44,7 @@ ARROWS = {
         "demo": "errors",
         "annotations": "errors files",
         "terminal": "errors files",
-        "store": "errors slides",
+        "store": "errors files slides",
         "embed": "slides",
         "status": "store",
         "neighbors": "errors store",
@@ -53,8 +53,8 @@ ARROWS = {
         "writer": "crops identity slides store",
         "add": "annotations errors files slides store",
         "exchange": "errors files identity store writer",
-        "ingest": "crops embed errors identity models slides store writer",
-        "commands": "add annotations demo errors exchange ingest models neighbors status store "
+        "ingest": "crops embed errors files identity models slides store writer",
+        "commands": "add annotations demo errors exchange files ingest models neighbors status store "
         "terminal",
     },
     "probes": {

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError
-from embedstore.store.remote import in_words, settle
+from embedstore.files.faults import in_words
+from embedstore.files.objects import settle
 from tests.making.commands import ROOT, run_command
 from tests.making.slides import make_tiny
 

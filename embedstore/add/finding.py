@@ -1,0 +1,111 @@
+"""Where the files of slides and patches are: in a folder, beside the annotations, or as stated."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from embedstore.annotations.source import AnnotationFile
+from embedstore.errors import EmbedstoreError
+from embedstore.files.at_hand import is_there
+from embedstore.files.folders import files_below
+from embedstore.files.objects import Place, is_uri, join, name_of, uris_below
+from embedstore.files.packed import SEPARATOR, exists
+from embedstore.files.tables import file_name
+from embedstore.slides.slide import SLIDE_SUFFIXES
+
+
+def beside_of(annotations: Place, content: AnnotationFile) -> Place:
+    """Return the folder that paths in a file are relative to, where the file is."""
+    if not is_uri(annotations):
+        return content.folder
+    return annotations if content.path.is_dir() else str(annotations).rpartition("/")[0]
+
+
+class SlideFinder:
+    """Finds the file of a slide or patch in `--slides DIR` or beside the annotation file."""
+
+    def __init__(self, content: AnnotationFile, folder: Place | None, beside: Place) -> None:
+        """Look in folder, if given; paths that the file states may be relative to `beside`."""
+        self._kind, self._folder, self._beside = content.kind, folder, beside
+        self._by_name: dict[str, list[Place]] | None = None
+        self._by_stem: dict[str, list[Place]] = defaultdict(list)
+        self._listed: dict[str, set[str]] = {}
+
+    def find(self, name: str, attributes: Mapping[str, str]) -> Place | None:
+        """Return where a slide's file is, or None; attributes are what is known of the slide.
+
+        Looked for are its path, if stated, its name, and the name with any suffix of slides, in the
+        folder or below it; then whatever other attribute is the name of a file there.
+        EmbedstoreError where several files would do.
+        """
+        stated = attributes.get("path")
+        if self._kind == "patch":
+            places = [join(d, name) for d in (self._folder, self._beside) if d is not None]
+        else:
+            folder = self._folder
+            places = [join(folder, stated or name), join(folder, name)] if folder else []
+            if stated:
+                places += [stated if is_uri(stated) else Path(stated), join(self._beside, stated)]
+        file = next((p for p in places if self._is_there(p)), None)
+        if file is None and self._kind == "slide":
+            file = self._below(name) or self._named_by(name, attributes)
+        return file if file is None or is_uri(file) else Path(file).resolve()
+
+    def _is_there(self, place: Place) -> bool:
+        if not is_uri(place):
+            return exists(Path(place))
+        uri = str(place).partition(SEPARATOR)[0]
+        for folder in (self._folder, self._beside if self._kind == "patch" else None):
+            if folder is not None and is_uri(folder) and uri.startswith(f"{folder}/"):
+                return uri in self._uris(str(folder))
+        return is_there(uri)
+
+    def _uris(self, folder: str) -> set[str]:
+        """Return what is below a URI, asked once: a request a file would take its time."""
+        if folder not in self._listed:
+            self._listed[folder] = set(uris_below(folder))
+        return self._listed[folder]
+
+    def _named_by(self, name: str, attributes: Mapping[str, str]) -> Place | None:
+        """Return the file that an attribute names with its suffix, as a column filename does."""
+        named = {v for v in attributes.values() if Path(v).suffix.lower() in SLIDE_SUFFIXES}
+        files = {f for v in named if (f := self._below(file_name(v))) is not None}
+        if len(files) > 1:
+            raise self._several(name, sorted(files, key=str))
+        return files.pop() if files else None
+
+    def _below(self, name: str) -> Place | None:
+        """Return the one slide file of a name, with or without its suffix, in the folder's tree."""
+        if self._folder is None:
+            return None
+        if self._by_name is None:
+            self._by_name = defaultdict(list)
+            is_remote = is_uri(self._folder)
+            found: Sequence[Place] = (
+                sorted(self._uris(str(self._folder)))
+                if is_remote
+                else files_below(Path(self._folder))
+            )
+            for path in found:
+                known = Path(name_of(path))
+                if known.suffix.lower() in SLIDE_SUFFIXES:
+                    self._by_name[known.name].append(path)
+                    self._by_stem[known.stem].append(path)
+        candidates = self._by_name.get(name) or self._by_stem.get(name, [])
+        if len(candidates) > 1:
+            raise self._several(name, candidates)
+        return candidates[0] if candidates else None
+
+    def _several(self, name: str, files: Sequence[Place]) -> EmbedstoreError:
+        assert self._folder is not None
+        below = (
+            str(f).removeprefix(f"{self._folder}/")
+            if is_uri(f)
+            else Path(f).relative_to(self._folder).as_posix()
+            for f in files
+        )
+        named = ", ".join(below)
+        return EmbedstoreError(
+            f"slide {name} could be {named} in {self._folder}; "
+            "name it with its ending, or keep one of them there"
+        )
