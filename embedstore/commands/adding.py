@@ -83,6 +83,14 @@ class ColumnOptions:
         return Declared(columns, header, self.box, self.case_from_name)
 
 
+SlideTableOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=PLACE, help="CSV or Parquet with column slide and any of mpp, scanner, ... ."
+    ),
+]
+
+
 def add_command(
     dataset: Annotated[str, typer.Argument(help="Name under which the annotations are kept.")],
     annotations: Annotated[
@@ -106,12 +114,7 @@ def add_command(
             "they say is taken again.",
         ),
     ] = None,
-    slide_table: Annotated[
-        str | None,
-        typer.Option(
-            metavar=PLACE, help="CSV or Parquet with column slide and any of mpp, scanner, ... ."
-        ),
-    ] = None,
+    slide_table: SlideTableOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be registered, and write nothing.")
     ] = False,

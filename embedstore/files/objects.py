@@ -3,6 +3,7 @@
 Credentials come from where each one's own tools look for them, and from nowhere else.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -11,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-from pyarrow import fs
 
 from embedstore.errors import EmbedstoreError
 from embedstore.files.folders import is_system
@@ -25,6 +24,9 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 ACCOUNT = "AZURE_STORAGE_ACCOUNT_NAME"
 """The variable that names the account of az://CONTAINER/..."""
+
+_MAX_LENGTH = 300
+_AWS = r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))?(?: during \w+ operation)?:(.*)"
 
 Place = str | Path
 """Where a file or folder is: a local path, or a URI as text."""
@@ -92,6 +94,14 @@ def _is_address(endpoint: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in endpoint
 
 
+@functools.cache
+def _arrow() -> Any:
+    """Return Arrow's file systems; brought in late, since who reads local slides needs none."""
+    from pyarrow import fs
+
+    return fs
+
+
 def filesystem(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI, and the path there; EmbedstoreError where there is none."""
     settle(uri)
@@ -101,15 +111,15 @@ def filesystem(uri: str) -> tuple[Any, str]:
         if parts.scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
             scheme, host = endpoint.split("://", 1)
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-            return fs.S3FileSystem(
+            return _arrow().S3FileSystem(
                 endpoint_override=host.rstrip("/"), scheme=scheme, region=region
             ), path
         if parts.scheme == "az":
             if not (account := os.environ.get(ACCOUNT)):
                 raise EmbedstoreError(f"{uri}: set {ACCOUNT} to the storage account's name")
             key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY")
-            return fs.AzureFileSystem(account, account_key=key), path
-        made: tuple[Any, str] = fs.FileSystem.from_uri(uri)
+            return _arrow().AzureFileSystem(account, account_key=key), path
+        made: tuple[Any, str] = _arrow().FileSystem.from_uri(uri)
         return made
 
 
@@ -132,12 +142,20 @@ def answering(uri: str) -> Iterator[None]:
 
 def said(error: Exception) -> str:
     """Return what an error of Arrow says, without the request it was made by."""
-    text = str(error)
-    text = text.strip().splitlines()[0] if text.strip() else "no reason given"
-    if (aws := re.search(r"AWS Error ([A-Z_]+)(?: during \w+ operation)?: (.*)", text)) is not None:
-        code, message = aws[1], aws[2].removesuffix(" No response body.").strip()
-        return f"{code.replace('_', ' ').lower()}{f' ({message})' if message else ''}"[:300]
-    return text[:300]
+    text = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+    aws = re.search(
+        r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))?(?: during \w+ operation)?:(.*)", text
+    )
+    if aws is None:
+        return text[:_MAX_LENGTH]
+    code, status, message = aws[1].replace("_", " ").lower(), aws[2], aws[3]
+    message = message.replace("No response body.", "").strip()
+    if (stated := re.search(r"ExceptionName: (\w+) Message: (.*)", message)) is not None:
+        code, message = stated[1], stated[2]
+    elif code == "unknown" and status:
+        code = f"status {status}"
+        message = message or "credentials may have expired" * (status in ("400", "401", "403"))
+    return f"{code}{f' ({message})' if message else ''}"[:_MAX_LENGTH]
 
 
 def size_of(uri: str) -> tuple[int, str] | None:
@@ -145,7 +163,7 @@ def size_of(uri: str) -> tuple[int, str] | None:
     files, path = filesystem(uri)
     with answering(uri):
         info = files.get_file_info(path)
-    if info.type != fs.FileType.File:
+    if info.type != _arrow().FileType.File:
         return None
     return int(info.size), f"{info.size} {info.mtime_ns}"
 
@@ -154,18 +172,20 @@ def is_folder(uri: str) -> bool:
     """Return whether anything lies below a URI."""
     files, path = filesystem(uri)
     with answering(uri):
-        return bool(files.get_file_info(path).type == fs.FileType.Directory)
+        return bool(files.get_file_info(path).type == _arrow().FileType.Directory)
 
 
 def uris_below(uri: str) -> list[str]:
     """Return the URIs of all files below one, sorted; what systems leave is passed over."""
     files, path = filesystem(uri)
     with answering(uri):
-        infos = files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        infos = files.get_file_info(
+            _arrow().FileSelector(path, recursive=True, allow_not_found=True)
+        )
     found = []
     for info in infos:
         below = info.path[len(path) :].strip("/")
-        if info.type == fs.FileType.File and not any(map(is_system, below.split("/"))):
+        if info.type == _arrow().FileType.File and not any(map(is_system, below.split("/"))):
             found.append(f"{uri.rstrip('/')}/{below}")
     return sorted(found)
 
@@ -191,5 +211,5 @@ def remove_folder(uri: str) -> None:
     """Delete all that lies below a URI, if anything does."""
     files, path = filesystem(uri)
     with answering(uri):
-        if files.get_file_info(path).type == fs.FileType.Directory:
+        if files.get_file_info(path).type == _arrow().FileType.Directory:
             files.delete_dir(path)

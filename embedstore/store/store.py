@@ -1,6 +1,5 @@
 """The boundary to LanceDB: how rows get into a store exactly once, by merges on a table's key."""
 
-import contextlib
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -169,9 +168,14 @@ class Store:
         # away what the first has filled already. A first version is committed once.
         empty = lance.LanceOperation.Overwrite(schema, [])
         where = f"{self.uri.rstrip('/')}/{name}.lance"
-        # Where another process has made it, this fails; else opening does, with the true cause.
-        with contextlib.suppress(ValueError, OSError, RuntimeError):
+        try:
             lance.LanceDataset.commit(where, empty, read_version=0, max_retries=0)
+        except (ValueError, OSError, RuntimeError) as e:
+            if not self._is_made(name):  # nor by another process
+                raise EmbedstoreError(
+                    f"table '{name}' of the store at {self.uri} could not be made ({in_words(e)}); "
+                    "check its space, rights and credentials, then run again"
+                ) from e
         return self.open_table(name)
 
     def open_table(self, name: str) -> Any:
@@ -179,9 +183,14 @@ class Store:
         try:
             return self._db.open_table(name)
         except (ValueError, OSError, RuntimeError) as e:
+            way_out = (
+                "check its rights and credentials, then run again"
+                if is_uri(self.uri)
+                else "restore a copy, or name another store with --store"
+            )
             raise EmbedstoreError(
                 f"table '{name}' of the store at {self.uri} cannot be read ({in_words(e)}); "
-                "restore a copy, or name another store with --store"
+                f"{way_out}"
             ) from e
 
     def make_model_table(self, model: str, dim: int) -> None:
