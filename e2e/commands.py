@@ -16,6 +16,7 @@ from embedstore.terminal.options import (
     CacheOption,
     DeviceOption,
     DtypeOption,
+    EngineOptions,
     JsonOption,
     OutputOptions,
     StoreOption,
@@ -153,6 +154,7 @@ def e2e_run_command(
     cut: ManifestOptions,
     splits: SplitOptions,
     recipe: RecipeOptions,
+    where: EngineOptions,
     backbone: Annotated[
         str, typer.Option(help="resnet50, a registry name, or any timm architecture.")
     ] = "resnet50",
@@ -172,6 +174,7 @@ def e2e_run_command(
     Example: e2e run midog --backbone resnet50 --fraction 0.1 --fold 0
     """
     from e2e.run import Listener, TrainOptions, run
+    from e2e.spread import run_on_cluster
     from embedstore.store import Store
 
     spec = cut.spec(dataset)
@@ -192,7 +195,11 @@ def e2e_run_command(
             step=add_bar("training", "steps"),
             line=say,
         )
-        report = run(Store.open(store, write=True), spec, options, listener)
+        opened = Store.open(store, write=True)
+        if (cluster := where.cluster()) is None:
+            report = run(opened, spec, options, listener)
+        else:
+            report = run_on_cluster(opened, spec, options, cluster, listener)
     print_runs(report, "runs trained", as_json)
 
 

@@ -12,6 +12,7 @@ from embedstore.terminal.options import (
     PLACE,
     CacheOption,
     DeviceOption,
+    EngineOptions,
     JsonOption,
     StoreOption,
     WorkersOption,
@@ -93,6 +94,7 @@ def ingest_command(
     ],
     varied: VariationOptions,
     patches: PatchOptions,
+    where: EngineOptions,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="M=PATH|hub|random", help="Where a model's weights come from."),
@@ -107,6 +109,10 @@ def ingest_command(
             help="float32, bfloat16, float16, or auto: see the README; float32 if it would differ."
         ),
     ] = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="N/OF", help="Embed the N-th of OF parts alone: a job of an array."),
+    ] = None,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -115,7 +121,7 @@ def ingest_command(
     Example: embedstore ingest midog --model uni --model virchow2 --weights uni=uni.bin
     """
     from embedstore import status
-    from embedstore.ingest import IngestOptions, Interrupted, ingest
+    from embedstore.ingest import IngestOptions, Interrupted, Shard, ingest
     from embedstore.store import Store
 
     options = IngestOptions(
@@ -124,6 +130,8 @@ def ingest_command(
         variation=varied.variation(),
         device=device,
         dtype=dtype,
+        shard=None if shard is None else Shard.parse(shard),
+        cluster=where.cluster(),
         **patches.asked(),
     )
     opened, models = Store.open(store, write=True), list(dict.fromkeys(model))

@@ -56,6 +56,13 @@ def join(folder: Place, name: str) -> Place:
     return f"{str(folder).rstrip('/')}/{name}" if is_uri(folder) else Path(folder) / name
 
 
+def everywhere(place: str, *, must_be_there: bool = False) -> str:
+    """Return a place as a process in another folder finds it; with must_be_there, if it is one."""
+    if is_uri(place) or (must_be_there and not Path(place).exists()):
+        return place
+    return str(Path(place).resolve())
+
+
 def name_of(place: Place) -> str:
     """Return the last part of a place."""
     return str(place).rstrip("/").rsplit("/", 1)[-1]

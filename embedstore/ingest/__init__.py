@@ -2,6 +2,20 @@
 
 from embedstore.embed import Waited
 from embedstore.ingest.missing import ingest
-from embedstore.ingest.options import IngestOptions, IngestReport, Interrupted, OnProgress
+from embedstore.ingest.options import (
+    IngestOptions,
+    IngestReport,
+    Interrupted,
+    OnProgress,
+    Shard,
+)
 
-__all__ = ["IngestOptions", "IngestReport", "Interrupted", "OnProgress", "Waited", "ingest"]
+__all__ = [
+    "IngestOptions",
+    "IngestReport",
+    "Interrupted",
+    "OnProgress",
+    "Shard",
+    "Waited",
+    "ingest",
+]

@@ -1,45 +1,31 @@
 """The verb `ingest`: what is missing, embedded and stored batch by batch; it can stop anywhere."""
 
-import functools
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Collection, Sequence
 
-from embedstore.crops import Placed
-from embedstore.embed import SlideFailed, embed_slides
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.identity import recorded_models, weights_for
+from embedstore.ingest.embedding import Embedding, Prepared, tidy
 from embedstore.ingest.options import (
     Estimate,
     IngestOptions,
     IngestReport,
-    Interrupted,
     ModelReport,
     OnProgress,
     asked_identity,
     weights_spec,
 )
 from embedstore.ingest.plan import Plan, plan, retry_slides
+from embedstore.ingest.spread import embed_on_cluster
 from embedstore.ingest.variants import Variant, variants
-from embedstore.models.checkpoints import Weights
 from embedstore.models.corpora import may_have_seen
 from embedstore.slides.patches import (
-    PLAIN,
     VIEW_SETS,
     PatchGeometry,
-    is_own_row,
 )
 from embedstore.slides.placement import JITTER, check_room
-from embedstore.slides.reading import ahead, sample_patches, usual_threads
 from embedstore.store import Store
-from embedstore.store.layout import model_table, views_table
-from embedstore.store.patch_cache import PACKED, PatchCache
-from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
-from embedstore.store.tidy import compact
-from embedstore.writer import Writer
-
-if TYPE_CHECKING:
-    from embedstore.ingest.looks import Opened
+from embedstore.store.sql import check_dataset, connect
 
 N_SAMPLE = 16
 """Patches on which a dtype is held against float32."""
@@ -61,12 +47,35 @@ def ingest(
     on Ctrl-C, nothing lost.
     """
     started = time.monotonic()
+    prepared = prepare(store, dataset, models, options)
+    todo, report = prepared.todo, prepared.report
+    if todo.n:
+        try:
+            if options.cluster is None:
+                _embed_here(store, prepared, options, on_progress, on_estimate)
+            else:
+                embed_on_cluster(store, prepared, models, options, on_progress)
+        finally:
+            report.seconds = time.monotonic() - started
+        _check_any(report, todo.slides)
+    recorded = recorded_models(store)
+    for r in report.models:
+        r.n_left = todo.n_annotations - todo.n_off_slide - r.n_before - r.n_embedded
+        if (record := recorded.get(r.model)) is not None:
+            r.dtype, r.weights, r.parity = record.dtype or "", record.weights or "", record.parity
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def prepare(store: Store, dataset: str, models: Sequence[str], options: IngestOptions) -> Prepared:
+    """Return what is to be embedded, with which weights, all checked; nothing is opened yet."""
     check_dataset(store, connect(store), dataset)
     recorded = recorded_models(store)
     asked = variants(models, options, recorded)
     retry_slides(store, dataset)
     views = VIEW_SETS.get(options.views or "", ())
-    todo = plan(store, dataset, [v.name for v in asked], views, options.limit)
+    names = [v.name for v in asked]
+    todo = plan(store, dataset, names, views, options.limit, options.shard)
     _check_fields(dataset, options, list(dict.fromkeys(v.geometry for v in asked)), todo)
     report = IngestReport(
         dataset,
@@ -87,109 +96,32 @@ def ingest(
         )
         for v in asked
     }
+    if options.shard is not None:
+        report.notes.append(
+            f"shard {options.shard}: {len(todo.slides)} slides with {todo.n:,} annotations to "
+            "embed; what else is not embedded is for the other shards"
+        )
     if todo.n:
         if n := todo.n_made_anew([v.name for v in needed if v.name in store.models()]):
             report.notes.append(
                 f"{n} annotations have moved or lie on another file since they were embedded: anew"
             )
         report.notes += _seen(needed, todo.slides)
-        try:
-            _embed_missing(store, todo, needed, weights, options, report, on_progress, on_estimate)
-        finally:
-            report.seconds = time.monotonic() - started
-        _check_any(report, todo.slides)
-    recorded = recorded_models(store)
-    for r in report.models:
-        r.n_left = todo.n_annotations - todo.n_off_slide - r.n_before - r.n_embedded
-        if (record := recorded.get(r.model)) is not None:
-            r.dtype, r.weights, r.parity = record.dtype or "", record.weights or "", record.parity
-    report.seconds = time.monotonic() - started
-    return report
+    return Prepared(todo, needed, weights, report)
 
 
-def _embed_missing(
+def _embed_here(
     store: Store,
-    todo: Plan,
-    needed: Sequence[Variant],
-    weights: dict[str, Weights | None],
+    prepared: Prepared,
     options: IngestOptions,
-    report: IngestReport,
     on_progress: OnProgress,
     on_estimate: Callable[[Estimate], None],
 ) -> None:
-    # torch comes in only where something is embedded
-    from embedstore.ingest.looks import open_looks
-
-    sample = functools.cache(lambda g: sample_patches(todo.sample(N_SAMPLE), g, N_SAMPLE))
-    opened = open_looks(store, needed, weights, options, sample)
-    report.notes += opened.notes
-    writer = Writer(store, opened.identities)
-    by_name = {r.model: r for r in report.models}
-    geometries = dict.fromkeys(look.geometry for look in opened.looks)
-    caches = {g: PatchCache(store, todo.dataset, g) for g in geometries if options.patch_cache}
-    total, done = sum(todo.n_vectors.values()), 0
-    batch_size = options.batch_size or opened.batch_size
-    workers = options.workers or usual_threads()
-    if len(needed) > 1:
-        on_estimate(_estimate(opened, todo, caches, batch_size, workers))
-    waited, at_once = report.waited, {"batch_size": batch_size, "workers": workers}
-    stream = embed_slides(todo.jobs(), opened.looks, **at_once, crops=caches, waited=waited)
-    on_progress(0, total, waited)
-    try:
-        for event in stream:
-            if isinstance(event, SlideFailed):
-                report.set_aside[event.slide] = event.problem
-                _set_aside(store, todo.dataset, event.slide, event.problem)
-                continue
-            placed = cast(list[Placed], event.points)
-            writer.add(event.model, (placed, event.views, event.vectors))
-            _count(by_name[event.model], placed, event.views)
-            with waited.on("writing"):
-                writer.flush_if_due()
-            done += len(placed)
-            on_progress(done, total, waited)
-    except KeyboardInterrupt:
-        raise Interrupted(report) from None
-    finally:
-        stream.close()
-        with waited.on("writing"):
-            writer.close()
-            for cache in caches.values():
-                cache.flush()
-                report.n_cached += cache.n_kept
-        report.notes += opened.halved()
-    todo.con.close()
-    _tidy(store, {v.name for v in needed})
-
-
-def _tidy(store: Store, names: set[str]) -> None:
-    for name in names & set(store.models()):
-        compact(store, model_table(name))
-    for name in names & set(store.viewed_models()):
-        compact(store, views_table(name))
-
-
-def _estimate(
-    opened: "Opened",
-    todo: Plan,
-    caches: Mapping[PatchGeometry, PatchCache],
-    batch_size: int,
-    workers: int,
-) -> Estimate:
-    fields = list(dict.fromkeys(look.geometry for look in opened.looks))
-    squares = {g: g.wide() if g in caches else g for g in fields}
-    to_keep = {g: sum(i not in cache for i in todo.ids()) for g, cache in caches.items()}
-    batches = sum(3 * look.geometry.size_px**2 for look in opened.looks) * batch_size
-    return Estimate(
-        len(opened.identities),
-        len({id(look.network) for look in opened.looks}),
-        len(fields),
-        todo.n,
-        sum(4 * opened.identities[m]["dim"] * n for m, n in todo.n_vectors.items() if n),
-        round(sum(3 * squares[g].size_px ** 2 * n * PACKED for g, n in to_keep.items())),
-        sum(3 * s.size_px**2 for s in squares.values()) * ahead(workers, squares.values())
-        + batches,
-    )
+    embedding = Embedding(store, prepared, options)
+    if len(prepared.needed) > 1:
+        on_estimate(embedding.estimate())
+    embedding.embed(None, on_progress)
+    tidy(store, prepared)
 
 
 def _seen(needed: Sequence[Variant], slides: Collection[str]) -> list[str]:
@@ -233,15 +165,3 @@ def _check_any(report: IngestReport, slides: Collection[str]) -> None:
         f"nothing was embedded, none of {len(slides)} slides could be read:{said}{more}\nmend the "
         "files and ingest again"
     )
-
-
-def _count(report: ModelReport, placed: Sequence[Placed], views: Sequence[str]) -> None:
-    for p, view in zip(placed, views, strict=True):
-        report.n_embedded += is_own_row(view, p.wants[report.model])
-        report.n_views += view != PLAIN
-
-
-def _set_aside(store: Store, dataset: str, slide: str, problem: str) -> None:
-    con, slide_id = connect(store), literal(f"{dataset}/{slide}")
-    (row,) = fetch_rows(con, f"select * from _slides where slide_id = {slide_id}")
-    store.merge("slides", [row | {"status": "unreadable", "problem": problem}])

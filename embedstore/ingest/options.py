@@ -1,10 +1,13 @@
 """What an ingest is asked for, checked, and what it reports."""
 
+import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from embedstore.cluster import Cluster
 from embedstore.embed import Waited
+from embedstore.errors import UsageError
 from embedstore.models.pools import OWN
 from embedstore.models.registry import NO_VARIATION, Variation
 
@@ -17,8 +20,52 @@ OnProgress = Callable[[int, int, Waited], None]
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of a dataset's slides, counted from 1; all together are all of them."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Return what N/OF says; UsageError for anything else."""
+        number, slash, count = text.partition("/")
+        if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
+            raise UsageError(f"--shard '{text}' is not of the form N/OF, such as 3/16")
+        shard = cls(int(number), int(count))
+        if not 1 <= shard.number <= shard.count:
+            raise UsageError(
+                f"--shard {text}: shards are counted from 1 to the number of them; the first is "
+                f"1/{max(shard.count, 1)}"
+            )
+        return shard
+
+    def __str__(self) -> str:
+        """Say it as it was given."""
+        return f"{self.number}/{self.count}"
+
+    def of(self, sizes: Mapping[str, int]) -> list[str]:
+        """Return the slides of this shard, of all with their sizes.
+
+        The largest first, each to the shard that has least so far: what a slide's shard is depends
+        on nothing but these sizes.
+        """
+        heap = [(0, n) for n in range(1, self.count + 1)]
+        mine = []
+        for slide, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+            held, n = heapq.heappop(heap)
+            heapq.heappush(heap, (held + size, n))
+            if n == self.number:
+                mine.append(slide)
+        return mine
+
+
+@dataclass(frozen=True)
 class IngestOptions:
-    """How patches are cut and embedded: see `embedstore ingest --help`."""
+    """How patches are cut and embedded: see `embedstore ingest --help`.
+
+    cluster: where the work is spread; None for this process alone.
+    """
 
     weights: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None
@@ -33,6 +80,8 @@ class IngestOptions:
     workers: int | None = None
     limit: int | None = None
     patch_cache: bool = True
+    shard: Shard | None = None
+    cluster: Cluster | None = None
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What an ingest has to do: what each model lacks, and what a model's name stands for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed, slide_jobs
 from embedstore.errors import EmbedstoreError
 from embedstore.files.objects import place
+from embedstore.ingest.options import Shard
 from embedstore.slides.fingerprint import CHANGED
 from embedstore.slides.images import probe_patch
 from embedstore.slides.patches import PLAIN, embedded_views
@@ -60,7 +61,8 @@ class Plan:
     """What is to be embedded of a dataset, looked up portion by portion.
 
     n_done and n_vectors are by model: what it has, and what it lacks, views included. set_aside:
-    the slides not ok and why; slides: how many annotations of each are to be read, in their order.
+    the slides not ok and why; slides: how many annotations of each are to be read, in their order;
+    of_all: the same without the limit, and of all shards.
     """
 
     dataset: str
@@ -70,6 +72,7 @@ class Plan:
     n_vectors: dict[str, int]
     set_aside: dict[str, str]
     slides: dict[str, int]
+    of_all: dict[str, int]
     n_patches: int
     con: Any
     lacks: Lacks
@@ -79,26 +82,29 @@ class Plan:
         """How many annotations are to be read."""
         return sum(self.slides.values())
 
-    def jobs(self) -> Iterator[SlideJob]:
-        """Yield the reading of all that is to be embedded, slide by slide, neighbours together."""
-        portion, n = list[str](), 0
-        for slide, n_on_slide in self.slides.items():
-            portion.append(slide)
-            n += n_on_slide
-            if n >= PORTION:
-                yield from slide_jobs(self._placed(portion))
-                portion, n = [], 0
-        if portion:
+    def jobs(self, only: Sequence[str] | None = None) -> Iterator[SlideJob]:
+        """Yield the reading of what is to be embedded, slide by slide, neighbours together.
+
+        only: of these slides; those of which nothing is to be embedded are passed over.
+        """
+        chosen = self.slides if only is None else {s: self.slides.get(s, 0) for s in only}
+        for portion in _portions(chosen, PORTION):
             yield from slide_jobs(self._placed(portion))
+
+    def portions(self, most: int) -> list[tuple[str, ...]]:
+        """Return all slides in up to so many portions, alike in the annotations to be read."""
+        return [tuple(p) for p in _portions(self.slides, -(-self.n // most))]
 
     def sample(self, n: int) -> list[SlideJob]:
         """Return the reading of up to n of the annotations, spread evenly over all."""
-        chosen = np.linspace(0, self.n - 1, min(n, self.n)).round().astype(int)
-        slides, ends = list(self.slides), np.cumsum(list(self.slides.values()))
+        # Of all shards: what is decided by a sample must be the same in each.
+        n_all = sum(self.of_all.values())
+        chosen = np.linspace(0, n_all - 1, min(n, n_all)).round().astype(int)
+        slides, ends = list(self.of_all), np.cumsum(list(self.of_all.values()))
         of = np.searchsorted(ends, chosen, side="right")
         jobs = list[SlideJob]()
         for s in dict.fromkeys(of.tolist()):
-            placed = self._placed([slides[s]])
+            placed = self._placed([slides[s]], "_readable")
             start = ends[s] - len(placed)
             jobs += slide_jobs([placed[k - start] for k in chosen[of == s].tolist()])
         return jobs
@@ -123,14 +129,15 @@ class Plan:
         sql = f"select count(distinct annotation_id) as n from ({' union all '.join(parts)})"
         return int(fetch_rows(self.con, sql)[0]["n"])
 
-    def _placed(self, slides: Sequence[str]) -> list[Placed]:
-        """Return what is to be embedded of slides that follow one another in their order."""
+    def _placed(self, slides: Sequence[str], table: str = "_todo") -> list[Placed]:
+        """Return what is to be embedded of some slides."""
         flags = ", ".join(f"t.lacks_{i}" for i in range(len(self.lacks)))
         rows = fetch_rows(
             self.con,
-            f"select * from (select p.*, {flags} from ({PLACES}) p join _todo t using "
-            f"(annotation_id) where p.slide between $first and $last) {DOWN_THE_SLIDES}",
-            {"dataset": self.dataset, "first": slides[0], "last": slides[-1]},
+            f"select * from (select p.*, {flags} from ({PLACES}) p join {table} t using "
+            f"(annotation_id) where p.slide in (select unnest($slides::varchar[]))) "
+            f"{DOWN_THE_SLIDES}",
+            {"dataset": self.dataset, "slides": list(slides)},
         )
         placed = []
         for row in rows:
@@ -148,14 +155,15 @@ def plan(
     names: Sequence[str],
     views: Sequence[str] = (),
     limit: int | None = None,
+    shard: Shard | None = None,
 ) -> Plan:
     """Return what of a dataset the named models lack: their own vectors and, together, `views`.
 
     Views are wanted again where one of them is not there. limit: so many annotations at most, the
-    first in the order of reading.
+    first in the order of reading; shard: of its slides alone.
     """
     con = connect(store)
-    lacks = _look_up(store, con, dataset, names, views, limit)
+    lacks = _look_up(store, con, dataset, names, views, limit, shard)
     (counts,) = fetch_rows(
         con,
         "select count(*) as n, count(*) filter (status = 'off-slide') as n_off, "
@@ -168,7 +176,13 @@ def plan(
         f"select slide, problem from slides where dataset = {literal(dataset)} "
         "and status != 'ok' order by slide",
     )
-    on_slides = fetch_rows(con, "select slide, count(*) as n from _todo group by 1 order by 1")
+    on_slides, of_all = (
+        {
+            r["slide"]: int(r["n"])
+            for r in fetch_rows(con, f"select slide, count(*) as n from {of} group by 1 order by 1")
+        }
+        for of in ("_todo", "_readable")
+    )
     n_done = {}
     for n, name in enumerate(names):
         flag = f"lacks_{lacks.index((name, (PLAIN,)))}"
@@ -180,7 +194,8 @@ def plan(
         n_done,
         _n_vectors(con, lacks),
         {r["slide"]: r["problem"] for r in aside},
-        {r["slide"]: r["n"] for r in on_slides},
+        on_slides,
+        of_all,
         counts["n_patches"],
         con,
         lacks,
@@ -194,6 +209,7 @@ def _look_up(
     names: Sequence[str],
     views: Sequence[str],
     limit: int | None,
+    shard: Shard | None,
 ) -> Lacks:
     """Make tables of what is lacked and of what of it is to be read; return what each flag says."""
     existing, viewed = set(store.models()), set(store.viewed_models())
@@ -223,8 +239,35 @@ def _look_up(
         [dataset],
     )
     first = f"{DOWN_THE_SLIDES} limit {limit}" if limit is not None else ""
-    con.execute(f"create temp table _todo as select * from _lacking where can_be_read {first}")
+    con.execute("create temp view _readable as select * from _lacking where can_be_read")
+    con.register(
+        "_mine", pa.table({"slide": pa.array(_of_shard(con, dataset, shard), pa.string())})
+    )
+    mine = "" if shard is None else "semi join _mine using (slide)"
+    con.execute(f"create temp table _todo as select * from _readable {mine} {first}")
     return lacks
+
+
+def _of_shard(con: Any, dataset: str, shard: Shard | None) -> list[str]:
+    """Return the slides of a shard: by how many annotations each has, done or not."""
+    if shard is None:
+        return []
+    sql = "select slide, count(*) as n from annotations where dataset = $dataset group by 1"
+    sizes = {r["slide"]: int(r["n"]) for r in fetch_rows(con, sql, {"dataset": dataset})}
+    return shard.of(sizes)
+
+
+def _portions(sizes: Mapping[str, int], least: int) -> Iterator[list[str]]:
+    """Yield slides in their order, in portions that have `least` annotations or a slide more."""
+    portion, n = list[str](), 0
+    for slide, size in sizes.items():
+        portion.append(slide)
+        n += size
+        if n >= least:
+            yield portion
+            portion, n = [], 0
+    if portion:
+        yield portion
 
 
 def _n_vectors(con: Any, lacks: Lacks) -> dict[str, int]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from embedstore.cluster import Cluster
+
 PLACE = "<path|URI>"
 """What an option is that takes a local path as well as s3://, gs:// or az://."""
 
@@ -52,6 +54,40 @@ class SqlFormat(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
+
+
+class Engine(StrEnum):
+    """What does the work."""
+
+    local = "local"
+    ray = "ray"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where the work is done."""
+
+    engine: Annotated[
+        Engine, typer.Option(help="local: this process; ray: workers on a Ray cluster.")
+    ] = Engine.local
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The cluster; default: RAY_ADDRESS, else this machine."
+        ),
+    ] = None
+    num_gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs of a worker; default: one where the cluster has any."),
+    ] = None
+
+    def cluster(self) -> Cluster | None:
+        """Return the cluster, None for this process; a usage error where options contradict."""
+        if self.engine is Engine.ray:
+            return Cluster(self.ray_address, self.num_gpus)
+        if self.ray_address is not None or self.num_gpus is not None:
+            raise typer.BadParameter("is for --engine ray", param_hint="--ray-address, --num-gpus")
+        return None
 
 
 @dataclass(frozen=True)

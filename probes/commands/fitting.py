@@ -8,7 +8,14 @@ import typer
 
 from embedstore.files.at_hand import brought_in
 from embedstore.files.objects import place
-from embedstore.terminal.options import PLACE, JsonOption, SqlFormat, StoreOption, numbers
+from embedstore.terminal.options import (
+    PLACE,
+    EngineOptions,
+    JsonOption,
+    SqlFormat,
+    StoreOption,
+    numbers,
+)
 from embedstore.terminal.printing import print_arrow, print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.options import ManifestOptions, SplitOptions, VectorOptions
@@ -73,6 +80,7 @@ def run_command(
     cut: ManifestOptions,
     splits: SplitOptions,
     of: VectorOptions,
+    where: EngineOptions,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,7 +104,7 @@ def run_command(
     Example: probes run midog --fraction 0.1 --fraction 1 --group-by case
     """
     from embedstore.store import Store
-    from probes.run import RunOptions, run
+    from probes.run import RunOptions, run, run_on_cluster
 
     spec = cut.spec(dataset)
     options = RunOptions(
@@ -109,7 +117,10 @@ def run_command(
     )
     with progress_bar("fitting", "fits") as on_progress:
         opened = Store.open(store, write=True)
-        report = run(opened, spec, options, on_progress)
+        if (cluster := where.cluster()) is None:
+            report = run(opened, spec, options, on_progress)
+        else:
+            report = run_on_cluster(opened, spec, options, cluster, on_progress, say)
     print_runs(report, "fits done", as_json)
     if of.correct is not None:
         _before_and_after(opened, spec, report, as_json)
