@@ -7,6 +7,7 @@ idempotent. Ray is brought in only where it is asked for.
 
 import contextlib
 import os
+import socket
 import time
 import warnings
 from collections import Counter, deque
@@ -132,19 +133,28 @@ def _connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    named_address = address or os.environ.get("RAY_ADDRESS")
     try:
+        _knock(named_address)
         with warnings.catch_warnings(action="ignore"):  # what it starts execs, and does not fork on
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as e:
+    except (OSError, RuntimeError, ValueError) as e:
         reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
         raise EmbedstoreError(
-            f"no Ray cluster answers at {address or 'RAY_ADDRESS or this machine'} ({reason}); "
+            f"no Ray cluster answers at {named_address or 'this machine'} ({reason}); "
             "start one with `ray start --head`, or name it with --ray-address HOST:PORT"
         ) from e
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _slots(ray: Any, num_gpus: float | None) -> tuple[int, dict[str, float]]:

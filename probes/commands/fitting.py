@@ -96,6 +96,14 @@ def run_command(
         str | None, typer.Option(help="Score this dataset with the probes trained on the other.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What this process may take, such as 8GB: vectors that are more are streamed "
+            "from disk.",
+        ),
+    ] = None,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -105,6 +113,7 @@ def run_command(
     """
     from embedstore.store import Store
     from probes.run import RunOptions, run, run_on_cluster
+    from probes.slices.streamed import parse_bytes
 
     spec = cut.spec(dataset)
     options = RunOptions(
@@ -113,6 +122,7 @@ def run_command(
         splits=splits.asked(context),
         eval_dataset=eval_dataset,
         force=force,
+        max_memory=None if max_memory is None else parse_bytes(max_memory),
         **vars(of),
     )
     with progress_bar("fitting", "fits") as on_progress:

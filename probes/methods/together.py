@@ -158,7 +158,8 @@ def _choose(x: Matrix, f: _Fit, solutions: Sequence[Softmax]) -> int:
 
 def _fit_softmax(x: Matrix, f: _Fit) -> None:
     """Fit a task of more than two labels along its values of C, each from the one before."""
-    probe, data = f.task.probe, x if f.task.rows is None else x[f.task.rows]
+    probe, rows = f.task.probe, f.task.rows
+    data: Any = x if rows is None else x[rows] if isinstance(x, np.ndarray) else x.chosen(rows)
     solutions: list[Softmax] = []
     for cost in f.costs:
         start = solutions[-1] if solutions else None

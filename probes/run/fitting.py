@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from embedstore.store import Store
-from probes.methods.corrections import Correction
 from probes.methods.fits import Fit, MeanFit, Task, corrected_matrix, fit_tasks, recorded_fits
 from probes.outcomes import Scorer, codes_in
 from probes.run.options import RunOptions
@@ -48,7 +47,7 @@ def run_model(
     model, views, other = runs[0].model, options.views, options.eval_dataset
     order = label_order(store, manifest, options.target)
     scorer = Scorer(order, options.target, views, age.of_scores, eval_on)
-    matrix = None if other is None else load_matrix(store, model, other, views)
+    matrix = None if other is None else load_matrix(store, model, other, views, options.max_memory)
     recorded: dict[str, tuple[Fit, float]] = {}
     if matrix is not None and not options.force:
         recorded = recorded_fits(store, {r.run_id: r.method for r in runs}, order, age.of_fits)
@@ -56,8 +55,7 @@ def run_model(
 
     def outcomes() -> Iterator[Outcome]:
         if todo:
-            correction = options.correction
-            yield from _fitted(store, manifest, todo, scorer, matrix, correction, on_progress)
+            yield from _fitted(store, manifest, todo, scorer, matrix, options, on_progress)
         for run in runs:
             if matrix is not None and run.run_id in recorded:
                 yield scorer.elsewhere(run, *recorded[run.run_id], matrix)
@@ -72,19 +70,19 @@ def _fitted(
     runs: Sequence[Run],
     scorer: Scorer,
     other: Matrix | None,
-    correction: Correction | None,
+    options: RunOptions,
     on_progress: Callable[[int], None],
 ) -> Iterator[Outcome]:
     """Yield what came of each run, all fitted on the model's one matrix, or on a split's each."""
     model, dataset = runs[0].model, manifest.spec.dataset
     fusion = fusion_of(model, store.models())
     if fusion is not None and fusion.mean:
-        yield from _averaged(store, fusion, dataset, runs, scorer, on_progress)
+        yield from _averaged(store, fusion, dataset, runs, scorer, options, on_progress)
         return
-    matrix = load_matrix(store, model, dataset, scorer.views)
+    matrix = load_matrix(store, model, dataset, scorer.views, options.max_memory)
     tasks = _tasks(matrix, runs, scorer)
     codes = tasks[0].codes
-    if correction is not None:
+    if (correction := options.correction) is not None:
         for n, (run, task) in enumerate(zip(runs, tasks, strict=True)):
             at = corrected_matrix(matrix, task.rows, correction)
             (fit,) = fit_tasks(at, [task], lambda done, total: None)
@@ -113,12 +111,14 @@ def _averaged(
     dataset: str,
     runs: Sequence[Run],
     scorer: Scorer,
+    options: RunOptions,
     on_progress: Callable[[int], None],
 ) -> Iterator[Outcome]:
     """Yield what came of each run of a mean of probes, one a model, all fitted on their own."""
     each = []
     for n, part in enumerate(fusion.parts):
-        matrix = Matrix(store, part, dataset, scorer.views)
+        share = options.max_memory and options.max_memory // len(fusion.parts)
+        matrix = Matrix(store, part, dataset, scorer.views, share)
         tasks = _tasks(matrix, runs, scorer)
         each.append((matrix, tasks, fit_tasks(matrix, tasks, lambda done, total: None)))
         on_progress(len(runs) * (n + 1) // len(fusion.parts))

@@ -28,7 +28,8 @@ class RunOptions:
 
     target is what is learnt, label or domain; views a set of views to train on and average over;
     eval_dataset another dataset to score instead; pool: BEST records what is best on validation;
-    correct: a correction of the embeddings as KIND:COLUMN, transductive: by test rows as well.
+    correct: a correction of the embeddings as KIND:COLUMN, transductive: by test rows as well;
+    max_memory: bytes that the process may take, None for as much as it needs.
     """
 
     models: Sequence[str] | None = None
@@ -41,6 +42,7 @@ class RunOptions:
     pool: str | None = None
     correct: str | None = None
     transductive: bool = False
+    max_memory: int | None = None
 
     @property
     def correction(self) -> Correction | None:
@@ -66,6 +68,8 @@ def check(store: Store, spec: ManifestSpec, options: RunOptions) -> None:
         raise UsageError(f"{MEAN}A+B is not for --eval-dataset; A+B is, and each of them")
     if options.correction is not None and (options.pool or options.eval_dataset):
         raise UsageError("--correct is not for --pool or --eval-dataset; run it without")
+    if options.correction is not None and options.max_memory is not None:
+        raise UsageError("--correct needs all vectors in memory; run it without --max-memory")
     if options.target == "domain" and trains_by_domain(spec.scheme):
         raise UsageError(
             f"--scheme {spec.scheme} trains without some domains, so that --target domain cannot "

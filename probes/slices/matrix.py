@@ -21,6 +21,7 @@ from embedstore.store.layout import CUT, model_table, views_table
 from embedstore.store.sql import connect_to, cut_columns, fetch, fetch_rows, literal
 from embedstore.store.views import valid
 from probes.slices.fusion import fusion_of, side_by_side
+from probes.slices.streamed import Streamed, room
 from probes.splits.candidates import Candidates
 from probes.splits.draw import ROLES
 from probes.splits.manifests import StoredSplit
@@ -48,8 +49,18 @@ class Matrix:
     Keys and vectors come from one version of the table (`version`), which results record.
     """
 
-    def __init__(self, store: Store, model: str, dataset: str, views: str | None = None) -> None:
-        """Load the model's vectors; EmbedstoreError where there are none, or not all views."""
+    def __init__(
+        self,
+        store: Store,
+        model: str,
+        dataset: str,
+        views: str | None = None,
+        max_memory: int | None = None,
+    ) -> None:
+        """Load the model's vectors; EmbedstoreError where there are none, or not all views.
+
+        max_memory: bytes that the process may take; where X would be more, it is `Streamed`.
+        """
         self.model, self.dataset, self.views = model, dataset, views
         embedded = store.viewed_models() if views else store.models()
         self._how = functools.partial(how_to_embed, store, dataset, model, views)
@@ -69,7 +80,7 @@ class Matrix:
                 f"`{self._how()}`"
             )
         dim = lance.schema.field("vector").type.list_size
-        self.X = np.empty((n, dim), dtype=np.float32)
+        self.X: Any = room(n, dim, max_memory)
         self._con = connect_to(store, "annotations", "slides")
         self._index(self._scan(lance, columns))
 
@@ -200,23 +211,36 @@ class Matrix:
     def vectors(self, rows: Rows) -> NDArray[np.float32]:
         """Return the vectors of annotations by number, (n, dim), or with views (n * n_views, dim).
 
-        A copy: views of one annotation follow each other.
+        A copy: views of one annotation follow each other. EmbedstoreError where the matrix is
+        streamed and they are more than may be in memory.
         """
+        places = self.places[rows].ravel()
+        if isinstance(self.X, Streamed) and 3 * len(places) * self.X.shape[1] * 4 > self.X.most:
+            raise EmbedstoreError(
+                f"this takes {len(places):,} vectors of '{self.model}' in memory, more than "
+                "--max-memory allows at once; methods uni and logreg stream them, others do not"
+            )
         # Indices are known to be in range; "clip" spares numpy a buffered copy.
-        return np.asarray(np.take(self.X, self.places[rows].ravel(), axis=0, mode="clip"))
+        return np.asarray(np.take(self.X, places, axis=0, mode="clip"))
 
 
-def load_matrix(store: Store, model: str, dataset: str, views: str | None = None) -> Matrix:
+def load_matrix(
+    store: Store,
+    model: str,
+    dataset: str,
+    views: str | None = None,
+    max_memory: int | None = None,
+) -> Matrix:
     """Return a model's matrix, or of A+B the models' side by side: annotations that all have.
 
     EmbedstoreError as for `Matrix`, and where a name stands for a mean of probes.
     """
     fusion = fusion_of(model, store.viewed_models() if views else store.models())
     if fusion is None:
-        return Matrix(store, model, dataset, views)
+        return Matrix(store, model, dataset, views, max_memory)
     if fusion.mean:
         raise EmbedstoreError(f"'{model}' is a mean of probes and has no vectors of its own")
-    parts = [Matrix(store, part, dataset, views) for part in fusion.parts]
+    parts = [Matrix(store, part, dataset, views, max_memory) for part in fusion.parts]
     return parts[0].beside(parts[1:], model)
 
 

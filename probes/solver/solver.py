@@ -57,7 +57,7 @@ def fit_many(
 
     def alone(k: int) -> dict[int, Solution]:
         rows = problems[k].rows
-        return {k: fit_newton(x if rows is None else x[rows], problems[k])}
+        return {k: fit_newton(x[:] if rows is None else x[rows], problems[k])}
 
     # One thread per core and task; BLAS threads would wait for each other at every small product.
     n_threads = n_threads or len(os.sched_getaffinity(0))

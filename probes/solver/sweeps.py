@@ -35,14 +35,14 @@ Rows = slice | Indices
 class Group:
     """Problems that mostly have their rows in common, and the rows that any of them uses.
 
-    members: positions in the list of problems. sign: float32 (rows, members), +1 or -1 by label and
+    members: positions in the list of problems. sign: int8 (rows, members), +1 or -1 by label and
     0 where a row is not the problem's.
     """
 
     x: Matrix
     members: Indices
     rows: Rows
-    sign: NDArray[np.float32]
+    sign: NDArray[np.int8]
 
     @property
     def n_rows(self) -> int:
@@ -69,7 +69,7 @@ def make_group(x: Matrix, problems: Sequence[Problem], members: Sequence[int]) -
     first, last = int(index[0]), int(index[-1]) + 1
     dense = len(index) >= DENSE * (last - first)
     place = np.arange(len(x)) - first if dense else np.cumsum(used) - 1
-    sign = np.zeros((last - first if dense else len(index), len(members)), dtype=np.float32)
+    sign = np.zeros((last - first if dense else len(index), len(members)), dtype=np.int8)
     for column, k in enumerate(members):
         sign[place[_rows(problems[k])], column] = np.where(problems[k].positive, 1, -1)
     return Group(x, np.array(members), slice(first, last) if dense else index, sign)
@@ -140,7 +140,7 @@ class _Task:
 
     x: Matrix
     rows: Rows
-    sign: NDArray[np.float32]
+    sign: NDArray[np.int8]
     w: Matrix
     b: Matrix
     shift: Floats | None

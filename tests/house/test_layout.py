@@ -71,7 +71,7 @@ ARROWS = {
         "outcomes": "methods scores slices splits",
         "run": "methods outcomes scores slices splits",
         "studies": "methods outcomes run scores slices splits",
-        "commands": "compare methods predict report run scores splits studies",
+        "commands": "compare methods predict report run scores slices splits studies",
     },
     "e2e": {
         "recipe": "",
