@@ -46,13 +46,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--annotations", type=int, default=40_000, help="of the probes")
     parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--per-slide", type=int, default=40, help="annotations of the ingest")
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     processors = sorted(os.sched_getaffinity(0))
     if len(processors) < 2:
         sys.exit("this needs two processors: one a node")
     with tempfile.TemporaryDirectory() as folder:
-        write_demo(Path(folder) / "demo")
+        write_demo(Path(folder) / "demo", n_annotations_per_slide=args.per_slide)
         store = fill(str(Path(folder) / "probes"), args.annotations, args.models)
         times: dict[str, list[float]] = {}
         for n_round in range(args.rounds):

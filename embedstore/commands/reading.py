@@ -7,7 +7,14 @@ import typer
 
 from embedstore.files.at_hand import delivered
 from embedstore.files.objects import place
-from embedstore.terminal.options import PLACE, JsonOption, OutputOptions, StoreOption
+from embedstore.terminal.options import (
+    PLACE,
+    JsonOption,
+    MaxMemoryOption,
+    OutputOptions,
+    StoreOption,
+    parse_bytes,
+)
 from embedstore.terminal.printing import (
     print_arrow,
     print_json,
@@ -141,6 +148,7 @@ def sql_command(
         bool,
         typer.Option("--files", help="Let this query read files: read_csv, read_parquet, ... ."),
     ] = False,
+    max_memory: MaxMemoryOption = None,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -152,9 +160,10 @@ def sql_command(
     Example: embedstore sql "select domain, label, count(*) from annotations group by all"
     """
     from embedstore.store import Store
-    from embedstore.store.sql import run_sql
+    from embedstore.store.asking import stream_sql
 
-    rows = run_sql(Store.open(store), query, files=files)
+    limit = None if max_memory is None else parse_bytes(max_memory)
+    rows = stream_sql(Store.open(store), query, files=files, max_memory=limit)
     print_arrow(rows, printed.format, printed.output, as_json)
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -85,10 +85,44 @@ def to_csv(table: pa.Table) -> str:
     return out.getvalue()
 
 
-def write_parquet(table: pa.Table, sink: Path | Any) -> None:
+def in_batches(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Yield rows as tables, one at least: those of a reader as they come."""
+    if isinstance(rows, pa.Table):
+        yield rows
+        return
+    n = 0
+    for batch in rows:
+        n += 1
+        yield pa.Table.from_batches([batch])
+    if not n:
+        yield rows.schema.empty_table()
+
+
+def write_csv(rows: pa.Table | pa.RecordBatchReader, sink: Any) -> None:
+    """Write rows as CSV, the header once."""
+    for n, part in enumerate(in_batches(rows)):
+        text = to_csv(part)
+        sink.write((text if n == 0 else text.split("\n", 1)[1]).encode())
+
+
+def write_json(rows: pa.Table | pa.RecordBatchReader, sink: Any) -> None:
+    """Write rows as one JSON list, indented as `to_json` does."""
+    any_yet = False
+    for part in in_batches(rows):
+        text = to_json(to_rows(part))
+        if text != "[]\n":
+            body = text.removeprefix("[\n").removesuffix("\n]\n")
+            sink.write((",\n" if any_yet else "[\n").encode() + body.encode())
+            any_yet = True
+    sink.write(b"\n]\n" if any_yet else b"[]\n")
+
+
+def write_parquet(rows: pa.Table | pa.RecordBatchReader, sink: Path | Any) -> None:
     """Write rows as Parquet to a path or a binary stream."""
     try:
-        pq.write_table(table, sink, compression="zstd")
+        with pq.ParquetWriter(sink, rows.schema, compression="zstd") as writer:
+            for part in in_batches(rows):
+                writer.write_table(part)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as e:
         raise EmbedstoreError(f"Parquet cannot hold this result ({e}); cast it in SQL") from e
 

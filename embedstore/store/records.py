@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from embedstore.store.sql import Params, fetch_rows
 
 Record = TypeVar("Record")
@@ -19,6 +21,16 @@ def fetch_records(
     """
     columns = ", ".join(f.name for f in fields(record))  # type: ignore[arg-type]
     return [record(**row) for row in fetch_rows(con, f"select {columns} {query}", params)]
+
+
+def shared(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column's values as Python objects, of which equal ones are one: a pointer a row."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    values = [*encoded.dictionary.to_pylist(), None]
+    codes = encoded.indices.fill_null(len(values) - 1).to_pylist()
+    return [values[code] for code in codes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ copied and no database file is kept.
 """
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,13 +29,16 @@ UNIONS = ("embeddings", "embedding_views")
 """Views over the tables of all models."""
 
 
-def connect(store: Store, *, files: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(
+    store: Store, *, files: bool = False, max_memory: int | None = None
+) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection that sees the store's views, pinned to this moment.
 
-    files: whether its SQL may read files. Not to be shared by threads. Each model's table is there
+    files: whether its SQL may read files; max_memory: bytes that sorts, joins and groups may take
+    before they go to disk. Not to be shared by threads. Each model's table is there
     under its own name, `embeddings` unites them.
     """
-    con = connect_to(store, *TABLES, files=files)
+    con = connect_to(store, *TABLES, files=files, max_memory=max_memory)
     for view, sql in VIEWS.items():
         con.execute(f"create temp view {view} as {sql}")
     keys = "annotation_id, model, dataset, domain, label, slide"
@@ -60,7 +62,7 @@ def _tables(
 
 
 @functools.cache
-def _database(files: bool) -> duckdb.DuckDBPyConnection:
+def _database(files: bool, max_memory: int | None) -> duckdb.DuckDBPyConnection:
     """Return a database of this process, empty: what a connection sees is its own alone.
 
     Its SQL reaches no file, no other database, no extension and no setting; with files, it does
@@ -74,15 +76,19 @@ def _database(files: bool) -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": "false",
         "lock_configuration": "true",
     }
+    if max_memory is not None:
+        config["memory_limit"] = f"{max_memory}B"
     return duckdb.connect(config=config)
 
 
-def connect_to(store: Store, *tables: str, files: bool = False) -> duckdb.DuckDBPyConnection:
+def connect_to(
+    store: Store, *tables: str, files: bool = False, max_memory: int | None = None
+) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection that sees some tables, each as _NAME, and no view.
 
     files: whether its SQL may read files.
     """
-    con = _database(files).cursor()
+    con = _database(files, max_memory).cursor()
     gone = removed(store)
     for table in tables:
         # A store of an older format may be read before it is upgraded, maybe without the right to.
@@ -186,46 +192,8 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def run_sql(store: Store, query: str, *, files: bool = False) -> pa.Table:
-    """Return the rows of one read-only statement over the views; with files, it may read files.
-
-    Raises EmbedstoreError for SQL with an error, for several statements and for any that writes.
-    """
-    con = connect(store, files=files)
-    try:
-        statements = con.extract_statements(query)
-    except duckdb.Error as e:
-        raise _sql_error(e, con) from e
-    if len(statements) != 1:
-        raise EmbedstoreError(f"give one SQL statement, not {len(statements)}")
-    kind = statements[0].type
-    if kind is duckdb.StatementType.EXPLAIN:
-        # EXPLAIN ANALYZE runs what it explains, so that must be a reading statement, too.
-        inner = re.sub(r"(?is)^\s*explain\s+(analyze\s+)?", "", query, count=1)
-        try:
-            kind = con.extract_statements(inner)[0].type
-        except duckdb.Error as e:
-            raise _sql_error(e, con) from e
-    if kind is not duckdb.StatementType.SELECT:
-        raise EmbedstoreError(
-            f"the store is read only in SQL, {kind.name} is not allowed; "
-            "write results to a file with --output FILE"
-        )
-    if files and _writes(con, query):
-        raise EmbedstoreError("--files lets SQL read files, not write them; --output FILE does")
-    return fetch(con, query)
-
-
-def _writes(con: duckdb.DuckDBPyConnection, query: str) -> bool:
-    """Return whether a statement has a part that writes a file: a COPY may stand in a CTE."""
-    if re.match(r"(?i)\s*explain\b", query):
-        return "copy" in query.lower()
-    try:
-        plan = con.execute(f"explain {query}").fetchall()
-    except duckdb.Error as e:
-        raise _sql_error(e, con) from e
-    return any(re.search("(?i)copy.to.file", str(text)) for row in plan for text in row)
-
+SqlError, StatementType = duckdb.Error, duckdb.StatementType
+"""What DuckDB raises, and what it calls the kinds of statements."""
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -238,12 +206,12 @@ def fetch(con: duckdb.DuckDBPyConnection, query: str, params: Params | None = No
     try:
         table = con.sql(query, params=params).to_arrow_table()
     except duckdb.Error as e:
-        raise _sql_error(e, con) from e
+        raise sql_error(e, con) from e
     except RuntimeError as e:
         if "interrupted" in str(e):
             raise KeyboardInterrupt from e
         raise
-    return table.rename_columns(_unique(table.column_names))
+    return table.rename_columns(unique(table.column_names))
 
 
 def fetch_rows(
@@ -253,7 +221,8 @@ def fetch_rows(
     return list(fetch(con, query, params).to_pylist())
 
 
-def _unique(names: list[str]) -> list[str]:
+def unique(names: list[str]) -> list[str]:
+    """Return names of which none is there twice: a second a is a_1."""
     seen: dict[str, int] = {}
     result = []
     for name in names:
@@ -262,7 +231,8 @@ def _unique(names: list[str]) -> list[str]:
     return result
 
 
-def _sql_error(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> EmbedstoreError:
+def sql_error(error: Exception, con: duckdb.DuckDBPyConnection) -> EmbedstoreError:
+    """Return what DuckDB says, with what helps; KeyboardInterrupt is raised where it was that."""
     if "KeyboardInterrupt" in str(error):
         raise KeyboardInterrupt from error
     if is_of_lance(error):

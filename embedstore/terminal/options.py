@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from embedstore.cluster import Cluster
+from embedstore.errors import UsageError
 
 PLACE = "<path|URI>"
 """What an option is that takes a local path as well as s3://, gs:// or az://."""
@@ -54,6 +55,29 @@ class SqlFormat(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
+
+
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="What this process may take, such as 8GB; more goes over the disk."
+    ),
+]
+
+UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_bytes(text: str) -> int:
+    """Return how many bytes a text such as 8GB, 500MB or 4GiB says; UsageError for another form."""
+    number = text.strip().lower()
+    unit = next((u for u in sorted(UNITS, key=len, reverse=True) if number.endswith(u)), "")
+    try:
+        value = float(number.removesuffix(unit)) * UNITS.get(unit, 1)
+    except ValueError:
+        value = -1
+    if not 0 < value < 2**60:
+        raise UsageError(f"--max-memory '{text}' is no size: give a number with MB, GB or GiB")
+    return int(value)
 
 
 class Engine(StrEnum):

@@ -18,8 +18,11 @@ from embedstore.terminal.options import SqlFormat
 
 
 def print_arrow(table: Any, format: SqlFormat, output: str | None, as_json: bool) -> None:
-    """Print an Arrow table, or write it to a file whose ending decides the format."""
-    from embedstore.files.output import to_csv, to_rows, write_parquet
+    """Print an Arrow table, or write it to a file whose ending decides the format.
+
+    A reader of batches is written batch by batch, but for what is printed as a table.
+    """
+    from embedstore.files.output import to_rows, write_csv, write_json, write_parquet
 
     if as_json:
         format = SqlFormat.json
@@ -27,14 +30,15 @@ def print_arrow(table: Any, format: SqlFormat, output: str | None, as_json: bool
     if output is not None and format is SqlFormat.table:
         format = format_of_file(output)
     if format is SqlFormat.table:
-        print_table(None, to_rows(table), table.column_names)
+        whole = table if hasattr(table, "to_pylist") else table.read_all()
+        print_table(None, to_rows(whole), whole.column_names)
     elif format is SqlFormat.parquet:
         if output is None and sys.stdout.isatty():
             raise EmbedstoreError("Parquet is binary: name a file with --output, or pipe it")
         write_out(to, lambda sink: write_parquet(table, sink))
     else:
-        text = to_csv(table) if format is SqlFormat.csv else to_json(to_rows(table))
-        write_out(to, lambda sink: sink.write(text.encode()))
+        write = write_csv if format is SqlFormat.csv else write_json
+        write_out(to, lambda sink: write(table, sink))
 
 
 def _console() -> Console:

@@ -12,9 +12,11 @@ from embedstore.terminal.options import (
     PLACE,
     EngineOptions,
     JsonOption,
+    MaxMemoryOption,
     SqlFormat,
     StoreOption,
     numbers,
+    parse_bytes,
 )
 from embedstore.terminal.printing import print_arrow, print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
@@ -96,14 +98,7 @@ def run_command(
         str | None, typer.Option(help="Score this dataset with the probes trained on the other.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Fit again what is recorded.")] = False,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="What this process may take, such as 8GB: vectors that are more are streamed "
-            "from disk.",
-        ),
-    ] = None,
+    max_memory: MaxMemoryOption = None,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -113,7 +108,6 @@ def run_command(
     """
     from embedstore.store import Store
     from probes.run import RunOptions, run, run_on_cluster
-    from probes.slices.streamed import parse_bytes
 
     spec = cut.spec(dataset)
     options = RunOptions(

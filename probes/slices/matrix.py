@@ -18,6 +18,7 @@ from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
 from embedstore.store.layout import CUT, model_table, views_table
+from embedstore.store.records import shared
 from embedstore.store.sql import connect_to, cut_columns, fetch, fetch_rows, literal
 from embedstore.store.views import valid
 from probes.slices.fusion import fusion_of, side_by_side
@@ -38,6 +39,10 @@ Rows = NDArray[np.int64]
 
 BATCH_BYTES = 6 * 2**20
 """What is read at a time: it stays in cache until it is copied, four times as fast as 48 MB."""
+
+
+_AHEAD = {"io_buffer_size": 64 * 2**20, "batch_readahead": 4, "fragment_readahead": 2}
+"""How far a scan reads ahead: Lance's own 2 GB would outweigh what is streamed."""
 
 
 class Matrix:
@@ -89,7 +94,8 @@ class Matrix:
         keys, n = [], 0
         size = max(256, BATCH_BYTES // (4 * self.X.shape[1]))
         wanted, where = [*columns, "vector"], f"dataset = {literal(self.dataset)}"
-        for batch in lance.scanner(columns=wanted, filter=where, batch_size=size).to_batches():
+        scan = lance.scanner(columns=wanted, filter=where, batch_size=size, **_AHEAD)
+        for batch in scan.to_batches():
             column = batch.column("vector")
             # flatten() drops null rows without a word, which would shift every row after them.
             if column.null_count:
@@ -99,7 +105,7 @@ class Matrix:
             rows = column.flatten().to_numpy(zero_copy_only=True).reshape(len(batch), -1)
             self._check_finite(rows)
             self.X[n : n + len(batch)] = rows
-            keys.append(batch.select(columns))
+            keys.append(_copied(batch.select(columns)))
             n += len(batch)
         return pa.Table.from_batches(keys)
 
@@ -141,7 +147,7 @@ class Matrix:
             "s.slide_id = a.dataset || '/' || a.slide order by k.row",
         )
         self.ids: NDArray[Any] = annotations["annotation_id"].to_numpy()
-        self.facts = {f: annotations[f].to_numpy() for f in FACTS}
+        self.facts = {f: np.array(shared(annotations[f]), dtype=object) for f in FACTS}
 
     def _number(self, ids: pa.Array | pa.ChunkedArray) -> None:
         """Make known which number each annotation has here."""
@@ -222,6 +228,12 @@ class Matrix:
             )
         # Indices are known to be in range; "clip" spares numpy a buffered copy.
         return np.asarray(np.take(self.X, places, axis=0, mode="clip"))
+
+
+def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return columns in memory of their own: Lance's would keep the vectors beside them alive."""
+    copies = [pa.concat_arrays([column, column.slice(0, 0)]) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(copies, schema=batch.schema)
 
 
 def load_matrix(

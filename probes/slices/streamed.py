@@ -14,32 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.errors import EmbedstoreError
 
-ROW_BYTES = 1_000
+ROW_BYTES = 1_800
 """What a fit holds in memory of each annotation beside its vector: id, label, slide and the like,
 its places in the splits, its scores. Measured by `benchmarks/bench_memory.py`."""
 
-BASE_BYTES = 700_000_000
+BASE_BYTES = 600_000_000
 """What a process takes before it has read a row: Python, NumPy, Lance and DuckDB."""
 
 SPARSE = 16
 """Rows that are looked for in a range this many times as long are read one by one."""
-
-UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def parse_bytes(text: str) -> int:
-    """Return how many bytes a text such as 8GB, 500MB or 4GiB says; UsageError for another form."""
-    number = text.strip().lower()
-    unit = next((u for u in sorted(UNITS, key=len, reverse=True) if number.endswith(u)), "")
-    try:
-        value = float(number.removesuffix(unit)) * UNITS.get(unit, 1)
-    except ValueError:
-        value = -1
-    if not 0 < value < 2**60:
-        raise UsageError(f"--max-memory '{text}' is no size: give a number with MB, GB or GiB")
-    return int(value)
 
 
 class Streamed:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
+from embedstore.store.records import shared
 from embedstore.store.sql import (
     check_dataset,
     connect,
@@ -144,8 +145,13 @@ def _selected(con: Any, spec: ManifestSpec) -> dict[str, list[Any]]:
         "annotation_id, label, domain, slide, source_slide, case_id, x_l0, y_l0, "
         "coalesce(mpp, 0.25) as mpp, kind, split"
     )
-    rows = fetch(con, f"select {columns} {selected}").to_pydict()
+    table = fetch(con, f"select {columns} {selected}")
     again = fetch(con, f"select annotation_id {selected}")["annotation_id"].to_pylist()
+    # Equal texts are one object: at 10^7 annotations each would take more than its vector else.
+    rows = {
+        k: table[k].to_pylist() if k in ("annotation_id", "x_l0", "y_l0") else shared(table[k])
+        for k in table.column_names
+    }
     if sorted(again) != sorted(rows["annotation_id"]):
         raise EmbedstoreError(
             f"--where {spec.where} selects other annotations each time it is asked; use a "

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from embedstore.store import Store
-from embedstore.store.sql import run_sql
+from embedstore.store.asking import run_sql
 from tests.making.commands import ROOT
 from tests.making.pages import DOCS, blocks, ok
 from tests.making.slides import make_tiny, write_csv

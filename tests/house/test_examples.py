@@ -14,7 +14,7 @@ import pytest
 from embedstore.annotations.readers import FORMATS
 from embedstore.models.registry import REGISTRY
 from embedstore.store import Store
-from embedstore.store.sql import run_sql
+from embedstore.store.asking import run_sql
 from probes.methods.table import METHODS
 from probes.scores.metrics import METRICS
 from probes.scores.statistics import jackknife

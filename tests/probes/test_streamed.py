@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store
+from embedstore.terminal.options import parse_bytes
 from probes.methods.linear import LogRegProbe, UniProbe
 from probes.methods.together import Task, fit_many
 from probes.run import RunOptions, run
 from probes.slices import streamed as module
-from probes.slices.streamed import Streamed, parse_bytes, room
+from probes.slices.streamed import Streamed, room
 from probes.splits.spec import ManifestSpec
 from tests.making.commands import call_command
 from tests.making.linear import data
@@ -22,7 +23,7 @@ from tests.making.stores import bare_store, cells, plant, query
 
 
 def filled(x: np.ndarray) -> Streamed:
-    made = Streamed(*x.shape, most=10**9)
+    made = Streamed(len(x), x.shape[1], 10**9)
     for start in range(0, len(x), 7):
         made[start : start + 7] = x[start : start + 7]
     return made

@@ -17,8 +17,8 @@ import pytest
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
+from embedstore.store.asking import run_sql
 from embedstore.store.layout import FORMAT, TABLES, model_schema, views_schema
-from embedstore.store.sql import run_sql
 from probes.report import report
 from tests.making.commands import ROOT, call_command
 from tests.making.slides import make_tiny

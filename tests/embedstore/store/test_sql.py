@@ -19,7 +19,8 @@ from embedstore.errors import EmbedstoreError
 from embedstore.files.output import to_csv, to_rows
 from embedstore.identity import check_model_name
 from embedstore.store import Store
-from embedstore.store.sql import connect, fetch_rows, identifier, literal, run_sql, where_clause
+from embedstore.store.asking import run_sql, stream_sql
+from embedstore.store.sql import connect, fetch_rows, identifier, literal, where_clause
 from tests.making.commands import call_command
 
 # The contract: these columns must be there, under these names.
@@ -298,3 +299,45 @@ def test_files_are_read_where_a_query_is_allowed_to_and_never_written(
     with pytest.raises(EmbedstoreError, match="read files, not write them"):
         run_sql(store, used, files=True)
     assert [p.name for p in tmp_path.iterdir()] == ["more.csv"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("query", ["select * from range(45000) t(n)", "select 1 as n where false"])
+def test_rows_are_written_batch_by_batch_as_all_at_once(
+    embedded: str, tmp_path: Path, ending: str, query: str
+) -> None:
+    reader = stream_sql(Store.open(embedded), query, max_memory=2 * 10**8)
+    printed = tmp_path / f"rows.{ending}"
+    done = call_command(
+        "embedstore",
+        "sql",
+        query,
+        "--output",
+        printed,
+        "--max-memory",
+        "200MB",
+        "--store",
+        embedded,
+    )
+    assert done.code == 0, done.err
+    whole = run_sql(Store.open(embedded), query)
+    if ending == "csv":
+        assert printed.read_text() == to_csv(whole)
+    elif ending == "json":
+        assert json.loads(printed.read_text()) == to_rows(whole)
+    else:
+        assert pq.read_table(printed).equals(whole)
+    sizes = [batch.num_rows for batch in reader]
+    assert sum(sizes) == whole.num_rows
+    assert max(sizes, default=0) <= 20_480
+
+
+def test_what_fails_on_the_way_is_said_and_leaves_no_file(embedded: str, tmp_path: Path) -> None:
+    late = "select 1 // (n - 44000) as a from range(45000) t(n)"
+    done = call_command(
+        "embedstore", "sql", late, "--output", tmp_path / "a.csv", "--store", embedded
+    )
+    assert done.code == 1
+    assert "error: SQL:" in done.err
+    assert "Division by zero" in done.err
+    assert not list(tmp_path.iterdir())

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
+from embedstore.store.asking import run_sql
 from embedstore.store.layout import FORMAT, TABLES, model_of_table, model_schema, model_table
-from embedstore.store.sql import run_sql
 from embedstore.store.tidy import compact
 from tests.making.commands import ROOT
 from tests.making.slides import write_csv
