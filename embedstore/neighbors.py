@@ -1,4 +1,4 @@
-"""The verb `neighbors`: which embeddings of a model are nearest to an annotation's, exactly."""
+"""The verb `neighbors`: which embeddings of a model are nearest to an annotation's."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.store import Store
+from embedstore.store.indexes import PAYS, has_index, make_index, nearest
 from embedstore.store.layout import model_table
 from embedstore.store.sql import (
     connect,
@@ -18,6 +19,8 @@ from embedstore.store.sql import (
     where_clause,
 )
 
+__all__ = ["METRICS", "PAYS", "Neighbors", "neighbors"]
+
 METRICS = ("cosine", "l2")
 
 _GROUPS: tuple[tuple[str, ...], ...] = (("dataset", "domain", "label"), ("dataset", "slide"))
@@ -26,10 +29,16 @@ _GROUPS: tuple[tuple[str, ...], ...] = (("dataset", "domain", "label"), ("datase
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Rows ready to print, nearest first, and out of how many embeddings they were chosen."""
+    """Rows ready to print, nearest first, and out of how many embeddings they were chosen.
+
+    by_index: an index chose which were compared; recall: what part of the true ones it found when
+    it was made, where it was made now.
+    """
 
     rows: list[dict[str, Any]]
     n_searched: int
+    by_index: bool = False
+    recall: float | None = None
 
 
 def neighbors(
@@ -40,14 +49,20 @@ def neighbors(
     k: int = 10,
     where: str | None = None,
     metric: str = "cosine",
+    exact: bool = False,
+    index: bool = False,
 ) -> Neighbors:
     """Return the k annotations whose embeddings are nearest to that of an annotation.
 
-    All datasets of the store are searched, without an index; where is a condition on the
-    annotations view that they must meet. distance is 1 - cosine similarity, or with l2 the
-    Euclidean one. The annotation itself is not among them; equal distances come in order of id.
-    With cosine, embeddings of length zero have no distance and are left out.
+    All datasets of the store are searched; where is a condition on the annotations view that they
+    must meet. The model's index is used where it has one for the metric, unless `exact` or where
+    are given; with `index` it is made first, for which the store must be open for writing.
+    distance is 1 - cosine similarity, or with l2 the Euclidean one. The annotation itself is not
+    among them; equal distances come in order of id. With cosine, embeddings of length zero have no
+    distance and are left out.
     """
+    if index and (exact or where):
+        raise UsageError("--index makes an index, which --exact and --where do without")
     if k < 1:
         raise UsageError(f"-k {k}: give at least 1")
     if metric not in METRICS:
@@ -70,10 +85,14 @@ def neighbors(
         others = f"annotation_id not in ({', '.join(map(literal, of_old))})"
         condition = others if condition is None else f"({condition}) and {others}"
     # One more, since the annotation itself is found, too: a filter by id would double the time.
-    nearest = store.nearest(model, vector, k + includes_it, metric=metric, where=condition)
-    ids, distances = nearest["annotation_id"].to_pylist(), nearest["_distance"].to_pylist()
+    recall = make_index(store, model, metric) if index else None
+    by_index = not exact and not where and has_index(store, model, metric)
+    found = nearest(
+        store, model, vector, k + includes_it, metric=metric, where=condition, exact=not by_index
+    )
+    ids, distances = found["annotation_id"].to_pylist(), found["_distance"].to_pylist()
     pairs = [(d, i) for i, d in zip(ids, distances, strict=True) if i != annotation_id]
-    return Neighbors(_rows(con, sorted(pairs)[:k], metric), n_searched)
+    return Neighbors(_rows(con, sorted(pairs)[:k], metric), n_searched, by_index, recall)
 
 
 def _vector(store: Store, con: Any, annotation_id: str, model: str) -> Sequence[float]:

@@ -212,20 +212,34 @@ def neighbors_command(
     metric: Annotated[
         Metric, typer.Option(help="cosine: 1 - similarity; l2: Euclidean.")
     ] = Metric.cosine,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare all, whether there is an index or not.")
+    ] = False,
+    index: Annotated[
+        bool,
+        typer.Option("--index", help="Make the model's index first, which serves later calls too."),
+    ] = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
     """Show the annotations whose embeddings are nearest to one annotation's.
 
-    Exact, over all datasets of the store unless --where says less.
+    Over all datasets of the store unless --where says less; exactly, unless the model has an index.
 
     Example: embedstore neighbors ID --model uni --where "domain = 'canine lymphoma'"
     """
-    from embedstore.neighbors import neighbors
+    from embedstore.neighbors import PAYS, neighbors
     from embedstore.store import Store
 
     nearest = neighbors(
-        Store.open(store), annotation_id, model, k=k, where=where, metric=metric.value
+        Store.open(store, write=index),
+        annotation_id,
+        model,
+        k=k,
+        where=where,
+        metric=metric.value,
+        exact=exact,
+        index=index,
     )
     if as_json:
         print_json(nearest.rows)
@@ -233,3 +247,9 @@ def neighbors_command(
         print_table(f"nearest to {annotation_id}", nearest.rows)
     n = f"{len(nearest.rows):,} of {nearest.n_searched:,}"
     say(f"{n} embeddings of {model}, {metric.value} distance")
+    if nearest.recall is not None:
+        say(f"the index finds {nearest.recall:.3f} of the 20 nearest of 20 embeddings")
+    if nearest.by_index:
+        say("found by an index, which may miss some; --exact compares all")
+    elif nearest.n_searched >= PAYS and not (exact or where):
+        say("all were compared; --index makes an index, which takes the vectors' size on disk")

@@ -274,20 +274,6 @@ class Store:
         """Let go of the version of a table that was last read."""
         self._datasets.pop(name, None)
 
-    def nearest(
-        self, model: str, vector: Any, n: int, *, metric: str = "cosine", where: str | None = None
-    ) -> pa.Table:
-        """Return annotation_id and _distance of the n embeddings nearest to a vector, in order.
-
-        Exact: no index is used. metric is cosine or l2, whose _distance LanceDB gives squared;
-        where is a LanceDB condition on the columns of the model's table, applied beforehand.
-        """
-        search = self.open_table(model_table(model)).search(vector, vector_column_name="vector")
-        search = search.distance_type(metric).bypass_vector_index()
-        if where is not None:
-            search = search.where(where, prefilter=True)
-        return search.limit(n).select(["annotation_id", "_distance"]).to_arrow()
-
     def stats(self, name: str) -> dict[str, int]:
         """Return n_rows, n_bytes, n_fragments and version of a table."""
         table = self.open_table(name)

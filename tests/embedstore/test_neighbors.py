@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.neighbors import neighbors
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows, where_clause
+from tests.making.commands import call_command
 from tests.making.stores import bare_store, put_embeddings
 
 N, DIM = 120, 7
@@ -144,3 +145,53 @@ def test_vectors_without_a_distance(tmp_path: Path) -> None:
         neighbors(store, ids[0], "huge", metric="l2")
     with pytest.raises(EmbedstoreError, match="the only embedding of model 'one'"):
         neighbors(store, ids[0], "one")
+
+
+def alike(found: list[dict[str, Any]], exact: list[dict[str, Any]]) -> bool:
+    """Whether the same ones were found, at distances that differ by rounding alone."""
+    a, b = ([r["distance"] for r in rows] for rows in (found, exact))
+    return [r["annotation_id"] for r in found] == [r["annotation_id"] for r in exact] and bool(
+        np.allclose(a, b, atol=1e-5)
+    )
+
+
+def test_an_index_finds_what_a_scan_finds_and_is_said(tmp_path: Path) -> None:
+    n = 3000
+    cells = [{"slide": f"{k % 5}.tiff", "source_id": str(k)} for k in range(n)]
+    store = bare_store(str(tmp_path / "s"), "d", [*cells, {"slide": "0.tiff", "source_id": "new"}])
+    ids = [f"d/{c['slide']}/{c['source_id']}" for c in cells]
+    vectors = np.random.default_rng(3).standard_normal((n, 16)).astype(np.float32)
+    put_embeddings(store, "m", ids, vectors)
+    scan = neighbors(store, ids[7], "m", k=5)
+    assert not scan.by_index
+    made = neighbors(store, ids[7], "m", k=5, index=True)
+    assert made.by_index
+    assert made.recall is not None
+    assert made.recall > 0.9
+    assert alike(made.rows, scan.rows)
+    again = neighbors(Store.open(store.uri), ids[7], "m", k=5)
+    assert (again.by_index, again.recall) == (True, None)
+    assert alike(again.rows, scan.rows)
+    for other in ({"exact": True}, {"where": "slide = '2.tiff'"}, {"metric": "l2"}):
+        assert not neighbors(store, ids[7], "m", k=5, **other).by_index
+    more = np.concatenate((vectors[:1], vectors[7:8] * 1.001))
+    put_embeddings(store, "m", [ids[0], "d/0.tiff/new"], more)  # after the index was made
+    nearest = neighbors(store, ids[7], "m", k=5, exact=True).rows
+    assert alike(neighbors(store, ids[7], "m", k=5).rows, nearest)
+    with pytest.raises(UsageError, match="--index makes an index"):
+        neighbors(store, ids[7], "m", index=True, exact=True)
+
+
+def test_the_command_says_what_found_them(tmp_path: Path) -> None:
+    store = bare_store(str(tmp_path / "s"), "d", CELLS)
+    ids = [f"d/{c['slide']}/{c['source_id']}" for c in CELLS]
+    put_embeddings(store, "m", ids, VECTORS)
+    words = ("embedstore", "neighbors", ids[3], "--model", "m", "--store", store.uri)
+    plain = call_command(*words)
+    assert "by an index" not in plain.err
+    made = call_command(*words, "--index")
+    if made.code == 0:  # of so few, Lance may make none
+        assert "found by an index, which may miss some" in made.err
+    else:
+        assert "no index of model 'm' could be made" in made.err
+    assert call_command(*words, "--exact").out == plain.out

@@ -21,7 +21,7 @@ MAX_ROOMS = {"embedstore": 19, "probes": 12, "e2e": 12}
 BOUNDARIES = {
     "openslide": {"embedstore/slides/slide.py"},
     "timm": {"embedstore/models/loading.py"},
-    "lancedb": {"embedstore/store/store.py"},
+    "lancedb": {"embedstore/store/store.py", "embedstore/store/indexes.py"},
     "ray": {"embedstore/cluster.py"},
     "lance": {"embedstore/store/store.py"},
     "duckdb": {"embedstore/store/sql.py"},
