@@ -4,7 +4,7 @@ BIN := .venv/bin
 STORE := demo-store
 REPORT := demo-report
 WORKERS ?= 2
-BENCHMARKS := ingest probes slices e2e report
+BENCHMARKS := ingest probes slices e2e report scale memory
 
 .PHONY: demo install browser test lint bench docs clean
 

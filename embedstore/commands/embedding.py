@@ -84,6 +84,18 @@ class PatchOptions:
         return asked | {"mpp_out": self.mpp_out or (0.25,), "pools": self.pool or ()}
 
 
+NetworkDtypeOption = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16, float16, or auto: see the README; float32 if it would differ."
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="N/OF", help="Embed the N-th of OF parts alone: a job of an array."),
+]
+
+
 def ingest_command(
     dataset: Annotated[str, typer.Argument(help="A dataset that `embedstore add` registered.")],
     model: Annotated[
@@ -103,16 +115,8 @@ def ingest_command(
         str | None, typer.Option("--as", help="Store under another model name.")
     ] = None,
     device: DeviceOption = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="float32, bfloat16, float16, or auto: see the README; float32 if it would differ."
-        ),
-    ] = "auto",
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="N/OF", help="Embed the N-th of OF parts alone: a job of an array."),
-    ] = None,
+    dtype: NetworkDtypeOption = "auto",
+    shard: ShardOption = None,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:

@@ -15,7 +15,8 @@ from embedstore.ingest.options import (
     asked_identity,
     weights_spec,
 )
-from embedstore.ingest.plan import Plan, plan, retry_slides
+from embedstore.ingest.plan import Plan, plan
+from embedstore.ingest.retrying import retry_slides
 from embedstore.ingest.spread import embed_on_cluster
 from embedstore.ingest.variants import Variant, variants
 from embedstore.models.corpora import may_have_seen
