@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from embedstore.ingest import IngestOptions, Interrupted, ingest
 from embedstore.store import Store
 from probes.run import RunOptions, run, run_on_cluster
 from probes.splits.spec import Asked, ManifestSpec
-from tests.making.commands import call_command
+from tests.making.commands import call_command, run_command
 from tests.making.nodes import Nodes, nodes
 from tests.making.slides import TinyDataset, make_tiny
 from tests.making.stores import put_embeddings, query
@@ -151,6 +152,19 @@ def test_a_slide_that_cannot_be_read_is_set_aside(
         file.write_bytes(whole)
     assert list(report.set_aside) == ["a0.tiff"]
     assert report.models[0].n_embedded == 100
+
+
+def test_two_engines_at_once_on_one_store(two: Nodes, cells: TinyDataset, tmp_path: Path) -> None:
+    store, here = added(tmp_path / "s", cells), added(tmp_path / "here", cells)
+    ingest(here, "d", ["timm:test_vit"], OPTIONS)
+    model = ("--model", "timm:test_vit", "--as", "m", "--weights", "timm:test_vit=random")
+    command = ("embedstore", "ingest", "d", *model, "--batch-size", "4", "--store", store.uri)
+    with ThreadPoolExecutor(1) as pool:
+        local = pool.submit(run_command, *command)
+        options = replace(OPTIONS, cluster=Cluster(two.address))
+        ingest(store, "d", ["timm:test_vit"], options)
+        assert local.result().code == 0, local.result().err
+    assert query(store, VECTORS) == query(here, VECTORS)
 
 
 def test_probes_and_training_are_recorded_as_by_one_process(

@@ -11,7 +11,8 @@ import pytest
 from embedstore.add import AddOptions, add
 from embedstore.annotations.readers import read_annotations
 from embedstore.errors import EmbedstoreError
-from embedstore.ingest.plan import plan, retry_slides
+from embedstore.ingest.plan import plan
+from embedstore.ingest.retrying import retry_slides
 from embedstore.slides.images import probe_patch
 from embedstore.store import Store
 from tests.making.images import image
