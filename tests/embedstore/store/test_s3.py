@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from embedstore.files.objects import upload, uris_below
 from tests.making.commands import BIN, Ran, call_command, outside, run_command
@@ -250,3 +252,24 @@ def test_a_place_that_is_none_is_named(cloud: Cloud, words: tuple[str, ...], sai
     assert done.code == 1
     assert said in done.err
     assert not uris_below("s3://bkt/none")
+
+
+def test_patches_of_a_folder_there_are_read_where_they_are(cloud: Cloud, tmp_path: Path) -> None:
+    rng, store = np.random.default_rng(0), cloud.fresh("patches")
+    for name in ("mitotic figure/1.png", "mitotic figure/2.png", "non-mitotic figure/1.png"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(file)
+        upload(file, f"s3://bkt/folder/{name}")
+    ok(call_command("embedstore", "add", "p", "--annotations", "s3://bkt/folder", *store))
+    ok(call_command("embedstore", "ingest", "p", *MODEL, *store))
+    found = rows(
+        "select path, annotations.status, label from slides join annotations using (slide) order by 1",
+        store,
+    )
+    assert [r["path"] for r in found] == uris_below("s3://bkt/folder")
+    local = ("--store", str(tmp_path / "store"))
+    ok(call_command("embedstore", "add", "p", "--annotations", tmp_path, *local))
+    ok(call_command("embedstore", "ingest", "p", *MODEL, *local))
+    vectors = "select annotation_id, vector from embeddings order by 1"
+    assert rows(vectors, store) == rows(vectors, local)
