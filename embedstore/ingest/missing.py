@@ -28,9 +28,6 @@ from embedstore.slides.placement import JITTER, check_room
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect
 
-N_SAMPLE = 16
-"""Patches on which a dtype is held against float32."""
-
 
 def ingest(
     store: Store,
