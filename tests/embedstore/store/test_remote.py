@@ -2,11 +2,8 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,31 +15,15 @@ from embedstore.errors import EmbedstoreError
 from embedstore.files.faults import in_words
 from embedstore.files.objects import settle
 from tests.making.commands import ROOT, run_command
+from tests.making.s3 import KEYS, s3_server
 from tests.making.slides import make_tiny
-
-KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """The address of a server that speaks S3, with a bucket `bkt`."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(urllib.request.Request(f"{url}/bkt", method="PUT"))
-                break
-            except OSError:
-                time.sleep(0.1)
+    with s3_server() as url:
         yield url
-    finally:
-        server.kill()
-        server.wait()
 
 
 def test_the_endpoint_alone_is_enough(s3: str, tmp_path: Path) -> None:
