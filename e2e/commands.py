@@ -8,8 +8,8 @@ import typer
 
 from e2e.recipe import ADAPTATIONS, Recipe
 from embedstore.files.at_hand import as_delivered, delivered
-from embedstore.files.objects import place
 from embedstore.files.output import write_out
+from embedstore.files.targets import folder_target
 from embedstore.terminal.app import make_app
 from embedstore.terminal.options import (
     PLACE,
@@ -19,6 +19,7 @@ from embedstore.terminal.options import (
     EngineOptions,
     JsonOption,
     OutputOptions,
+    OverwriteOption,
     StoreOption,
     WorkersOption,
 )
@@ -112,6 +113,7 @@ def paper_command(
     only_plan: Annotated[
         bool, typer.Option("--plan", help="Say what would run, and run nothing.")
     ] = False,
+    overwrite: OverwriteOption = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -126,9 +128,11 @@ def paper_command(
     from e2e.paper import PaperOptions, plan
     from e2e.run import TrainOptions
     from embedstore.store import Store
+    from probes.report import INDEX
 
     if output is None and not only_plan:
         raise typer.BadParameter("name the report's folder", param_hint="--output")
+    to = None if output is None else folder_target(output, own=INDEX, overwrite=overwrite)
     opened = Store.open(store, write=True)
     trained = TrainOptions(backbone=backbone, weights=weights, device=device)
     options = PaperOptions(model, trained if with_e2e else None, group_by, seed)
@@ -137,9 +141,9 @@ def paper_command(
     if only_plan or not as_json:
         rows = [s.row() for s in planned.steps]
         print_json(rows) if as_json else print_table("plan", rows)
-    if only_plan or output is None:
+    if only_plan or output is None or to is None:
         return
-    with delivered(place(output)) as folder:
+    with delivered(to) as folder:
         written = _carried_out(opened, planned, folder, options)
     written = as_delivered(written, folder, output)
     if as_json:
@@ -226,9 +230,10 @@ def e2e_predict_command(
     from embedstore.store import Store
 
     options = PredictOptions(weights, device, dtype, workers, patch_cache)
+    printed.place()
     with progress_bar("scoring", "patches") as on_progress:
         table = predict(Store.open(store, write=patch_cache), run_id, dataset, options, on_progress)
-    print_arrow(table, printed.format, printed.output, as_json)
+    print_arrow(table, printed, as_json)
 
 
 def _carried_out(

@@ -1,5 +1,6 @@
 """Where the files of slides and patches are: in a folder, beside the annotations, or as stated."""
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,14 @@ def beside_of(annotations: Place, content: AnnotationFile) -> Place:
     return annotations if content.path.is_dir() else str(annotations).rpartition("/")[0]
 
 
+def lies_in(place: Place, folder: Place) -> bool:
+    """Return whether a place is in a folder or below it, by its name: links are followed."""
+    if is_uri(place) or is_uri(folder):
+        parts = str(place).split("/")
+        return str(place).startswith(f"{str(folder).rstrip('/')}/") and ".." not in parts
+    return Path(os.path.abspath(place)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100
+
+
 class SlideFinder:
     """Finds the file of a slide or patch in `--slides DIR` or beside the annotation file."""
 
@@ -39,17 +48,31 @@ class SlideFinder:
         EmbedstoreError where several files would do.
         """
         stated = attributes.get("path")
+        roots = [d for d in (self._folder, self._beside) if d is not None]
         if self._kind == "patch":
-            places = [join(d, name) for d in (self._folder, self._beside) if d is not None]
+            places = [join(d, name) for d in roots]
         else:
             folder = self._folder
             places = [join(folder, stated or name), join(folder, name)] if folder else []
             if stated:
                 places += [stated if is_uri(stated) else Path(stated), join(self._beside, stated)]
-        file = next((p for p in places if self._is_there(p)), None)
+        within = [p for p in places if any(lies_in(p, root) for root in roots)]
+        file = next((p for p in within if self._is_there(p)), None)
         if file is None and self._kind == "slide":
             file = self._below(name) or self._named_by(name, attributes)
+        if file is None and (outside := [p for p in places if p not in within]):
+            self._refuse(name, outside)
         return file if file is None or is_uri(file) else Path(file).resolve()
+
+    def _refuse(self, name: str, outside: Sequence[Place]) -> None:
+        """Raise EmbedstoreError where a file is there, outside of where files may be read."""
+        file = next((p for p in outside if self._is_there(p)), None)
+        if file is not None:
+            raise EmbedstoreError(
+                f"{name} is stated at {file}, which is neither in {self._folder or 'a folder'} "
+                f"(--slides) nor beside the annotations in {self._beside}; give --slides the "
+                "folder that holds it"
+            )
 
     def _is_there(self, place: Place) -> bool:
         if not is_uri(place):

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from embedstore.files.at_hand import delivered
-from embedstore.files.objects import place
+from embedstore.files.targets import target
 from embedstore.terminal.options import (
     PLACE,
     JsonOption,
     MaxMemoryOption,
     OutputOptions,
+    OverwriteOption,
     StoreOption,
     parse_bytes,
 )
@@ -163,14 +164,16 @@ def sql_command(
     from embedstore.store.asking import stream_sql
 
     limit = None if max_memory is None else parse_bytes(max_memory)
+    printed.place()
     rows = stream_sql(Store.open(store), query, files=files, max_memory=limit)
-    print_arrow(rows, printed.format, printed.output, as_json)
+    print_arrow(rows, printed, as_json)
 
 
 def export_command(
     dataset: Annotated[str, typer.Argument(help="A dataset with embeddings of the model.")],
     model: Annotated[str, typer.Option(help="Whose embeddings.")],
     output: Annotated[str, typer.Option(metavar=PLACE, help="File to write, .parquet or .npz.")],
+    overwrite: OverwriteOption = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -184,7 +187,8 @@ def export_command(
     from embedstore.exchange import export
     from embedstore.store import Store
 
-    with delivered(place(output)) as path, progress_bar("writing", "embeddings") as on_progress:
+    to = target(output, overwrite=overwrite)
+    with delivered(to) as path, progress_bar("writing", "embeddings") as on_progress:
         r = export(Store.open(store), dataset, model, path, on_progress)
     rows = [
         {

@@ -9,6 +9,8 @@ import typer
 
 from embedstore.cluster import Cluster
 from embedstore.errors import UsageError
+from embedstore.files.objects import Place
+from embedstore.files.targets import target
 
 PLACE = "<path|URI>"
 """What an option is that takes a local path as well as s3://, gs:// or az://."""
@@ -80,6 +82,11 @@ def parse_bytes(text: str) -> int:
     return int(value)
 
 
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there already.")
+]
+
+
 class Engine(StrEnum):
     """What does the work."""
 
@@ -123,6 +130,11 @@ class OutputOptions:
         str | None,
         typer.Option(metavar=PLACE, help="Write to a file; its ending decides the format."),
     ] = None
+    overwrite: OverwriteOption = False
+
+    def place(self) -> Place | None:
+        """Return where rows go, None for stdout; UsageError where a file is there, unasked."""
+        return None if self.output is None else target(self.output, overwrite=self.overwrite)
 
 
 def pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:

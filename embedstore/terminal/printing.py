@@ -12,21 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.files.objects import place
 from embedstore.files.output import to_json, write_out
-from embedstore.terminal.options import SqlFormat
+from embedstore.terminal.options import OutputOptions, SqlFormat
 
 
-def print_arrow(table: Any, format: SqlFormat, output: str | None, as_json: bool) -> None:
+def print_arrow(table: Any, printed: OutputOptions, as_json: bool) -> None:
     """Print an Arrow table, or write it to a file whose ending decides the format.
 
     A reader of batches is written batch by batch, but for what is printed as a table.
     """
     from embedstore.files.output import to_rows, write_csv, write_json, write_parquet
 
-    if as_json:
-        format = SqlFormat.json
-    to = None if output is None else place(output)
+    format, output = SqlFormat.json if as_json else printed.format, printed.output
+    to = printed.place()
     if output is not None and format is SqlFormat.table:
         format = format_of_file(output)
     if format is SqlFormat.table:

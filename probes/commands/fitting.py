@@ -13,7 +13,8 @@ from embedstore.terminal.options import (
     EngineOptions,
     JsonOption,
     MaxMemoryOption,
-    SqlFormat,
+    OutputOptions,
+    OverwriteOption,
     StoreOption,
     numbers,
     parse_bytes,
@@ -157,6 +158,7 @@ def manifest_command(
     action: Annotated[ManifestAction, typer.Argument(help="export or import.")],
     what: Annotated[str, typer.Argument(help="export: a manifest id; import: a dataset.")],
     file: Annotated[str, typer.Argument(metavar=PLACE, help="CSV or Parquet file.")],
+    overwrite: OverwriteOption = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -171,8 +173,10 @@ def manifest_command(
     from probes.splits.files import import_manifest, manifest_table
 
     if action is ManifestAction.export:
+        printed = OutputOptions(output=file, overwrite=overwrite)
+        printed.place()
         table = manifest_table(Store.open(store), what)
-        print_arrow(table, SqlFormat.table, file, as_json=False)
+        print_arrow(table, printed, as_json=False)
         say(f"{len(table):,} rows of manifest {what} written to {file}")
         return
     with brought_in(place(file)) as path:

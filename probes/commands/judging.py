@@ -5,9 +5,15 @@ from typing import Annotated
 import typer
 
 from embedstore.files.at_hand import as_delivered, delivered
-from embedstore.files.objects import place
 from embedstore.files.output import write_out
-from embedstore.terminal.options import PLACE, JsonOption, OutputOptions, StoreOption
+from embedstore.files.targets import folder_target
+from embedstore.terminal.options import (
+    PLACE,
+    JsonOption,
+    OutputOptions,
+    OverwriteOption,
+    StoreOption,
+)
 from embedstore.terminal.printing import print_arrow, print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.options import ManifestOptions
@@ -119,8 +125,9 @@ def predict_command(
     from embedstore.store import Store
     from probes.predict import predict
 
+    printed.place()
     scores = predict(Store.open(store), run_id, dataset)
-    print_arrow(scores, printed.format, printed.output, as_json)
+    print_arrow(scores, printed, as_json)
 
 
 def report_command(
@@ -133,6 +140,7 @@ def report_command(
     dataset: Annotated[
         list[str] | None, typer.Argument(help="Which datasets; default: all of the store.")
     ] = None,
+    overwrite: OverwriteOption = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -146,9 +154,10 @@ def report_command(
     Example: probes report midog --output report
     """
     from embedstore.store import Store
-    from probes.report import report
+    from probes.report import INDEX, report
 
-    with delivered(place(output)) as folder, progress_bar("reporting", "sections") as on_progress:
+    to = folder_target(output, own=INDEX, overwrite=overwrite)
+    with delivered(to) as folder, progress_bar("reporting", "sections") as on_progress:
         rows = report(Store.open(store), dataset or [], folder, on_progress)
     rows = as_delivered(rows, folder, output)
     if as_json:

@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from embedstore.files.at_hand import delivered
-from embedstore.files.objects import place
-from embedstore.terminal.options import PLACE, JsonOption, StoreOption
+from embedstore.terminal.options import PLACE, JsonOption, OverwriteOption, StoreOption
 from embedstore.terminal.printing import print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.printing import print_measures
@@ -51,6 +50,7 @@ def doubtful_command(
         typer.Option("--model", help="Repeatable; default: all but random weights."),
     ] = None,
     method: MethodOption = USUAL,
+    overwrite: OverwriteOption = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -63,9 +63,10 @@ def doubtful_command(
     Example: probes doubtful midog --output doubtful.csv
     """
     from embedstore.store import Store
-    from probes.studies.doubt_files import write_doubts
+    from probes.studies.doubt_files import doubts_target, write_doubts
     from probes.studies.doubtful import doubtful
 
+    to = None if output is None else doubts_target(output, overwrite=overwrite)
     with progress_bar("fitting", "models") as on_progress:
         doubts, _, notes = doubtful(
             Store.open(store, write=True),
@@ -75,8 +76,8 @@ def doubtful_command(
             on_progress=on_progress,
         )
     rows = [vars(d) for d in doubts]
-    if output is not None:
-        with delivered(place(output)) as path:
+    if to is not None:
+        with delivered(to) as path:
             written = write_doubts(doubts, path)
         say(f"{len(rows):,} cells in doubt written to {output} ({len(written)} files)")
     if as_json:

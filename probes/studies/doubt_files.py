@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.files.objects import Place
 from embedstore.files.output import write_whole
+from embedstore.files.targets import folder_target, target
 from probes.studies.doubtful import ERROR, Doubt
+
+
+def doubts_target(output: str, *, overwrite: bool) -> Place:
+    """Return the place of FILE.csv or a folder; UsageError where files are there, unasked."""
+    if output.lower().endswith(".csv"):
+        return target(output, overwrite=overwrite)
+    return folder_target(output, own=None, overwrite=overwrite)
 
 
 def write_doubts(doubts: Sequence[Doubt], output: Path) -> list[Path]:
