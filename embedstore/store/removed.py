@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedstore.files.objects import is_uri, remove_folder
 from embedstore.store.layout import REMOVALS, model_table, views_table
-from embedstore.store.tidy import give_back
+from embedstore.store.tidy import give_back, keep_versions
 
 if TYPE_CHECKING:
     from embedstore.store.store import Store
@@ -59,6 +59,7 @@ def finish_removals(store: "Store") -> None:
             _delete_folder(store.uri, run)
         for table in gone["where"]:
             if store.has(table):
+                keep_versions(store, table, set())  # what is removed is in them
                 give_back(store, table)
         store.delete(REMOVALS, "removal_id", [row["removal_id"]])
         give_back(store, REMOVALS)

@@ -30,7 +30,7 @@ from embedstore.store.layout import (
 )
 from embedstore.store.migrations import upgrade
 from embedstore.store.removed import finish_removals
-from embedstore.store.tidy import hold, pin
+from embedstore.store.tidy import EVERY, hold, keep_up, pin
 
 
 def now() -> datetime:
@@ -232,13 +232,16 @@ class Store:
         if instead_of is not None:
             merge = merge.when_not_matched_by_source_delete(instead_of)
         try:
-            return int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
+            n_new = int(merge.when_not_matched_insert_all().execute(rows).num_inserted_rows)
         except (OSError, RuntimeError, ValueError) as e:
             raise EmbedstoreError(
                 f"{rows.num_rows} rows could not be written to '{name}' of the store {self.uri}, "
                 f"what was there is unchanged ({in_words(e)}); check its space and rights, then "
                 "run again"
             ) from e
+        if table.version % EVERY == 0:
+            keep_up(self, name)
+        return n_new
 
     def update_columns(self, name: str, rows: pa.Table) -> int:
         """Overwrite some columns, given beside the key, of rows that are there; return how many."""

@@ -1,7 +1,8 @@
 """Tables kept small: fragments merged, and what former versions alone hold given back.
 
 A version that somebody may be reading is kept for an hour: a connection is pinned to the moment it
-was made at. Whoever opens a store on a disk holds a shared lock on a file in it, so that a process
+was made at. One that a recorded result was made of is kept as long as the result stands: it has a
+tag. Whoever opens a store on a disk holds a shared lock on a file in it, so that a process
 knows whether it is alone; on an object store it never is.
 """
 
@@ -10,7 +11,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,14 @@ IN_USE = "in-use.lock"
 
 GRACE = timedelta(hours=1)
 """How long former versions stay where somebody else may be reading them."""
+
+EVERY = 32
+"""After so many versions of a table, the write that makes the next one tidies it."""
+
+UNMERGED = ("patches", "embeddings.", "views.")
+"""How the names of tables begin whose fragments only `compact` merges: their rows are large."""
+
+_TAG = "result-"
 
 _held: dict[str, int] = {}
 _pinned: dict[tuple[str, str], "weakref.WeakSet[Any]"] = {}
@@ -76,16 +85,42 @@ def compact(store: "Store", name: str) -> None:
 def give_back(store: "Store", name: str) -> None:
     """Free the space of deleted and replaced rows; left for later while others write."""
     store.forget_pins(name)
+    _tidied(store, name, merged=True)
+
+
+def keep_up(store: "Store", name: str) -> None:
+    """Free what a table's former versions hold, once every `EVERY` of them: called by writes."""
+    _tidied(store, name, merged=not name.startswith(UNMERGED))
+
+
+def _tidied(store: "Store", name: str, *, merged: bool) -> None:
     with _alone(store.uri) as is_alone:
         is_read = not is_alone or len(_pinned.get((store.uri, name), ()))
         try:
             with warnings.catch_warnings(action="ignore", category=UserWarning):
-                store.open_table(name).optimize(
-                    cleanup_older_than=GRACE if is_read else timedelta(0)
+                table = store.open_table(name)
+                if merged:
+                    table.optimize()
+                table.to_lance().cleanup_old_versions(
+                    GRACE if is_read else timedelta(0), error_if_tagged_old_versions=False
                 )
         except (OSError, RuntimeError) as e:
             if "conflict" not in str(e).lower():
                 raise
+
+
+def keep_versions(store: "Store", name: str, versions: Set[int]) -> set[int]:
+    """Let just these versions of a table outlive clean-ups, and return those that are there."""
+    tags = store.open_table(name).to_lance().tags
+    kept = {int(tag.removeprefix(_TAG)) for tag in tags.list() if tag.startswith(_TAG)}
+    for version in versions - kept:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # gone, or tagged meanwhile
+            tags.create(f"{_TAG}{version}", version)
+            kept.add(version)
+    for version in kept - versions:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            tags.delete(f"{_TAG}{version}")
+    return kept & versions
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from embedstore.store.sql import (
 from embedstore.store.tidy import compact
 from probes.run.fitting import Age, run_model
 from probes.run.options import RunOptions, check, models_of, params_of
+from probes.run.pins import pin_versions
 from probes.scores.best_pool import BEST, record_best
 from probes.scores.results import (
     Run,
@@ -74,6 +75,7 @@ def run(
         ids, notes = [*ids, *(r.run_id for r in best)], [*notes, *more]
     for table in ("splits", "results", "predictions", "probes") if todo or options.pool else ():
         compact(store, table)
+    pin_versions(store, [m["model"] for m in models])
     notes = [*notes, *copies_seen(store, splits, options.eval_dataset)]
     rows = load_results(store, ids, options.eval_dataset)
     audits = None if other is None else audit_elsewhere(store, manifest, splits, other)
