@@ -9,7 +9,7 @@ from embedstore.commands.reading import (
     sql_command,
     status_command,
 )
-from embedstore.commands.removing import remove_command
+from embedstore.commands.upkeep import doctor_command, remove_command
 from embedstore.terminal.app import make_app
 
 embedstore_app = make_app(
@@ -25,6 +25,7 @@ embedstore_app = make_app(
         "import": import_command,
         "neighbors": neighbors_command,
         "remove": remove_command,
+        "doctor": doctor_command,
         "demo": demo_command,
     },
 )

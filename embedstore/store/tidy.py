@@ -94,7 +94,7 @@ def keep_up(store: "Store", name: str) -> None:
 
 
 def _tidied(store: "Store", name: str, *, merged: bool) -> None:
-    with _alone(store.uri) as is_alone:
+    with alone(store.uri) as is_alone:
         is_read = not is_alone or len(_pinned.get((store.uri, name), ()))
         try:
             with warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -124,7 +124,7 @@ def keep_versions(store: "Store", name: str, versions: Set[int]) -> set[int]:
 
 
 @contextmanager
-def _alone(uri: str) -> Iterator[bool]:
+def alone(uri: str) -> Iterator[bool]:
     """Tell whether no other process has the store open; none opens it meanwhile."""
     held = _held.get(str(Path(uri).resolve() / IN_USE)) if "://" not in uri else None
     if fcntl is None or held is None:

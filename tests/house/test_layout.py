@@ -16,7 +16,7 @@ FILES = sorted([ROOT / "cli.py", *(f for p in PACKAGES[:3] for f in (ROOT / p).r
 LITERAL = {"embedstore/models/registry.py", "probes/report/published.py"}
 """Tables of literals, which may be as long as they are."""
 MAX_LINES, MAX_FUNCTION_LINES = 300, 60
-MAX_ROOMS = {"embedstore": 19, "probes": 12, "e2e": 12}
+MAX_ROOMS = {"embedstore": 20, "probes": 12, "e2e": 12}
 # Who may import a foreign system: one file each, or one wing.
 BOUNDARIES = {
     "openslide": {"embedstore/slides/slide.py"},
@@ -48,6 +48,7 @@ ARROWS = {
         "cluster": "errors",
         "store": "errors files slides",
         "embed": "slides",
+        "doctor": "errors files slides store",
         "status": "store",
         "neighbors": "errors store",
         "crops": "errors slides store",
@@ -56,7 +57,7 @@ ARROWS = {
         "add": "annotations errors files slides store",
         "exchange": "errors files identity store writer",
         "ingest": "cluster crops embed errors files identity models slides store writer",
-        "commands": "add annotations demo errors exchange files ingest models neighbors status store "
+        "commands": "add annotations demo doctor errors exchange files ingest models neighbors status store "
         "terminal",
     },
     "probes": {

@@ -1,4 +1,4 @@
-"""The command that takes away: remove."""
+"""The commands that keep a store in order: doctor, remove."""
 
 import sys
 from typing import Annotated
@@ -8,6 +8,47 @@ import typer
 from embedstore.errors import UsageError
 from embedstore.terminal.options import JsonOption, StoreOption
 from embedstore.terminal.printing import print_json, print_table, say
+from embedstore.terminal.progress import progress_bar
+
+
+def doctor_command(
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Mend what can be mended; nothing else may write.")
+    ] = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Examine a store: keys, orphans, what is stale, values, digests; say what mends each.
+
+    Every row is read. The SHA-256 of each data file is kept in the store, so that a later call
+    finds damage that the file system does not tell. Ends with 1 where something is left to mend.
+    --mend deletes only what can be made again, or serves nothing.
+
+    Example: embedstore doctor --mend
+    """
+    from embedstore import doctor
+    from embedstore.store import Store
+
+    opened = Store.open(store, write=mend)
+    with progress_bar("examining", "rows") as on_progress:
+        findings = doctor.examine(opened, on_progress)
+    if mend:
+        findings = doctor.mend(opened, findings)
+    rows = [f.row() for f in findings]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(f"store {store}", rows)
+    left = [f for f in findings if not f.is_mended]
+    able = sum(f.can_be_mended for f in left)
+    say(
+        f"{len(findings)} things found, {len(findings) - len(left)} mended"
+        + (f"; --mend mends {able} of them" if able else "")
+        if findings
+        else "the store is whole"
+    )
+    if left:
+        raise typer.Exit(1)
 
 
 def remove_command(
