@@ -11,6 +11,9 @@ from embedstore.store import Store
 from embedstore.store.sql import connect
 from embedstore.store.tidy import alone, give_back
 
+_ROUNDS = 5
+"""How often what follows from mending is looked for."""
+
 
 def examine(
     store: Store, on_progress: Callable[[int, int], None] = lambda done, total: None
@@ -44,8 +47,8 @@ def mend(store: Store, findings: Sequence[Finding]) -> list[Finding]:
     """Mend what can be mended of what `examine` found, and give back the space it took.
 
     Returns the findings, and those that followed from mending them: what hung on what was deleted
-    goes as well. EmbedstoreError where another process has a store on this disk open; on an object store nobody
-    can tell.
+    goes as well. EmbedstoreError where another process has a store on this disk open; on an object
+    store nobody can tell.
     """
     if not is_uri(store.uri):
         with alone(store.uri) as is_alone:
@@ -55,7 +58,9 @@ def mend(store: Store, findings: Sequence[Finding]) -> list[Finding]:
                     "give the command again when it has ended"
                 )
     found, new = list(findings), list(findings)
-    while any(f.can_be_mended for f in new):
+    for _ in range(_ROUNDS):
+        if not any(f.can_be_mended for f in new):
+            break
         for finding in new:
             if finding.mending is not None:
                 finding.mending()

@@ -1,0 +1,44 @@
+"""The table of what was tried, printed at the end; under `make torture` with all seeds."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.torture.told import IS_FULL, SEED, Tally
+
+_KEY = "torture"
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Tally]]:
+    """Give a function that opens a row of the table; rows are told when the test ends."""
+    rows: list[Tally] = []
+
+    def opened(row: str) -> Tally:
+        rows.append(Tally(row))
+        return rows[-1]
+
+    yield opened
+    for t in rows:
+        request.node.user_properties.append((_KEY, (t.row, t.tried, t.survived)))
+
+
+def pytest_report_header() -> str:
+    how = "all is tried" if IS_FULL else "a short part"
+    return f"torture: {how}, TORTURE_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    rows: dict[str, list[int]] = {}
+    for report in [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]:
+        for name, value in report.user_properties:
+            if name == _KEY:
+                row, tried, survived = value
+                counts = rows.setdefault(row, [0, 0])
+                counts[0] += tried
+                counts[1] += survived
+    if rows:
+        terminalreporter.section(f"torture, TORTURE_SEED={SEED}")
+        for row, (tried, survived) in sorted(rows.items()):
+            terminalreporter.write_line(f"{row:70} tried {tried:5,}  survived {survived:5,}")
