@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.store import Store
+from embedstore.store import Store, now
 from embedstore.store.layout import CUT, model_table
 from embedstore.writer import embeddings_table
 
@@ -92,5 +92,5 @@ def put_vectors(
         }
         for c in cells
     ]
-    table = embeddings_table(model, rows, vectors, [None] * len(rows))
+    table = embeddings_table(model, rows, vectors, [None] * len(rows), now())
     store.merge(model_table(model), table)

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from embedstore.crops import Placed
 from embedstore.identity import IDENTITY, check_same, recorded_models
 from embedstore.slides.patches import PLAIN, is_own_row
 from embedstore.store import Store, now
+from embedstore.store.clock import later
 from embedstore.store.layout import (
     CUT,
     model_schema,
@@ -49,6 +51,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writing: Future[None] | None = None
         self._last = time.monotonic()
+        self._floors: dict[str, datetime] = {}
 
     def add(self, model: str, batch: Batch) -> None:
         """Take a batch of one model: it waits to be written."""
@@ -122,7 +125,15 @@ class Writer:
     def _table(self, model: str, placed: list[Placed], vectors: NDArray[np.float32]) -> pa.Table:
         patch_px = self._identities[model]["patch_px"]
         resized = [_resized(p, patch_px) for p in placed]
-        return embeddings_table(model, [vars(p) | p.cut for p in placed], vectors, resized)
+        rows = [vars(p) | p.cut for p in placed]
+        return embeddings_table(model, rows, vectors, resized, self._moment(model))
+
+    def _moment(self, model: str) -> datetime:
+        """Return the time of writing, later than all vectors of the model that were there."""
+        if model not in self._floors:
+            tables = (model_table(model), views_table(model))
+            self._floors[model] = later(self._store, *tables, column="embedded_at")
+        return max(now(), self._floors[model])
 
 
 def bind_name(store: Store, identity: Mapping[str, Any], other: str = "--as NAME") -> None:
@@ -143,8 +154,9 @@ def embeddings_table(
     rows: Sequence[Mapping[str, Any]],
     vectors: NDArray[np.float32],
     resized: Sequence[bool | None],
+    at: datetime,
 ) -> pa.Table:
-    """Return rows of a model's table, embedded now: annotations beside their vectors (n, dim).
+    """Return rows of a model's table, embedded at a time: annotations, their vectors (n, dim).
 
     What they were cut from is stored where rows say it.
     """
@@ -152,7 +164,7 @@ def embeddings_table(
     columns = {
         **{k: [r[k] for r in rows] for k in _KEYS},
         "model": [model] * n,
-        "embedded_at": [now()] * n,
+        "embedded_at": [at] * n,
         "resized": list(resized),
         **{k: [r.get(k) for r in rows] for k in CUT},
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),

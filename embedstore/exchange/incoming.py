@@ -23,6 +23,7 @@ from embedstore.exchange.tiles import TileOptions, read_tiles
 from embedstore.exchange.vector_files import FORMATS, ID, VectorFile
 from embedstore.identity import check_model_name, recorded_models
 from embedstore.store import Store
+from embedstore.store.clock import later
 from embedstore.store.layout import model_table
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal, stale
 from embedstore.store.tidy import compact
@@ -150,11 +151,12 @@ def _write(
     mine = {r[ID] for r in rows}
     of_old = [i for i in stale(connect(store), model) if i in mine]
     store.delete(model_table(model), ID, of_old)
+    at = later(store, model_table(model), column="embedded_at")
     for start in range(0, len(rows), WRITE_ROWS):
         on_progress(start, len(rows))
         part = rows[start : start + WRITE_ROWS]
         of_part = vectors[places[start : start + WRITE_ROWS]]
-        table = embeddings_table(model, part, of_part, [None] * len(part))
+        table = embeddings_table(model, part, of_part, [None] * len(part), at)
         store.merge(model_table(model), table, replace=False)
     on_progress(len(rows), len(rows))
     compact(store, model_table(model))

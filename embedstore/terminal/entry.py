@@ -1,6 +1,8 @@
 """The start of a console script: errors become messages and exit codes."""
 
+import signal
 import sys
+import threading
 
 import typer
 from rich.console import Console
@@ -12,7 +14,26 @@ from embedstore.terminal.printing import say
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run an app: an error goes to stderr and ends with 1, wrong usage with 2, Ctrl-C with 130."""
+    """Run an app: an error goes to stderr and ends with 1, wrong usage with 2, Ctrl-C with 130.
+
+    SIGTERM ends it as Ctrl-C does, with 143: what is under way is closed, the terminal restored.
+    """
+    terminated = False
+
+    def terminate(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        _answered(app)
+    except SystemExit as e:
+        raise SystemExit(143 if terminated else e.code) from None
+
+
+def _answered(app: typer.Typer) -> None:
     try:
         app()
     except EmbedstoreError as e:

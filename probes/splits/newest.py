@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from embedstore.store import Store, now
+from embedstore.store import Store
+from embedstore.store.clock import later
 from embedstore.store.layout import TABLES
 from embedstore.store.sql import connect_to, fetch_rows
 from probes.splits.spec import ManifestSpec
@@ -26,5 +27,6 @@ def make_newest(store: Store, spec: ManifestSpec, manifest_id: str) -> None:
         return
     columns = ["split_id", "created_at"]
     schema = pa.schema([TABLES["splits"].field(k) for k in columns])
-    dated = [{"split_id": r["split_id"], "created_at": now()} for r in mine]
+    at = later(store, "splits", column="created_at")
+    dated = [{"split_id": r["split_id"], "created_at": at} for r in mine]
     store.update_columns("splits", pa.Table.from_pylist(dated, schema=schema))

@@ -50,7 +50,10 @@ class Stage:
         ]
         self.rows = rows
         self.table = write_csv(folder / "cells.csv", rows)
-        self.changed = write_csv(folder / "changed.csv", self._changed(rows))
+        self.moved = write_csv(folder / "moved.csv", self._moved(rows))
+        self.relabelled = write_csv(folder / "relabelled.csv", self._relabelled(rows))
+        changed = self._relabelled(self._moved(rows))
+        self.changed = write_csv(folder / "changed.csv", changed)
         self.other_slides = folder / "other"
         shutil.copytree(self.slides, self.other_slides)
         self._replace(self.other_slides / "b1.tiff")
@@ -60,18 +63,20 @@ class Stage:
         self._make()
 
     @staticmethod
-    def _changed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the cells of a0 moved, those of a1 with another label or domain."""
-        of = {"mitotic figure": "non-mitotic figure", "non-mitotic figure": "mitotic figure"}
+    def _moved(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the cells of a0 eight pixels to the right."""
+        return [{**r, "x": float(r["x"]) + 8 * (r["slide"] == "a0.tiff")} for r in rows]
+
+    @staticmethod
+    def _relabelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return every third cell of a1 with the other label, and a1 in another domain."""
+        labels = [rows[0]["label"], rows[1]["label"]]
         changed = []
-        for n, r in enumerate(rows):
-            r = dict(r)
-            if r["slide"] == "a0.tiff":
-                r["x"] = str(float(r["x"]) + 8)
-            if r["slide"] == "a1.tiff" and n % 3 == 0:
-                r["label"] = of[r["label"]]
+        for n, row in enumerate(rows):
+            r = dict(row)
             if r["slide"] == "a1.tiff":
                 r["domain"] = "c"
+                r["label"] = labels[1 - labels.index(r["label"])] if n % 3 == 0 else r["label"]
             changed.append(r)
         return changed
 
@@ -116,6 +121,26 @@ class Stage:
         assert done.code == 0, done.err
         text = self.manifest.read_text().splitlines()
         self.manifest.write_text("\n".join(text[:1] + text[1:][::-1]) + "\n")
+
+    def verbs(self) -> dict[str, tuple[object, ...]]:
+        """Return the verbs that are tried beside each other, on a store of the state run."""
+        return {
+            "add": self.add(),
+            "ingest": ("embedstore", "ingest", "d", *AS_M),
+            "import": ("embedstore", "import", "d", "--model", "n", self.vectors),
+            "split": ("probes", "split", "d", "--seed", "7"),
+            "run": ("probes", "run", "d", "--fold", "0", "--fold", "1", "--force"),
+            "compare": ("probes", "compare", "d", "--a", "uni:m", "--b", "uni:n"),
+            "e2e": ("e2e", "run", "d", *TRAIN),
+            "remove": ("embedstore", "remove", "d", "--model", "n", "--yes"),
+            "add moved": self.add(self.moved),
+            "add relabelled": self.add(self.relabelled),
+            "add other slides": self.add(None, self.other_slides),
+        }
+
+    def settled(self) -> list[tuple[object, ...]]:
+        """Return the commands after which a store shows one and the same, whatever went before."""
+        return [self.verbs()[v] for v in ("add", "ingest", "import", "split", "run", "compare")]
 
     def scenes(self) -> Iterator[Scene]:
         """Yield every verb that writes to a store or a file."""
