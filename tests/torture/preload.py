@@ -5,7 +5,6 @@ Lance starts threads when it is imported, which a fork would not take along.
 
 import sys
 
-import duckdb  # noqa: F401
 import lance_namespace  # noqa: F401
 import lance_namespace_urllib3_client  # noqa: F401
 import numpy as np  # noqa: F401

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import time
@@ -34,7 +35,11 @@ def _perform(words: list[str], env: dict[str, str], folder: Path) -> None:
 
     Store.open = opened  # type: ignore[method-assign]
     sys.argv = words
-    getattr(cli, words[0])()
+    try:
+        getattr(cli, words[0])()
+    finally:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        (folder / "peak").write_text(str(peak / 1024))
 
 
 @dataclass
@@ -74,6 +79,12 @@ class Command:
     def err(self) -> str:
         """Return what it wrote to stderr."""
         return (self.folder / "err").read_text()
+
+    @property
+    def peak_mb(self) -> float:
+        """Return the most memory it held, in MB; infinite where it did not come to say so."""
+        file = self.folder / "peak"
+        return float(file.read_text()) if file.exists() else float("inf")
 
     def done(self) -> "Command":
         """Wait, and return itself; AssertionError where it fails, with what it said."""
