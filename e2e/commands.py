@@ -128,11 +128,11 @@ def paper_command(
     from e2e.paper import PaperOptions, plan
     from e2e.run import TrainOptions
     from embedstore.store import Store
-    from probes.report import INDEX
+    from probes.report import ABOUT
 
     if output is None and not only_plan:
         raise typer.BadParameter("name the report's folder", param_hint="--output")
-    to = None if output is None else folder_target(output, own=INDEX, overwrite=overwrite)
+    to = None if output is None else folder_target(output, own=ABOUT, overwrite=overwrite)
     opened = Store.open(store, write=True)
     trained = TrainOptions(backbone=backbone, weights=weights, device=device)
     options = PaperOptions(model, trained if with_e2e else None, group_by, seed)

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -207,6 +208,6 @@ def check_declared(declared: Declared) -> None:
     places = [r for r in declared.columns if r in ("x", "y", *CORNERS)]
     if len(set(declared.columns) & {"x", "y"}) == 1:
         raise UsageError(f"--column names {places[0]} alone; name both x and y")
-    twice = {c for c in declared.header if c != UNUSED and declared.header.count(c) > 1}
+    twice = {c for c, n in Counter(declared.header).items() if c != UNUSED and n > 1}
     if twice:
         raise UsageError(f"--columns names {', '.join(sorted(twice))} more than once")

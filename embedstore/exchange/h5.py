@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
+from embedstore.files.claims import check_claim
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -71,7 +72,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as e:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as e:
         raise EmbedstoreError(f"{path} cannot be read as HDF5: {e}") from e
 
 
@@ -81,6 +82,7 @@ def _dataset(path: Path, file: Any, name: str, ndim: int) -> Any:
         raise EmbedstoreError(f"{path} has no '{name}'; it holds: {', '.join(file) or 'nothing'}")
     if item.ndim != ndim and not (item.ndim == ndim + 1 and item.shape[0] == 1):
         raise EmbedstoreError(f"{path}: {name} have shape {item.shape}, not (N, D); one row a tile")
+    check_claim(path, item.size * max(item.dtype.itemsize, 8), name)
     return item
 
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange.narrow import narrow, notes_on
+from embedstore.files.claims import check_zip
 from embedstore.files.tables import MALFORMED
+from embedstore.store.records import shared
 
 ID = "annotation_id"
 TEXTS = (ID, "dataset", "slide", "case_id", "domain", "label")
@@ -104,7 +106,7 @@ def _from_parquet(path: Path, file: Any) -> VectorFile:
     columns = [ID, name, *(CENTRE if has_centres else ())]
     for batch in file.iter_batches(batch_size=_CHUNK, columns=columns):
         part = slice(len(ids), len(ids) + len(batch))
-        batch_ids = _ids_of(batch.column(ID).cast(pa.string()).to_pylist(), part.start, faults)
+        batch_ids = _ids_of(shared(batch.column(ID).cast(pa.string())), part.start, faults)
         ids += batch_ids
         if centres is not None:
             for i, c in enumerate(CENTRE):
@@ -181,6 +183,7 @@ def write_npz(sink: Any, schema: pa.Schema, n_rows: int, batches: Iterator[pa.Ta
 def read_npz(path: Path) -> VectorFile:
     """Return the rows of an npz file; EmbedstoreError where it is none or lacks an array."""
     try:
+        check_zip(path)
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("it holds one array without a name")

@@ -146,7 +146,7 @@ def delivered(place: Place) -> Iterator[Path]:
             upload(path, uri)
             return
         files = (p for p in path.rglob("*") if p.is_file())
-        for file in sorted(files, key=lambda p: (p.name == "index.html", p)):
+        for file in sorted(files, key=lambda p: (p.name == "index.html", p.stat().st_mtime_ns)):
             upload(file, f"{uri}/{file.relative_to(path).as_posix()}")
 
 

@@ -9,12 +9,14 @@ import math
 import sqlite3
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from embedstore.errors import EmbedstoreError
+from embedstore.files.claims import check_gzip
 
 MALFORMED = (
     KeyError,
@@ -106,7 +108,7 @@ def table_rows(
 
 def _checked(path: Path, columns: Any) -> list[str]:
     names = [str(name).strip() for name in columns]
-    if doubles := sorted({n for n in names if names.count(n) > 1}):
+    if doubles := sorted(n for n, k in Counter(names).items() if k > 1):
         raise EmbedstoreError(f"{path} has column {', '.join(doubles)} more than once")
     return names
 
@@ -115,6 +117,7 @@ def _opened(path: Path) -> io.TextIOWrapper:
     with path.open("rb") as f:
         is_packed = f.read(2) == b"\x1f\x8b"
     if is_packed:
+        check_gzip(path)
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding=encoding_of(path), newline="")
 

@@ -23,9 +23,11 @@ def fetch_records(
     return [record(**row) for row in fetch_rows(con, f"select {columns} {query}", params)]
 
 
-def shared(column: pa.ChunkedArray) -> list[Any]:
+def shared(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     """Return a column's values as Python objects, of which equal ones are one: a pointer a row."""
-    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    encoded = column.dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     values = [*encoded.dictionary.to_pylist(), None]

@@ -46,6 +46,12 @@ def _answered(app: typer.Typer) -> None:
     except PermissionError as e:
         say(f"error: {e.strerror}: {e.filename}")
         raise SystemExit(1) from None
+    except MemoryError:
+        say(
+            "error: there is not enough memory for this: a smaller part (--where, --limit), "
+            "--max-memory where the command has it, or a larger machine"
+        )
+        raise SystemExit(1) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; say nothing more
         raise SystemExit(1) from None

@@ -154,9 +154,9 @@ def report_command(
     Example: probes report midog --output report
     """
     from embedstore.store import Store
-    from probes.report import INDEX, report
+    from probes.report import ABOUT, report
 
-    to = folder_target(output, own=INDEX, overwrite=overwrite)
+    to = folder_target(output, own=ABOUT, overwrite=overwrite)
     with delivered(to) as folder, progress_bar("reporting", "sections") as on_progress:
         rows = report(Store.open(store), dataset or [], folder, on_progress)
     rows = as_delivered(rows, folder, output)

@@ -1,5 +1,5 @@
 """The verb `report`: what is recorded, as a page."""
 
-from probes.report.build import INDEX, report
+from probes.report.build import ABOUT, report
 
-__all__ = ["INDEX", "report"]
+__all__ = ["ABOUT", "report"]

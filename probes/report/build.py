@@ -18,7 +18,9 @@ from probes.report.plots import files_of
 from probes.report.predictions import scores_of
 from probes.report.tables import to_csv, to_latex, to_markdown
 
-INDEX = "index.html"
+INDEX, ABOUT = "index.html", "embedstore-report.txt"
+"""The page, and what is written before all else: that the folder is a report's."""
+
 FORMS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
@@ -44,6 +46,8 @@ def report(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise EmbedstoreError(f"{output} cannot be made: {e.strerror or e}") from e
+    about = f"Written by `probes report`; it may replace what is here. The page is {INDEX}.\n"
+    write_whole(output / ABOUT, lambda sink: sink.write(about.encode()))
     written: list[dict[str, Any]] = []
 
     def put(name: str, content: bytes, kind: str, title: str) -> None:

@@ -60,6 +60,8 @@ def partly(now: Contents, before: Contents, after: Contents) -> list[str]:
         if table == "removals":  # what is under way
             continue
         for key, row in rows.items():
+            if "'pending': ['" in row:  # an add under way has written down what it will say
+                continue
             if row not in (before.get(table, {}).get(key), after.get(table, {}).get(key)):
                 said.append(f"{table} {key}:\n  {row}")
     return said

@@ -103,7 +103,9 @@ def begin(words: Sequence[object], folder: Path, env: Mapping[str, str] | None =
     mine = folder / f"process-{os.getpid()}-{_n}"
     mine.mkdir(parents=True)
     texts = list(map(str, words))
-    process = _CONTEXT.Process(target=_perform, args=(texts, dict(env or {}), mine))
+    # The process that forks has the environment of its own beginning.
+    mine_of = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "EMBEDSTORE_"))}
+    process = _CONTEXT.Process(target=_perform, args=(texts, {**mine_of, **(env or {})}, mine))
     process.start()
     return Command(texts, process, mine, time.monotonic())
 
