@@ -1,7 +1,10 @@
 """Shared fixtures: generated slides and datasets, the real data beside the checkout, the commands."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -60,3 +63,40 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, tiny: TinyDataset) -> str
     models = ["timm:test_resnet", "timm:test_vit"]
     ingest(Store.open(uri), "tiny", models, IngestOptions(weights=dict.fromkeys(models, "random")))
     return uri
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run a headless browser with some options on an address; return stdout and console lines."""
+    found = next((b for b in map(shutil.which, BROWSERS) if b), None)
+    if found is None:
+        pytest.skip("no Chromium here; `make browser` installs Debian's")
+    profile = tmp_path_factory.mktemp("profile")
+
+    def go(address: str, *options: str) -> tuple[str, list[str]]:
+        done = subprocess.run(
+            [
+                found,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--allow-file-access-from-files",
+                "--hide-scrollbars",
+                f"--user-data-dir={profile}",
+                "--virtual-time-budget=4000",
+                "--enable-logging=stderr",
+                "--v=0",
+                *options,
+                address,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.stdout, [x for x in done.stderr.splitlines() if "CONSOLE" in x]
+
+    return go

@@ -9,6 +9,7 @@ are.
 import argparse
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -79,7 +80,10 @@ def _read(file: Path) -> Any:
     if file.suffix == ".safetensors":
         return load_file(file)
     # weights_only: a pickle that would run code is refused, not run. timm keeps its own arguments.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with (
+        torch.serialization.safe_globals([argparse.Namespace]),
+        warnings.catch_warnings(action="ignore", category=UserWarning),
+    ):
         return torch.load(file, map_location="cpu", weights_only=True)
 
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ import pytest
 from PIL import Image
 
 from tests.making.stores import DATASET
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # A page around the report: it acts as a user would and writes down what it sees.
 HARNESS = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
@@ -72,40 +68,6 @@ addEventListener("load", () => {
   document.getElementById("seen").textContent = JSON.stringify(seen);
 });
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run a headless browser with some options on an address; return stdout and console lines."""
-    found = next((b for b in map(shutil.which, BROWSERS) if b), None)
-    if found is None:
-        pytest.skip("no Chromium here; `make browser` installs Debian's")
-    profile = tmp_path_factory.mktemp("profile")
-
-    def go(address: str, *options: str) -> tuple[str, list[str]]:
-        done = subprocess.run(
-            [
-                found,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--allow-file-access-from-files",
-                "--hide-scrollbars",
-                f"--user-data-dir={profile}",
-                "--virtual-time-budget=4000",
-                "--enable-logging=stderr",
-                "--v=0",
-                *options,
-                address,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return done.stdout, [x for x in done.stderr.splitlines() if "CONSOLE" in x]
-
-    return go
 
 
 @pytest.fixture(scope="module")
