@@ -6,7 +6,7 @@ REPORT := demo-report
 WORKERS ?= 2
 BENCHMARKS := ingest probes slices e2e report scale memory
 
-.PHONY: demo install browser test lint bench docs clean
+.PHONY: demo install browser test torture audit lint bench docs clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -56,6 +56,17 @@ demo: install
 # Two workers, or WORKERS of them; a worker that is done takes over what another has left.
 test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# What the suite tries a little, tried much: kills, crowds, full disks, damaged files; about twenty
+# minutes. TORTURE_SEED=N, which is printed, does the same again.
+torture: install
+	TORTURE=full $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/torture
+
+# Known faults in what constraints.txt pins, as PyPI's advisory service tells them: needs the network.
+audit: install
+	$(BIN)/pip check
+	$(PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install -q pip-audit
+	.venv/audit/bin/pip-audit --strict --no-deps -r constraints.txt
 
 lint: install
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Tally]]:
 
     yield opened
     for t in rows:
-        request.node.user_properties.append((_KEY, (t.row, t.tried, t.survived)))
+        request.node.user_properties.append((_KEY, (t.row, t.tried, t.survived, t.what)))
 
 
 def pytest_report_header() -> str:
@@ -31,14 +31,18 @@ def pytest_report_header() -> str:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     rows: dict[str, list[int]] = {}
+    said: dict[str, str] = {}
     for report in [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]:
         for name, value in report.user_properties:
             if name == _KEY:
-                row, tried, survived = value
+                row, tried, survived, what = value
+                said[row] = what or said.get(row, "")
                 counts = rows.setdefault(row, [0, 0])
                 counts[0] += tried
                 counts[1] += survived
-    if rows:
+    if rows and IS_FULL:
         terminalreporter.section(f"torture, TORTURE_SEED={SEED}")
         for row, (tried, survived) in sorted(rows.items()):
-            terminalreporter.write_line(f"{row:70} tried {tried:5,}  survived {survived:5,}")
+            terminalreporter.write_line(
+                f"{row:50} tried {tried:5,}  survived {survived:5,}  {said[row]}"
+            )
