@@ -11,6 +11,7 @@ from rich.markup import escape
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.faults import is_of_lance, unanswered
 from embedstore.terminal.printing import say
+from embedstore.terminal.streams import finish_streams, is_full, settle_streams
 
 
 def run_app(app: typer.Typer) -> None:
@@ -25,12 +26,19 @@ def run_app(app: typer.Typer) -> None:
         terminated = True
         raise KeyboardInterrupt
 
+    settle_streams()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)
     try:
         _answered(app)
     except SystemExit as e:
         raise SystemExit(143 if terminated else e.code) from None
+    except OSError as e:  # while something was said of another error
+        if not is_full(e):
+            raise
+        raise SystemExit(1) from None
+    finally:
+        finish_streams()
 
 
 def _answered(app: typer.Typer) -> None:
@@ -56,6 +64,9 @@ def _answered(app: typer.Typer) -> None:
         sys.stderr.close()  # the reader has gone; say nothing more
         raise SystemExit(1) from None
     except (OSError, RuntimeError, ValueError) as e:
+        if isinstance(e, OSError) and is_full(e):
+            say(f"error: the output cannot be written: {e.strerror}")
+            raise SystemExit(1) from None
         if not is_of_lance(e):
             raise
         say(f"error: {unanswered(e)}")
