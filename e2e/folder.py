@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from e2e.recipe import Recipe
 from embedstore.errors import EmbedstoreError
-from embedstore.files.objects import answering, filesystem, is_uri, said
+from embedstore.files.objects import answering, filesystem, is_uri, partial_name, said
 from embedstore.models.registry import ModelEntry
 
 CONFIG, MODEL, LAST, CURVE = "config.json", "model.safetensors", "last.pt", "curve.csv"
@@ -106,9 +106,10 @@ class RunFolder:
         path = f"{self._root}/{file}"
         try:
             self._fs.create_dir(self._root, recursive=True)
-            with self._fs.open_output_stream(f"{path}.part") as out:
+            partial = partial_name(path)
+            with self._fs.open_output_stream(partial) as out:
                 out.write(data)
-            self._fs.move(f"{path}.part", path)
+            self._fs.move(partial, path)
         except OSError as e:
             raise EmbedstoreError(
                 f"{self.name}/{file} could not be written ({said(e)}); what was there stays: "

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -43,9 +43,14 @@ class Writer:
     wrong in writing is raised by the next call.
     """
 
-    def __init__(self, store: Store, identities: dict[str, dict[str, Any]]) -> None:
-        """Hold what is needed to write; nothing is written yet."""
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        identities: dict[str, dict[str, Any]],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Hold what is needed to write; nothing is written yet. Each write calls `before`."""
+        self._store, self._before = store, before
         self._identities, self._unrecorded = identities, set(identities)
         self._waiting: dict[str, list[Batch]] = defaultdict(list)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -84,6 +89,7 @@ class Writer:
             writing.result()
 
     def _write(self, waiting: Mapping[str, Sequence[Batch]]) -> None:
+        self._before()
         for model, batches in waiting.items():
             if batches:
                 self._record(model)

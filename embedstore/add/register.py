@@ -25,6 +25,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.files.at_hand import brought_in
 from embedstore.files.objects import Place, is_uri, name_of
 from embedstore.store import Store, now
+from embedstore.store.copied import bring_up_to_date
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,7 @@ def _write(
     follow(store, changes)
     store.merge("slides", slides)
     n_new = store.merge("annotations", rows)
+    bring_up_to_date(store)
     entry["notes"] += said
     store.merge("datasets", [entry | {"pending": None}])
     return n_new

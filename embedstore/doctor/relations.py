@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from embedstore.doctor.finding import Finding
 from embedstore.store import Store
+from embedstore.store.copied import out_of_date
 from embedstore.store.layout import (
     COMPARISONS,
     COPIES,
@@ -186,12 +187,7 @@ def _of_vectors(store: Store, con: Any, table: str, own: str, key: str) -> Itera
             _DELETED,
             partial(store.delete, table, key, keys),
         )
-    sql = (
-        f"select v.{key}, a.label, a.domain, a.slide from {stored} v join _annotations a using "
-        "(annotation_id) where (v.label, v.domain, v.slide) is distinct from "
-        "(a.label, a.domain, a.slide) order by 1"
-    )
-    rows = fetch(con, sql)
+    rows = out_of_date(con, stored_name(own), key)
     if len(rows):
         yield Finding(
             "stale",

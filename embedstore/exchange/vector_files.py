@@ -184,11 +184,12 @@ def read_npz(path: Path) -> VectorFile:
     """Return the rows of an npz file; EmbedstoreError where it is none or lacks an array."""
     try:
         check_zip(path)
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with file:
-            return _from_npz(path, file)
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
+            with file:
+                return _from_npz(path, file)
     except (*MALFORMED, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise EmbedstoreError(
             f"{path} cannot be read as npz ({e}); save ids as an array of unicode strings and "

@@ -63,6 +63,11 @@ def everywhere(place: str, *, must_be_there: bool = False) -> str:
     return str(Path(place).resolve())
 
 
+def partial_name(path: str) -> str:
+    """Return what a file is called until it is whole: of two who write it each has its own."""
+    return f"{path}.{os.urandom(4).hex()}.part"
+
+
 def name_of(place: Place) -> str:
     """Return the last part of a place."""
     return str(place).rstrip("/").rsplit("/", 1)[-1]
@@ -209,9 +214,10 @@ def upload(source: Path, uri: str) -> None:
     files, path = filesystem(uri)
     with answering(uri):
         # Arrow closes, and so completes, what is broken off: the name comes after.
-        with source.open("rb") as data, files.open_output_stream(f"{path}.part") as sink:
+        partial = partial_name(path)
+        with source.open("rb") as data, files.open_output_stream(partial) as sink:
             shutil.copyfileobj(data, sink, 8 * 2**20)
-        files.move(f"{path}.part", path)
+        files.move(partial, path)
 
 
 def remove_folder(uri: str) -> None:

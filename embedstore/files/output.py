@@ -1,6 +1,8 @@
 """Writing a file that is whole or not there."""
 
+import contextlib
 import csv
+import glob
 import io
 import json
 import math
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 
 from embedstore.errors import EmbedstoreError
 from embedstore.files.at_hand import delivered
-from embedstore.files.objects import Place
+from embedstore.files.objects import Place, partial_name
 
 
 def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
@@ -31,7 +33,8 @@ def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
             with path.open("wb") as sink:
                 write(sink)
             return
-        partial = path.with_name(path.name + ".part")
+        _forget_partials(path)
+        partial = Path(partial_name(str(path)))
         try:
             with partial.open("wb") as sink:
                 write(sink)
@@ -43,6 +46,14 @@ def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
         raise
     except OSError as e:
         raise EmbedstoreError(f"{path} cannot be written: {e.strerror or e}") from e
+
+
+def _forget_partials(path: Path) -> None:
+    """Delete what processes that were killed have left of a file, a day ago or earlier."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            if datetime.now().timestamp() - left.stat().st_mtime > 86_400:
+                left.unlink()
 
 
 _NO_NUMBER = {math.inf: "Infinity", -math.inf: "-Infinity"}

@@ -76,7 +76,7 @@ class Embedding:
         report, waited, todo = self.report, self.report.waited, self._todo
         by_name = {r.model: r for r in report.models}
         total, done = sum(todo.n_vectors.values()), 0
-        writer = Writer(self._store, self._opened.identities)
+        writer = Writer(self._store, self._opened.identities, self._keep_patches)
         at_once = {"batch_size": self._batch_size, "workers": self._workers}
         jobs = todo.jobs(slides)
         stream = embed_slides(
@@ -102,11 +102,15 @@ class Embedding:
             stream.close()
             with waited.on("writing"):
                 writer.close()
-                for cache in self._caches.values():
-                    cache.flush()
+                self._keep_patches()
                 report.n_cached = sum(cache.n_kept for cache in self._caches.values())
             if slides is None:
                 report.notes += self._opened.halved()
+
+    def _keep_patches(self) -> None:
+        """Write the patches that wait: before their vectors, after which nobody cuts them again."""
+        for cache in self._caches.values():
+            cache.flush()
 
     def estimate(self) -> Estimate:
         """Return what all of the plan will take."""

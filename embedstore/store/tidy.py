@@ -22,6 +22,8 @@ try:
 except ImportError:  # pragma: no cover (Windows): nobody is ever alone
     fcntl = None  # type: ignore[assignment]
 
+from embedstore.errors import EmbedstoreError
+
 if TYPE_CHECKING:
     from embedstore.store.store import Store
 
@@ -72,14 +74,23 @@ def pin(uri: str, name: str, dataset: Any) -> None:
 
 def compact(store: "Store", name: str) -> None:
     """Merge the small fragments that many writes leave; left for later while others write."""
-    table = store.open_table(name)
-    if table.stats()["fragment_stats"]["num_fragments"] > 1:
-        try:
-            table.optimize()
-        except RuntimeError as e:
-            if "conflict" not in str(e):
-                raise
-        give_back(store, name)
+    with _beside_others():
+        table = store.open_table(name)
+        if table.stats()["fragment_stats"]["num_fragments"] > 1:
+            with _beside_others():
+                table.optimize()
+            give_back(store, name)
+
+
+@contextmanager
+def _beside_others() -> Iterator[None]:
+    """Pass over what others do meanwhile: they write, or remove the table."""
+    try:
+        yield
+    except (EmbedstoreError, OSError, RuntimeError, ValueError) as e:
+        said = str(e).lower()
+        if "conflict" not in said and "not found" not in said:
+            raise
 
 
 def give_back(store: "Store", name: str) -> None:
@@ -96,17 +107,13 @@ def keep_up(store: "Store", name: str) -> None:
 def _tidied(store: "Store", name: str, *, merged: bool) -> None:
     with alone(store.uri) as is_alone:
         is_read = not is_alone or len(_pinned.get((store.uri, name), ()))
-        try:
-            with warnings.catch_warnings(action="ignore", category=UserWarning):
-                table = store.open_table(name)
-                if merged:
-                    table.optimize()
-                table.to_lance().cleanup_old_versions(
-                    GRACE if is_read else timedelta(0), error_if_tagged_old_versions=False
-                )
-        except (OSError, RuntimeError) as e:
-            if "conflict" not in str(e).lower():
-                raise
+        with _beside_others(), warnings.catch_warnings(action="ignore", category=UserWarning):
+            table = store.open_table(name)
+            if merged:
+                table.optimize()
+            table.to_lance().cleanup_old_versions(
+                GRACE if is_read else timedelta(0), error_if_tagged_old_versions=False
+            )
 
 
 def keep_versions(store: "Store", name: str, versions: Set[int]) -> set[int]:

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import warnings
 
 import typer
 from rich.console import Console
@@ -27,6 +28,8 @@ def run_app(app: typer.Typer) -> None:
         raise KeyboardInterrupt
 
     settle_streams()
+    # What Pillow thinks of odd files is said in words of ours, by the verb that reads them.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)
     try:

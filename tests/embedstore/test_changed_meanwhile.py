@@ -183,11 +183,17 @@ def truncated(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 CHANGES: dict[str, Callable[[Path], None]] = {
     "replaced": replaced,
     "overwritten": overwritten,
     "truncated": truncated,
     "deleted": Path.unlink,
+    "a folder": a_folder,
 }
 
 
@@ -207,7 +213,7 @@ def test_a_slide_that_changes_is_set_aside_with_the_reason(
     assert list(report.set_aside) == ["b1.tiff"]
     why = report.set_aside["b1.tiff"]
     assert "b1.tiff" in why
-    assert ("not the file that was added" in why) or name in ("deleted", "truncated")
+    assert ("not the file that was added" in why) or name in ("deleted", "truncated", "a folder")
     assert query(store, "select distinct slide from m order by 1") == [
         {"slide": s} for s in ("a0.tiff", "a1.tiff", "b0.tiff")
     ]
