@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.crops import Placed
+from embedstore.errors import EmbedstoreError
 from embedstore.identity import IDENTITY, check_same, recorded_models
 from embedstore.slides.patches import PLAIN, is_own_row
 from embedstore.store import Store, now
@@ -32,6 +33,9 @@ is being written and what is collected meanwhile."""
 
 Batch = tuple[Sequence[Placed], Sequence[str], NDArray[np.float32]]
 """Annotations, their views, and vectors float32 (n, dim)."""
+
+_ATTEMPTS = 3
+"""How often a model is recorded, while another process may be removing it."""
 
 _KEYS = ("annotation_id", "dataset", "domain", "label", "slide")
 
@@ -148,11 +152,18 @@ def bind_name(store: Store, identity: Mapping[str, Any], other: str = "--as NAME
     EmbedstoreError where the name is another model's; `other` says how to take another name.
     """
     model = identity["model"]
-    store.make_model_table(model, identity["dim"])
-    store.merge("models", [identity], replace=False)
-    # Another process may have been first, with something else under this name.
     asked = {k: identity[k] for k in IDENTITY}
-    check_same(model, recorded_models(store)[model], asked, other=other)
+    for _ in range(_ATTEMPTS):
+        store.make_model_table(model, identity["dim"])
+        store.merge("models", [identity], replace=False)
+        # Another process may have been first, with something else under this name.
+        if (recorded := recorded_models(store).get(model)) is not None:
+            check_same(model, recorded, asked, other=other)
+            return
+    raise EmbedstoreError(
+        f"model '{model}' is being removed by another process; give the command again when it has "
+        "ended"
+    )
 
 
 def embeddings_table(

@@ -46,14 +46,14 @@ def report(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise EmbedstoreError(f"{output} cannot be made: {e.strerror or e}") from e
-    about = f"Written by `probes report`; it may replace what is here. The page is {INDEX}.\n"
-    write_whole(output / ABOUT, lambda sink: sink.write(about.encode()))
     written: list[dict[str, Any]] = []
 
     def put(name: str, content: bytes, kind: str, title: str) -> None:
         write_whole(output / name, lambda sink: sink.write(content))
         written.append({"file": str(output / name), "kind": kind, "title": title})
 
+    about = f"Written by `probes report`, which may replace what is here. The page is {INDEX}.\n"
+    put(ABOUT, about.encode(), "about", "What wrote the folder")
     for block in (b for s in page.sections for b in s.blocks):
         if isinstance(block, Figure):
             for ending, content in files_of(block).items():

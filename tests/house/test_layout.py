@@ -53,7 +53,7 @@ ARROWS = {
         "neighbors": "errors store",
         "crops": "errors slides store",
         "identity": "errors models store",
-        "writer": "crops identity slides store",
+        "writer": "crops errors identity slides store",
         "add": "annotations errors files slides store",
         "exchange": "errors files identity store writer",
         "ingest": "cluster crops embed errors files identity models slides store writer",

@@ -23,7 +23,7 @@ NAMES = (
     *("rescore", "copies", "remove", "remove all", "doctor", "e2e run"),
     *("doubtful", "export", "sql", "report"),
 )
-SHORT = ("add again", "ingest", "run", "remove", "e2e run", "export")
+SHORT = ("add again", "ingest", "run", "e2e run")
 """What is in `make test`."""
 
 ON_S3 = ("add", "ingest", "import", "split", "run", "compare", "remove", "e2e run", "gap", "export")

@@ -147,7 +147,9 @@ def test_output_follows_links_and_never_replaces_what_is_no_file(
         "csv",
         "--output",
     )
-    assert call_command(*words, tmp_path / "link.csv").code == 0
+    assert call_command(*words, tmp_path / "link.csv").code == 2  # not unasked
+    assert (tmp_path / "real.csv").read_text() == "old"
+    assert call_command(*words, tmp_path / "link.csv", "--overwrite").code == 0
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == "a\n1\n"
     os.mkfifo(tmp_path / "pipe")

@@ -63,7 +63,9 @@ def test_every_file_is_there_and_valid(written: dict[str, Path]) -> None:
         text = tex[tex.index("\\caption") :]
         assert not re.search(r"(?<!\\)[#%_^~]", text), stem
     figures = {n.rpartition(".")[0] for n in names if n.endswith(".svg")}
-    assert len(names) == 2 + 2 * len(figures) + 3 * len(tables)  # the page and the leaderboard
+    assert len(names) == 3 + 2 * len(figures) + 3 * len(
+        tables
+    )  # the page, the leaderboard and what wrote them
 
 
 def test_no_markup_of_a_name_survives_in_text_forms() -> None:
@@ -151,7 +153,7 @@ def test_the_command_lists_its_files(store: Store, tmp_path: Path) -> None:
     )
     rows = done.json()
     assert rows[0]["file"].endswith("index.html")
-    assert {r["kind"] for r in rows} == {"page", "leaderboard", "figure", "table"}
+    assert {r["kind"] for r in rows} == {"page", "about", "leaderboard", "figure", "table"}
     assert {Path(r["file"]).name for r in rows} == {p.name for p in (tmp_path / "r").iterdir()}
     failed = call_command("probes", "report", "x", "--output", tmp_path / "r", "--store", store.uri)
     assert failed.code == 1
