@@ -79,6 +79,7 @@ def import_embeddings(
     check_model_name(model, recorded, other=ANOTHER)
     sql = f"select * from annotations where dataset = {literal(dataset)}"
     annotations = {r[ID]: r for r in fetch_rows(con, sql)}
+    con.close()  # open, it would hold the version it sees from being given back
     file = _read(path, annotations, options or TileOptions(), on_progress)
     ids, problems = match_ids(file, annotations, dataset)
     problems = [

@@ -222,6 +222,7 @@ class Store:
         """
         self._check_format()
         table = self.open_table(name)
+        before = table.version
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=table.schema)
         if not rows.num_rows:
@@ -239,23 +240,32 @@ class Store:
                 f"what was there is unchanged ({in_words(e)}); check its space and rights, then "
                 "run again"
             ) from e
-        if table.version % EVERY == 0:
-            keep_up(self, name)
+        self._keep_up(name, before, table.version)
         return n_new
+
+    def _keep_up(self, name: str, before: int, after: int) -> None:
+        """Tidy a table once in `EVERY` versions, whatever kind of write makes the one."""
+        if before // EVERY != after // EVERY:
+            keep_up(self, name)
 
     def update_columns(self, name: str, rows: pa.Table) -> int:
         """Overwrite some columns, given beside the key, of rows that are there; return how many."""
         table = self.open_table(name)
         schema = pa.schema([table.schema.field(c).remove_metadata() for c in rows.column_names])
+        before = table.version
         merge = table.merge_insert(table.schema.field(0).name).when_matched_update_all()
-        return int(merge.execute(rows.cast(schema)).num_updated_rows)
+        n_updated = int(merge.execute(rows.cast(schema)).num_updated_rows)
+        self._keep_up(name, before, table.version)
+        return n_updated
 
     def delete(self, name: str, key: str, values: list[str]) -> None:
         """Delete the rows whose key is among values."""
         table = self.open_table(name)
+        before = table.version
         for i in range(0, len(values), 1000):
             quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in values[i : i + 1000])
             table.delete(f"{key} in ({quoted})")
+        self._keep_up(name, before, table.version)
 
     def drop(self, name: str) -> None:
         """Remove a table with all its rows."""

@@ -101,6 +101,7 @@ def give_back(store: "Store", name: str) -> None:
 
 def keep_up(store: "Store", name: str) -> None:
     """Free what a table's former versions hold, once every `EVERY` of them: called by writes."""
+    store.forget_pins(name)
     _tidied(store, name, merged=not name.startswith(UNMERGED))
 
 

@@ -32,7 +32,8 @@ def pytest_report_header() -> str:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     rows: dict[str, list[int]] = {}
     said: dict[str, str] = {}
-    for report in [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]:
+    reports = [r for kind in terminalreporter.stats.values() for r in kind]
+    for report in [r for r in reports if getattr(r, "when", "") == "teardown"]:
         for name, value in report.user_properties:
             if name == _KEY:
                 row, tried, survived, what = value

@@ -155,7 +155,7 @@ def test_a_store_that_is_deleted_meanwhile(
         row.survived += 1
 
 
-@pytest.mark.parametrize("gigabytes", [1, 3, 6] if IS_FULL else [3])
+@pytest.mark.parametrize("gigabytes", [2, 3, 6] if IS_FULL else [3])
 def test_a_limit_of_memory_harms_no_store(
     stage: Stage, tmp_path: Path, gigabytes: int, tally: Callable[[str], Tally]
 ) -> None:
