@@ -30,7 +30,7 @@ from embedstore.store.layout import (
 )
 from embedstore.store.migrations import upgrade
 from embedstore.store.removed import finish_removals
-from embedstore.store.tidy import EVERY, hold, keep_up, pin
+from embedstore.store.tidy import EVERY, hold, keep_up, keep_up_all, pin
 
 
 def now() -> datetime:
@@ -120,6 +120,7 @@ class Store:
             upgrade(self, stored)
         if is_written:
             finish_removals(self)
+            keep_up_all(self)
 
     def _check_format(self) -> None:
         if not self.is_current:

@@ -105,6 +105,15 @@ def keep_up(store: "Store", name: str) -> None:
     _tidied(store, name, merged=not name.startswith(UNMERGED))
 
 
+def keep_up_all(store: "Store") -> None:
+    """Tidy the tables of a local store that have many versions: before a command reads any."""
+    if "://" in store.uri:
+        return
+    for folder in Path(store.uri).glob("*.lance"):
+        if sum(1 for _ in (folder / "_versions").glob("*.manifest")) > EVERY:
+            keep_up(store, folder.name.removesuffix(".lance"))
+
+
 def _tidied(store: "Store", name: str, *, merged: bool) -> None:
     with alone(store.uri) as is_alone:
         is_read = not is_alone or len(_pinned.get((store.uri, name), ()))
