@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -54,7 +55,7 @@ def test_every_dependency_is_pinned_and_installed_as_pinned() -> None:
         for name, of in here.items()
         if name not in OF_PYTHON | {OURS} and locked.get(name) != of
     }
-    if wrong and (ROOT / ".venv") not in [*map(type(ROOT), [sys.prefix])]:
+    if wrong and Path(sys.prefix) != ROOT / ".venv":
         pytest.skip(f"not the environment of `make install`: {sorted(wrong)[:5]}")
     assert not wrong, f"installed, pinned: {wrong}"
 

@@ -72,7 +72,7 @@ def expected(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 CONSISTENT = {
     "an embedding twice": "select annotation_id, model from embeddings group by all having count(*) > 1",
     "an embedding of nothing": "select annotation_id from embeddings anti join _annotations using (annotation_id)",
-    "a view's label against the annotation's": "select run_id, metric, eval_domain, eval_dataset from "
+    "a result twice": "select run_id, metric, eval_domain, eval_dataset from "
     "results group by all having count(*) > 1",
     "a test annotation in train": "select split_id, annotation_id from manifests group by all having count(*) > 1",
     "a run without predictions": "select run_id from results where run_id not in (select run_id from predictions)",
