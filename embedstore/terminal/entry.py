@@ -20,22 +20,22 @@ def run_app(app: typer.Typer) -> None:
 
     SIGTERM ends it as Ctrl-C does, with 143: what is under way is closed, the terminal restored.
     """
-    terminated = False
+    stopped_by: list[int] = []
 
-    def terminate(*_: object) -> None:
-        nonlocal terminated
-        terminated = True
+    def stop(number: int, _: object) -> None:
+        stopped_by.append(number)
         raise KeyboardInterrupt
 
     settle_streams()
     # What Pillow thinks of odd files is said in words of ours, by the verb that reads them.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
     try:
-        _answered(app)
+        _answered(app, stopped_by)
     except SystemExit as e:
-        raise SystemExit(143 if terminated else e.code) from None
+        raise SystemExit(128 + stopped_by[0] if stopped_by and e.code else e.code) from None
     except OSError as e:  # while something was said of another error
         if not is_full(e):
             raise
@@ -44,9 +44,19 @@ def run_app(app: typer.Typer) -> None:
         finish_streams()
 
 
-def _answered(app: typer.Typer) -> None:
+def _run(app: typer.Typer, stopped_by: list[int]) -> None:
     try:
         app()
+    except Exception:
+        # DuckDB and Lance make errors of their own of a KeyboardInterrupt in a callback of theirs.
+        if stopped_by:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _answered(app: typer.Typer, stopped_by: list[int]) -> None:
+    try:
+        _run(app, stopped_by)
     except EmbedstoreError as e:
         Console(stderr=True, soft_wrap=True).print(
             f"[bold red]error:[/] {escape(str(e))}", highlight=False
