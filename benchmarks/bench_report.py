@@ -22,12 +22,12 @@ from filled import NEGATIVE, POSITIVE, Cell, make_model, make_store, put_vectors
 
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from probes.compare import compare
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.scores.comparisons import CompareOptions
 from probes.scores.sides import Side
 from probes.splits.spec import Asked, ManifestSpec
+from probes.studies.compare import compare
 from probes.studies.copies import copies
 from probes.studies.doubtful import doubtful
 from probes.studies.fusion import fusion

@@ -31,7 +31,7 @@ from embedstore.cluster import Cluster
 from embedstore.demo.dataset import write_demo
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
-from probes.run import RunOptions, run_on_cluster
+from probes.runs import RunOptions, run_on_cluster
 from probes.splits.spec import Asked, ManifestSpec
 
 VIT, DIM = "timm:vit_small_patch16_224", 384

@@ -128,7 +128,7 @@ def paper_command(
     from e2e.paper import PaperOptions, plan
     from e2e.run import TrainOptions
     from embedstore.store import Store
-    from probes.report import ABOUT
+    from probes.reports import ABOUT
 
     if output is None and not only_plan:
         raise typer.BadParameter("name the report's folder", param_hint="--output")

@@ -15,13 +15,13 @@ from embedstore.errors import EmbedstoreError
 from embedstore.identity import how_to_embed
 from embedstore.store import Store
 from embedstore.store.sql import connect, embedded_models, fetch_rows, literal
-from probes.compare import compare
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.scores.comparisons import CompareOptions, is_compared
 from probes.splits.candidates import candidates
 from probes.splits.manifests import StoredSplit, ensure_splits
 from probes.splits.spec import Asked, ManifestSpec
+from probes.studies.compare import compare
 
 PROBE = "uni"
 """The paper's probe."""

@@ -192,7 +192,7 @@ def test_probes_interrupted_keep_what_is_recorded(embedded: str, tmp_path: Path)
     words = ["probes", "run", "tiny", "--seed", "9", "--store", uri, "--model", RESNET]
     words += [w for f in ("1", "0.9", "0.8", "0.7") for w in ("--fraction", f)]
     words += [w for m in ("logreg", "uni", "knn", "prototype") for w in ("--method", m)]
-    hold = Hold(MERGE, n=3, where="results", settings={"probes.run.fitting:RECORD_SECONDS": 0})
+    hold = Hold(MERGE, n=3, where="results", settings={"probes.runs.fitting:RECORD_SECONDS": 0})
     process = start_held([*words], hold, tmp_path / "mark", stderr=subprocess.PIPE, text=True)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)

@@ -163,7 +163,7 @@ def _mpp(text: str | None) -> float | Literal["file"] | None:
 
 def _print_added(store: "Store", report: "AddReport", *, as_json: bool) -> None:
     """Print what the store now has of a dataset."""
-    from embedstore import status
+    from embedstore.reading import status
 
     rows = status.composition(store, report.dataset)
     if as_json:

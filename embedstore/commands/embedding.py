@@ -124,8 +124,8 @@ def ingest_command(
 
     Example: embedstore ingest midog --model uni --model virchow2 --weights uni=uni.bin
     """
-    from embedstore import status
     from embedstore.ingest import IngestOptions, Interrupted, Shard, ingest
+    from embedstore.reading import status
     from embedstore.store import Store
 
     options = IngestOptions(

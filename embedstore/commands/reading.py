@@ -50,7 +50,7 @@ def status_command(
 
     Example: embedstore status midog
     """
-    from embedstore import status
+    from embedstore.reading import status
     from embedstore.store import Store
 
     opened = Store.open(store)
@@ -232,7 +232,7 @@ def neighbors_command(
 
     Example: embedstore neighbors ID --model uni --where "domain = 'canine lymphoma'"
     """
-    from embedstore.neighbors import PAYS, neighbors
+    from embedstore.reading.neighbors import PAYS, neighbors
     from embedstore.store import Store
 
     nearest = neighbors(

@@ -108,7 +108,7 @@ def run_command(
     Example: probes run midog --fraction 0.1 --fraction 1 --group-by case
     """
     from embedstore.store import Store
-    from probes.run import RunOptions, run, run_on_cluster
+    from probes.runs import RunOptions, run, run_on_cluster
 
     spec = cut.spec(dataset)
     options = RunOptions(
@@ -136,9 +136,9 @@ def _before_and_after(
 ) -> None:
     """Compare corrected runs with the same ones without, record that, and print it."""
     from embedstore.errors import EmbedstoreError
-    from probes.compare import compare
     from probes.scores.comparisons import CompareOptions
     from probes.scores.sides import Side
+    from probes.studies.compare import compare
 
     rows = []
     for corrected in dict.fromkeys(Side.of(r) for r in report.rows):

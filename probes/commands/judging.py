@@ -52,9 +52,9 @@ def compare_command(
     Example: probes compare midog --a uni:uni --b uni:virchow2 --metric average_precision
     """
     from embedstore.store import Store
-    from probes.compare import compare
     from probes.scores.comparisons import CompareOptions
     from probes.scores.sides import Side
+    from probes.studies.compare import compare
 
     spec = cut.spec(dataset)
     options = CompareOptions(fractions=fraction, metric=metric)
@@ -123,7 +123,7 @@ def predict_command(
     Example: probes predict RUN_ID midog --output scores.csv
     """
     from embedstore.store import Store
-    from probes.predict import predict
+    from probes.runs.predict import predict
 
     printed.place()
     scores = predict(Store.open(store), run_id, dataset)
@@ -154,7 +154,7 @@ def report_command(
     Example: probes report midog --output report
     """
     from embedstore.store import Store
-    from probes.report import ABOUT, report
+    from probes.reports import ABOUT, report
 
     to = folder_target(output, own=ABOUT, overwrite=overwrite)
     with delivered(to) as folder, progress_bar("reporting", "sections") as on_progress:

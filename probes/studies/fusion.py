@@ -13,7 +13,7 @@ import numpy as np
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.best_pool import validation_log_loss
 from probes.scores.evaluate import left_out_by
 from probes.scores.joint import Joint, joint, mean_of_folds

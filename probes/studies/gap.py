@@ -14,7 +14,7 @@ import numpy as np
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.classical import holm, spearman
 from probes.scores.joint import Joint, Test, joint, mean_of_folds
 from probes.scores.metrics import Floats

@@ -14,7 +14,7 @@ from embedstore.store.sql import connect, fetch_rows, literal
 from probes.methods.corrections import Correction
 from probes.methods.fits import Task, corrected_matrix, fit_tasks
 from probes.methods.table import METHODS
-from probes.outcomes import Scorer, codes_in
+from probes.runs.outcomes import Scorer, codes_in
 from probes.scores.best_pool import BEST, chosen_model
 from probes.scores.metrics import METRICS, evaluate
 from probes.scores.recorded import ResultRow, RunRow

@@ -9,8 +9,8 @@ from e2e.predict import PredictOptions, predict
 from e2e.run import run
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.run import RunOptions
-from probes.run import run as run_probes
+from probes.runs import RunOptions
+from probes.runs import run as run_probes
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import run_command
 from tests.making.stores import query

@@ -16,8 +16,8 @@ from e2e.run import Listener, run
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.run import RunOptions
-from probes.run import run as run_probes
+from probes.runs import RunOptions
+from probes.runs import run as run_probes
 from probes.scores.results import from_null
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.slides import make_tiny, write_slide
@@ -57,10 +57,10 @@ def test_probe_and_e2e_share_the_manifest_and_its_test_annotations(store: Store)
 
 
 def test_e2e_is_compared_with_a_probe_and_an_adaptation_has_a_name_of_its_own(store: Store) -> None:
-    from probes.compare import compare
     from probes.scores.comparisons import CompareOptions
     from probes.scores.results import summarise
     from probes.scores.sides import Side
+    from probes.studies.compare import compare
 
     spec = ManifestSpec("tiny", seed=7)
     probe = run_probes(store, spec, RunOptions(splits=Asked(folds=[0])))

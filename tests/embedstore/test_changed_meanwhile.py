@@ -16,7 +16,7 @@ import pytest
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.neighbors import neighbors
+from embedstore.reading.neighbors import neighbors
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect, stale

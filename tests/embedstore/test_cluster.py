@@ -20,7 +20,7 @@ from embedstore.cluster import Cluster, named, spread
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.ingest import IngestOptions, Interrupted, ingest
 from embedstore.store import Store
-from probes.run import RunOptions, run, run_on_cluster
+from probes.runs import RunOptions, run, run_on_cluster
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command, run_command
 from tests.making.nodes import Nodes, nodes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedstore.add import AddOptions, add
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.status import problems, status
+from embedstore.reading.status import problems, status
 from embedstore.store import Store
 from tests.making.held import FLUSH, TAKEN, Hold, start_held
 from tests.making.ingests import RANDOM, RESNET

@@ -12,7 +12,7 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
 from embedstore.models.loading import load_embedder, resolve
-from embedstore.status import status
+from embedstore.reading.status import status
 from embedstore.store import Store
 from tests.making.ingests import RANDOM, RESNET, VIT
 from tests.making.slides import TinyDataset

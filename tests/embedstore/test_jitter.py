@@ -16,7 +16,7 @@ from embedstore.slides.placement import JITTER, JITTER_UM, shift_um
 from embedstore.slides.regions import read_patch
 from embedstore.slides.slide import Slide
 from embedstore.store import Store
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.ingests import VIT
 from tests.making.models import embedder

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.neighbors import neighbors
+from embedstore.reading.neighbors import neighbors
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows, where_clause
 from tests.making.commands import call_command

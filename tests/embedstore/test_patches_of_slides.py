@@ -11,7 +11,7 @@ from PIL import Image
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.splits.candidates import candidates
 from probes.splits.manifests import ensure_splits
 from probes.splits.spec import ManifestSpec

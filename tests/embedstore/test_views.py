@@ -16,10 +16,10 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
 from embedstore.models.loading import load_embedder, resolve
+from embedstore.reading.status import status
 from embedstore.slides.patches import D4, PLAIN, PatchGeometry, turn
 from embedstore.slides.regions import read_patch
 from embedstore.slides.slide import Slide
-from embedstore.status import status
 from embedstore.store import Store
 from embedstore.store.layout import views_table
 from tests.making.commands import call_command

@@ -24,7 +24,7 @@ ADDED = {
     'METHODS["lda"]': "probes/methods/table.py",
     'METRICS["specificity"]': "probes/scores/metrics.py",
     'SCHEMES["five-fold"]': "probes/splits/schemes.py",
-    "SECTION = Maker": "probes/report/sections/counts.py",
+    "SECTION = Maker": "probes/reports/sections/counts.py",
 }
 
 

@@ -13,7 +13,7 @@ from tests.making.commands import ROOT
 
 PACKAGES = ("embedstore", "probes", "e2e", "cli")
 FILES = sorted([ROOT / "cli.py", *(f for p in PACKAGES[:3] for f in (ROOT / p).rglob("*.py"))])
-LITERAL = {"embedstore/models/registry.py", "probes/report/published.py"}
+LITERAL = {"embedstore/models/registry.py", "probes/reports/published.py"}
 """Tables of literals, which may be as long as they are."""
 MAX_LINES, MAX_FUNCTION_LINES = 300, 60
 MAX_ROOMS = {"embedstore": 20, "probes": 12, "e2e": 12}
@@ -31,9 +31,9 @@ BOUNDARIES = {
     "tifffile": {"embedstore/demo/files.py"},
     "h5py": {"embedstore/exchange/h5.py", "embedstore/files/packed.py"},
     "peft": {"e2e/network.py"},
-    "matplotlib": {"probes/report/plots.py", "probes/report/panels.py"},
-    "jinja2": {"probes/report/page.py"},
-    "markupsafe": {"probes/report/page.py"},
+    "matplotlib": {"probes/reports/plots.py", "probes/reports/panels.py"},
+    "jinja2": {"probes/reports/page.py"},
+    "markupsafe": {"probes/reports/page.py"},
 }
 # Which wing or room of a package may import which other: the architecture. Arrows go down only.
 ARROWS = {
@@ -49,15 +49,14 @@ ARROWS = {
         "store": "errors files slides",
         "embed": "slides",
         "doctor": "errors files slides store",
-        "status": "store",
-        "neighbors": "errors store",
+        "reading": "errors store",
         "crops": "errors slides store",
         "identity": "errors models store",
         "writer": "crops errors identity slides store",
         "add": "annotations errors files slides store",
         "exchange": "errors files identity store writer",
         "ingest": "cluster crops embed errors files identity models slides store writer",
-        "commands": "add annotations demo doctor errors exchange files ingest models neighbors status store "
+        "commands": "add annotations demo doctor errors exchange files ingest models reading store "
         "terminal",
     },
     "probes": {
@@ -66,13 +65,10 @@ ARROWS = {
         "slices": "splits",
         "scores": "splits",
         "methods": "slices solver",
-        "report": "methods scores splits studies",
-        "predict": "methods scores slices",
-        "compare": "scores slices splits",
-        "outcomes": "methods scores slices splits",
-        "run": "methods outcomes scores slices splits",
-        "studies": "methods outcomes run scores slices splits",
-        "commands": "compare methods predict report run scores slices splits studies",
+        "reports": "methods scores splits studies",
+        "runs": "methods scores slices splits",
+        "studies": "methods runs scores slices splits",
+        "commands": "methods reports runs scores slices splits studies",
     },
     "e2e": {
         "recipe": "",
@@ -212,4 +208,4 @@ def test_the_compute_core_knows_no_storage() -> None:
 
 
 def test_sql_and_probes_need_no_torch() -> None:
-    assert "torch" not in loaded_by("import embedstore.store.sql, probes.run")
+    assert "torch" not in loaded_by("import embedstore.store.sql, probes.runs")

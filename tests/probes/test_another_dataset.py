@@ -8,7 +8,7 @@ import pytest
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.results import RunReport
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command

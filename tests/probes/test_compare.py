@@ -13,14 +13,14 @@ import pytest
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch_rows
-from probes.compare import compare
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.scores.classical import holm
 from probes.scores.comparisons import CompareOptions, is_compared
 from probes.scores.joint import Fold, paired
 from probes.scores.sides import Side, ranked
 from probes.splits.spec import Asked, ManifestSpec
+from probes.studies.compare import compare
 from tests.making.commands import call_command
 from tests.making.stores import bare_store, put_embeddings
 

@@ -9,12 +9,12 @@ from sklearn.metrics import roc_auc_score
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.compare import compare
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.comparisons import CompareOptions
 from probes.scores.joint import Fold, paired
 from probes.scores.sides import Side
 from probes.splits.spec import Asked, ManifestSpec
+from probes.studies.compare import compare
 from tests.making.commands import call_command
 from tests.making.stores import query
 

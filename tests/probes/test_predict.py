@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.predict import predict
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
+from probes.runs.predict import predict
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.scores import auroc

@@ -12,8 +12,8 @@ from embedstore.identity import IMPORTED
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from probes.methods.fits import fit_tasks
-from probes.predict import predict
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
+from probes.runs.predict import predict
 from probes.scores.metrics import METRICS
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import plant, plant_two, plant_views, query
@@ -49,7 +49,7 @@ def test_a_recorded_probe_is_not_fitted_again_to_score_elsewhere(
         fitted.extend(t.method for t in tasks)
         return fit_tasks(matrix, tasks, on_progress)
 
-    monkeypatch.setattr("probes.run.fitting.fit_tasks", count)
+    monkeypatch.setattr("probes.runs.fitting.fit_tasks", count)
     again = run(planted, spec, there)
     assert (again.n_new, fitted) == (2 * len(methods), [])
     assert len(again.rows) == len(fresh.rows) == 2 * len(methods) * len(METRICS) * 4

@@ -13,7 +13,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from probes.methods.linear import UniProbe
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.metrics import METRICS
 from probes.scores.results import from_null, summarise
 from probes.slices import Matrix

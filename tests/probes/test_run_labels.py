@@ -8,7 +8,7 @@ import pytest
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.results import from_null
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.stores import query, vector_table

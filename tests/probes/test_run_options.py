@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.results import from_null
 from probes.splits.candidates import candidates
 from probes.splits.files import import_manifest

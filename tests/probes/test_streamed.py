@@ -13,7 +13,7 @@ from embedstore.store import Store
 from embedstore.terminal.options import parse_bytes
 from probes.methods.linear import LogRegProbe, UniProbe
 from probes.methods.together import Task, fit_many
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.slices import streamed as module
 from probes.slices.streamed import Streamed, room
 from probes.splits.spec import ManifestSpec

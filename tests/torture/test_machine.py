@@ -192,8 +192,8 @@ def test_a_clock_that_goes_back_hides_nothing_new(
                 for place in ("embedstore.store.store", "embedstore.store", "embedstore.writer"):
                     patch.setattr(f"{place}.now", lambda back=back: real() - timedelta(days=back))
                 for place in (
-                    *("embedstore.store.clock", "probes.scores.results", "probes.outcomes"),
-                    *("probes.splits.manifests", "probes.compare"),
+                    *("embedstore.store.clock", "probes.scores.results", "probes.runs.outcomes"),
+                    *("probes.splits.manifests", "probes.studies.compare"),
                 ):
                     patch.setattr(f"{place}.now", lambda back=back: real() - timedelta(days=back))
                 run = ("probes", "run", "d", "--model", "m", "--fold", "0", "--fold", "1")

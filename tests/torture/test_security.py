@@ -18,8 +18,8 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.asking import run_sql
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command
 from tests.making.slides import make_tiny, write_csv

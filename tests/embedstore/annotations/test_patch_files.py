@@ -12,9 +12,9 @@ from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.embedder import choose_device
 from embedstore.models.loading import load_embedder, resolve
+from embedstore.reading.status import status
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import fit_patch
-from embedstore.status import status
 from embedstore.store import Store
 from tests.making.commands import call_command
 from tests.making.stores import query

@@ -11,9 +11,9 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange import export, import_embeddings
 from embedstore.ingest import IngestOptions, ingest
-from embedstore.status import status
+from embedstore.reading.status import status
 from embedstore.store import Store
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.exchanges import IDS, VECTORS, record, stored, write
 from tests.making.slides import TinyDataset

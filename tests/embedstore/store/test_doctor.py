@@ -19,11 +19,11 @@ from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from probes.compare import compare
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.comparisons import CompareOptions
 from probes.scores.sides import Side
 from probes.splits.spec import Asked, ManifestSpec
+from probes.studies.compare import compare
 from tests.making.commands import ROOT, call_command
 from tests.making.slides import make_tiny, write_csv
 from tests.making.stores import query

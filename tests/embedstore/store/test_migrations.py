@@ -19,7 +19,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.asking import run_sql
 from embedstore.store.layout import FORMAT, TABLES, model_schema, views_schema
-from probes.report import report
+from probes.reports import report
 from tests.making.commands import ROOT, call_command
 from tests.making.slides import make_tiny
 

@@ -15,12 +15,12 @@ from embedstore.store.layout import TABLES, model_table
 from embedstore.store.removal import Part, plan_removal, remove
 from embedstore.store.removed import removed
 from embedstore.store.views import VIEWS
-from probes.compare import compare
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.comparisons import CompareOptions
 from probes.scores.sides import Side
 from probes.slices import Matrix
 from probes.splits.spec import Asked, ManifestSpec
+from probes.studies.compare import compare
 from tests.making.commands import ROOT, call_command
 from tests.making.stores import plant, plant_two, plant_views, query, query_of
 

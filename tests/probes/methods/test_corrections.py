@@ -16,14 +16,14 @@ from sklearn.covariance import ledoit_wolf
 
 from embedstore.errors import UsageError
 from embedstore.store import Store
-from probes.compare import compare
 from probes.methods.corrections import CORRECTIONS, FEWEST, Correction, corrected
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.scores.comparisons import CompareOptions
 from probes.scores.results import summarise
 from probes.scores.sides import Side
 from probes.splits.spec import ManifestSpec
+from probes.studies.compare import compare
 from tests.making.commands import call_command
 from tests.making.stores import bare_store, put_embeddings, query
 

@@ -13,7 +13,7 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import UsageError
 from embedstore.store import Store
 from embedstore.store.layout import model_table
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.best_pool import BEST, network_of, with_variants
 from probes.splits.spec import Asked, ManifestSpec
 from tests.making.commands import call_command

@@ -13,13 +13,13 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
 from embedstore.store.sql import connect, fetch
-from probes.compare import compare
 from probes.methods.odds import log_odds
 from probes.methods.table import METHODS
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.comparisons import CompareOptions
 from probes.scores.sides import Side
 from probes.splits.spec import Asked, ManifestSpec
+from probes.studies.compare import compare
 from tests.making.commands import call_command
 from tests.making.slides import write_csv
 from tests.making.stores import plant, plant_two, put_embeddings, query

@@ -8,7 +8,7 @@ import pytest
 from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.splits.candidates import candidates
 from probes.splits.files import import_manifest, manifest_table
 from probes.splits.imported import recorded_manifest

@@ -9,7 +9,7 @@ from embedstore.add import AddOptions, add
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.store import Store
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.splits.candidates import candidates
 from probes.splits.manifests import ensure_splits
 from probes.splits.spec import Asked, ManifestSpec

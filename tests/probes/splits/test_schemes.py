@@ -5,7 +5,7 @@ import pytest
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.scores.results import from_null, summarise
 from probes.splits.candidates import candidates
 from probes.splits.manifests import ensure_splits

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from embedstore.store import Store
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.splits.spec import ManifestSpec
 from probes.studies.copies import copies, copies_in_train, correlation
 from tests.making.commands import call_command

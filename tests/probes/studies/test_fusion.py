@@ -9,9 +9,9 @@ from scipy.special import expit
 
 from embedstore.errors import UsageError
 from embedstore.store import Store
-from probes.predict import predict
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
+from probes.runs.predict import predict
 from probes.slices import fusion_of, load_matrix
 from probes.slices.fusion import mean_odds, side_by_side
 from probes.splits.spec import Asked, ManifestSpec

@@ -161,7 +161,7 @@ def test_what_a_dataset_lacks_is_said(tmp_path: Any) -> None:
 
 def test_the_numbers_are_those_that_runs_print(found: Any) -> None:
     store, of = found
-    from probes.run import RunOptions, run
+    from probes.runs import RunOptions, run
     from probes.studies.gap import specs
 
     for level, spec in specs("cells", LEVELS, 42).items():

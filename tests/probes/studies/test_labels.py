@@ -13,8 +13,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from embedstore.add import AddOptions, add
 from embedstore.store import Store
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.splits.spec import ManifestSpec
 from probes.studies.doubt_files import write_doubts
 from probes.studies.doubtful import ERROR, doubtful, label_errors

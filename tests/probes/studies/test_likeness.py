@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from probes.report import report
+from probes.reports import report
 from probes.studies.likeness import N_BLOCKS, K, likeness, pairs_of
 from tests.making.commands import call_command
 from tests.making.stores import bare_store, plant_cells, put_embeddings

@@ -9,7 +9,7 @@ import pytest
 
 from embedstore.store import Store
 from embedstore.store.sql import connect_to, fetch_rows
-from probes.report import report
+from probes.reports import report
 from probes.studies.gap import gap
 from probes.studies.robustness import robustness
 from tests.making.commands import call_command

@@ -11,8 +11,8 @@ from embedstore.store import Store
 from embedstore.store.sql import connect_to, fetch_rows
 from probes.methods.linear import UniProbe
 from probes.methods.similarity import PrototypeProbe
-from probes.report import report
-from probes.run import RunOptions, run
+from probes.reports import report
+from probes.runs import RunOptions, run
 from probes.scores.results import from_null
 from probes.splits.spec import Asked, ManifestSpec
 from probes.studies import shots as module

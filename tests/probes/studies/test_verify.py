@@ -10,7 +10,7 @@ import pytest
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.sql import connect_to, fetch_rows
-from probes.run import RunOptions, run
+from probes.runs import RunOptions, run
 from probes.splits.spec import Asked, ManifestSpec
 from probes.studies.verify import verify
 from tests.making.commands import call_command
