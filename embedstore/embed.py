@@ -86,6 +86,10 @@ class Waited:
         total = max(sum(vars(self).values()), 1e-9)
         return {part: seconds / total for part, seconds in vars(self).items()}
 
+    def words(self) -> str:
+        """Say those shares."""
+        return f"waited for {', '.join(f'{part} {s:.0%}' for part, s in self.shares().items())}"
+
 
 PASSES_AHEAD = 2
 """Batches that are with networks on a GPU at once: one in work, the next ready."""

@@ -24,7 +24,7 @@ from embedstore.terminal.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
     from embedstore.exchange.incoming import ImportReport
-    from embedstore.ingest import IngestReport, OnProgress, Waited
+    from embedstore.ingest import IngestReport, OnProgress
 
 
 @dataclass(frozen=True)
@@ -147,38 +147,15 @@ def ingest_command(
         done = sum(r.n_embedded for r in e.report.models)
         say(f"interrupted; {done:,} embeddings stored, the same command does the rest")
         raise typer.Exit(130) from None
-    rows = _embedded_rows(report, with_views=patches.views is not None)
+    rows = report.rows(with_views=patches.views is not None)
     print_json(rows) if as_json else print_table(f"{dataset}: embeddings", rows)
     _say_embedded(report)
     say_problems(status.problems(opened, dataset))
 
 
-def _embedded_rows(report: "IngestReport", *, with_views: bool) -> list[dict[str, Any]]:
-    return [
-        {
-            "dataset": report.dataset,
-            "model": r.model,
-            "weights": r.weights,
-            "dtype": r.dtype,
-            "parity": r.parity,
-            "there_before": r.n_before,
-            "embedded": r.n_embedded,
-            "not_embedded": r.n_left,
-            **({"views": r.n_views} if with_views else {}),
-        }
-        for r in report.models
-    ]
-
-
 def _moving(bar: Bar) -> "OnProgress":
     """Return what moves a bar with what was waited for beside it."""
-    return lambda done, total, waited: bar(done, total, _waits(waited))
-
-
-def _waits(waited: "Waited") -> str:
-    """Return what was waited for, in words."""
-    shares = [f"{part} {share:.0%}" for part, share in waited.shares().items()]
-    return f"waited for {', '.join(shares)}"
+    return lambda done, total, waited: bar(done, total, waited.words())
 
 
 def _say_embedded(report: "IngestReport") -> None:
@@ -194,7 +171,7 @@ def _say_embedded(report: "IngestReport") -> None:
         rate = embedded / max(report.seconds, 1e-9)
         say(
             f"{embedded:,} embedded in {report.seconds:.1f} s ({rate:.1f}/s, loading included; "
-            f"{_waits(report.waited)})"
+            f"{report.waited.words()})"
         )
     else:
         say("nothing to embed")
@@ -244,36 +221,11 @@ def import_command(
     opened = Store.open(store, write=True)
     with brought_in(place(file)) as path, progress_bar("importing", "") as on_progress:
         report = import_embeddings(opened, dataset, model, path, options, on_progress)
-    rows = [
-        {
-            "dataset": dataset,
-            "model": model,
-            "weights": report.weights,
-            "dim": report.dim,
-            "imported": report.n_imported,
-            "there_before": report.n_before,
-            "left_out": report.n_left_out,
-            "not_in_file": report.n_lacking,
-        }
-    ]
+    rows = [report.row()]
     print_json(rows) if as_json else print_table(f"{dataset}: imported", rows)
-    _say_imported(report, dataset, model)
+    _say_imported(report)
 
 
-def _say_imported(report: "ImportReport", dataset: str, model: str) -> None:
-    from embedstore.store.sql import identifier
-
-    say_notes(report.notes)
-    if report.dtype != "float32":
-        say(f"note: the file holds {report.dtype}, stored as float32")
-    if report.n_left_out:
-        say(
-            f"note: {report.n_left_out:,} annotations have a problem and are left out (`embedstore "
-            f"status {dataset}` shows which)"
-        )
-    if report.n_lacking:
-        only = f"annotation_id in (select annotation_id from {identifier(model)})"
-        say(
-            f"note: {report.n_lacking:,} annotations of {dataset} are not in the file; probes go "
-            f"on without them with --where '{only}'"
-        )
+def _say_imported(report: "ImportReport") -> None:
+    for said in report.said():
+        say(f"note: {said}")

@@ -98,48 +98,19 @@ def models_command(
 
     Example: embedstore models check
     """
-    from embedstore.models.checkpoints import availability
-    from embedstore.models.pins import PINS
-    from embedstore.models.registry import REGISTRY
+    from embedstore.reading.models import available, registered
 
     if action is ModelsAction.check:
-        rows = []
         with progress_bar("asking", "models") as on_progress:
-            for n, (name, e) in enumerate(REGISTRY.items(), start=1):
-                origin, of_pin = availability(e.default_weights, e.hub, e.hub_file, PINS.get(name))
-                row = {"model": name, "gated": e.gated, "weights": origin, "pin": of_pin}
-                rows.append(row | {"hub": e.hub})
-                on_progress(n, len(REGISTRY))
-        if as_json:
-            print_json(rows)
-        else:
-            print_table("weights from here", rows)
-            say("a local file always serves: --weights MODEL=PATH")
-        return
-    rows = [
-        {
-            "model": name,
-            "arch": e.arch,
-            "n_params": e.n_params,
-            "dim": e.dim,
-            "pooling": e.pooling,
-            "licence": e.licence,
-            "gated": e.gated,
-            "verified": e.verified,
-            "expected um/px": e.expected_mpp,
-            "trained on": ", ".join(e.corpora),
-            "revision": PINS[name].revision[:8] if name in PINS else "",
-            "default weights": e.default_weights,
-            "hub": e.hub,
-        }
-        for name, e in REGISTRY.items()
-    ]
-    if as_json:
-        print_json(
-            [{k.replace(" ", "_").replace("um/px", "mpp"): v for k, v in r.items()} for r in rows]
-        )
+            rows = available(on_progress)
     else:
-        print_table("models", rows)
+        rows = registered()
+    if as_json:
+        print_json(rows)
+        return
+    print_table("models" if action is ModelsAction.list else "weights from here", rows)
+    if action is ModelsAction.check:
+        say("a local file always serves: --weights MODEL=PATH")
 
 
 def sql_command(
@@ -190,16 +161,7 @@ def export_command(
     to = target(output, overwrite=overwrite)
     with delivered(to) as path, progress_bar("writing", "embeddings") as on_progress:
         r = export(Store.open(store), dataset, model, path, on_progress)
-    rows = [
-        {
-            "dataset": dataset,
-            "model": model,
-            "exported": r.n_rows,
-            "not_embedded": r.n_without,
-            "dim": r.dim,
-            "file": output,
-        }
-    ]
+    rows = [r.row(output)]
     if as_json:
         print_json(rows)
     else:

@@ -1,4 +1,4 @@
-"""The verbs `export` and `import`: embeddings out to a file, and in from one that is all well."""
+"""The verb `import`: embeddings in from a file, if all of it is well."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from embedstore.identity import check_model_name, recorded_models
 from embedstore.store import Store
 from embedstore.store.clock import later
 from embedstore.store.layout import model_table
-from embedstore.store.sql import check_dataset, connect, fetch_rows, literal, stale
+from embedstore.store.sql import check_dataset, connect, fetch_rows, identifier, literal, stale
 from embedstore.store.tidy import compact
 from embedstore.writer import bind_name, embeddings_table
 
@@ -52,11 +52,36 @@ class ImportReport:
     n_lacking: int
     notes: list[str]
 
+    def row(self) -> dict[str, Any]:
+        """Return it as the command prints it."""
+        return {
+            "dataset": self.dataset,
+            "model": self.model,
+            "weights": self.weights,
+            "dim": self.dim,
+            "imported": self.n_imported,
+            "there_before": self.n_before,
+            "left_out": self.n_left_out,
+            "not_in_file": self.n_lacking,
+        }
 
-# --------------------------------------------------------------------------------- export
-
-
-# --------------------------------------------------------------------------------- import
+    def said(self) -> list[str]:
+        """Return what is to be said beside that row."""
+        said = list(self.notes)
+        if self.dtype != "float32":
+            said.append(f"the file holds {self.dtype}, stored as float32")
+        if self.n_left_out:
+            said.append(
+                f"{self.n_left_out:,} annotations have a problem and are left out (`embedstore "
+                f"status {self.dataset}` shows which)"
+            )
+        if self.n_lacking:
+            only = f"annotation_id in (select annotation_id from {identifier(self.model)})"
+            said.append(
+                f"{self.n_lacking:,} annotations of {self.dataset} are not in the file; probes go "
+                f"on without them with --where '{only}'"
+            )
+        return said
 
 
 def import_embeddings(

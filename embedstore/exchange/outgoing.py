@@ -35,6 +35,17 @@ class ExportReport:
     n_without: int
     dim: int
 
+    def row(self, file: str) -> dict[str, Any]:
+        """Return it as the command prints it; file is what was asked for."""
+        return {
+            "dataset": self.dataset,
+            "model": self.model,
+            "exported": self.n_rows,
+            "not_embedded": self.n_without,
+            "dim": self.dim,
+            "file": file,
+        }
+
 
 def export(
     store: Store,

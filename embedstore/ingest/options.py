@@ -119,6 +119,23 @@ class IngestReport:
     notes: list[str] = field(default_factory=list)
     waited: Waited = field(default_factory=Waited)
 
+    def rows(self, *, with_views: bool) -> list[dict[str, Any]]:
+        """Return a row a model, as the command prints it."""
+        return [
+            {
+                "dataset": self.dataset,
+                "model": r.model,
+                "weights": r.weights,
+                "dtype": r.dtype,
+                "parity": r.parity,
+                "there_before": r.n_before,
+                "embedded": r.n_embedded,
+                "not_embedded": r.n_left,
+                **({"views": r.n_views} if with_views else {}),
+            }
+            for r in self.models
+        ]
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -259,8 +259,11 @@ def where_clause(where: str | None) -> str:
     if where is None or not where.strip():
         return "true"
     try:
-        # Inside a case no bracket closed early can start a union or another clause.
-        statements = duckdb.extract_statements(f"select case when (\n{where}\n) then 1 end")
+        # Inside a case no bracket closed early can start a union or another clause; and what closes
+        # a round one early does not stand in square ones, nor the other way round.
+        statements = duckdb.extract_statements(
+            f"select case when (\n{where}\n) then 1 end, [\n{where}\n]"
+        )
     except duckdb.Error as e:
         raise UsageError(f"--where '{where}' is no SQL condition: {e}") from e
     if len(statements) != 1:

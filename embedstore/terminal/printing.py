@@ -57,21 +57,26 @@ def say_notes(notes: Sequence[str]) -> None:
 
 def say_problems(problems: Sequence[Mapping[str, Any]], dataset: str | None = None) -> None:
     """Say which slides have no file yet, and which were set aside and why."""
+    for line in problem_lines(problems, dataset):
+        say(line)
+
+
+def problem_lines(problems: Sequence[Mapping[str, Any]], dataset: str | None = None) -> list[str]:
+    """Return which slides have no file yet, and which were set aside and why, line by line."""
+    lines = []
     where = f" of {dataset}" if dataset else ""
     absent = [p for p in problems if p.get("status") == "missing"]
     broken = [p for p in problems if p.get("status") != "missing"]
     if absent:
         names = ", ".join(str(p["slide"]) for p in absent[:3])
-        say(
+        lines.append(
             f"{len(absent)} slides{where} have no file yet (add --slides DIR): {names}"
             + ", ..." * (len(absent) > 3)
         )
     if broken:
-        say(f"{len(broken)} slides{where} set aside, tried again at the next ingest:")
-    for p in broken[:20]:
-        say(f"  {p['slide']}: {p['problem']}")
-    if len(broken) > 20:
-        say(f"  ... and {len(broken) - 20} more")
+        lines.append(f"{len(broken)} slides{where} set aside, tried again at the next ingest:")
+    lines += [f"  {p['slide']}: {p['problem']}" for p in broken[:20]]
+    return lines + ([f"  ... and {len(broken) - 20} more"] if len(broken) > 20 else [])
 
 
 def print_table(

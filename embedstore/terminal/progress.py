@@ -41,8 +41,8 @@ class Bar(Protocol):
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str, str], Bar]]:
-    """Show bars with rate and time left on stderr; Ctrl-C ends with a message and code 130.
+def bars_on_terminal() -> Iterator[Callable[[str, str], Bar]]:
+    """Show bars with rate and time left on stderr, if that is a terminal.
 
     Yields the function that adds one by its title and unit.
     """
@@ -57,19 +57,26 @@ def progress_bars() -> Iterator[Callable[[str, str], Bar]]:
         TextColumn("[dim]{task.fields[note]}"),
     )
     console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+
+        def add(what: str, unit: str) -> Bar:
+            task = bars.add_task(what, total=None, unit=unit, note="")
+
+            def bar(done: int, total: int, note: str = "") -> None:
+                bars.update(task, completed=done, total=total, note=note)
+
+            return bar
+
+        yield add
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, str], Bar]]:
+    """Show bars for a command: Ctrl-C ends it with a message and code 130."""
     try:
-        with Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as bars:
-
-            def add(what: str, unit: str) -> Bar:
-                task = bars.add_task(what, total=None, unit=unit, note="")
-
-                def bar(done: int, total: int, note: str = "") -> None:
-                    bars.update(task, completed=done, total=total, note=note)
-
-                return bar
-
+        with bars_on_terminal() as add:
             yield add
     except KeyboardInterrupt:
         say("interrupted; what is stored is kept, the same command does the rest")

@@ -10,7 +10,7 @@ from embedstore.slides.patches import VIEW_SETS
 from probes.methods.table import TARGETS
 from probes.splits.draw import GROUPINGS, STRATA
 from probes.splits.schemes import SCHEMES
-from probes.splits.spec import MATCHED, Asked, ManifestSpec
+from probes.splits.spec import MATCHED, Asked, ManifestSpec, spec_of
 
 _MATCHED = [name.removesuffix(MATCHED) for name in SCHEMES if name.endswith(MATCHED)]
 _SCHEMES = "; ".join(f"{n}: {s.about}" for n, s in SCHEMES.items() if not n.endswith(MATCHED))
@@ -48,13 +48,8 @@ class ManifestOptions:
     seed: SeedOption = ManifestSpec.seed
 
     def spec(self, dataset: str) -> ManifestSpec:
-        """Return it as the library takes it; a usage error where a scheme has no matched form."""
-        if self.size_matched and self.scheme not in _MATCHED:
-            raise typer.BadParameter(
-                f"goes with --scheme {one_of(_MATCHED)}", param_hint="--size-matched"
-            )
-        scheme = f"{self.scheme}{MATCHED}" if self.size_matched else self.scheme
-        return ManifestSpec(dataset, scheme, self.group_by, self.stratify, self.where, self.seed)
+        """Return it as the library takes it; UsageError where a scheme has no matched form."""
+        return spec_of(dataset, **vars(self))
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def _fused(asked: Sequence[str], by_name: Mapping[str, Any]) -> dict[str, dict[s
 def models_of(store: Store, dataset: str, options: RunOptions) -> list[dict[str, Any]]:
     """Return the models' rows: those asked for, or all that have embeddings of the dataset."""
     con, asked = connect(store), options.models
+    check_dataset(store, con, dataset)
     have: list[dict[str, Any]] = fetch_rows(
         con,
         "select * from models where list_contains($models, model) order by model",

@@ -20,6 +20,7 @@ from embedstore.store import Store
 from embedstore.store.layout import CUT, model_table, views_table
 from embedstore.store.records import shared
 from embedstore.store.sql import connect_to, cut_columns, fetch, fetch_rows, literal
+from embedstore.store.vectors import fill
 from embedstore.store.views import valid
 from probes.slices.fusion import fusion_of, side_by_side
 from probes.slices.streamed import Streamed, room
@@ -36,13 +37,6 @@ FACTS = {
 }
 """What is known of each row of a matrix, and what says it."""
 Rows = NDArray[np.int64]
-
-BATCH_BYTES = 6 * 2**20
-"""What is read at a time: it stays in cache until it is copied, four times as fast as 48 MB."""
-
-
-_AHEAD = {"io_buffer_size": 64 * 2**20, "batch_readahead": 4, "fragment_readahead": 2}
-"""How far a scan reads ahead: Lance's own 2 GB would outweigh what is streamed."""
 
 
 class Matrix:
@@ -87,38 +81,8 @@ class Matrix:
         dim = lance.schema.field("vector").type.list_size
         self.X: Any = room(n, dim, max_memory)
         self._con = connect_to(store, "annotations", "slides")
-        self._index(self._scan(lance, columns))
-
-    def _scan(self, lance: Any, columns: Sequence[str]) -> pa.Table:
-        """Fill X by a scan; return the keys in the order of its rows."""
-        keys, n = [], 0
-        size = max(256, BATCH_BYTES // (4 * self.X.shape[1]))
-        wanted, where = [*columns, "vector"], f"dataset = {literal(self.dataset)}"
-        scan = lance.scanner(columns=wanted, filter=where, batch_size=size, **_AHEAD)
-        for batch in scan.to_batches():
-            column = batch.column("vector")
-            # flatten() drops null rows without a word, which would shift every row after them.
-            if column.null_count:
-                raise EmbedstoreError(
-                    f"the table of model '{self.model}' has rows without a vector"
-                )
-            rows = column.flatten().to_numpy(zero_copy_only=True).reshape(len(batch), -1)
-            self._check_finite(rows)
-            self.X[n : n + len(batch)] = rows
-            keys.append(_copied(batch.select(columns)))
-            n += len(batch)
-        return pa.Table.from_batches(keys)
-
-    def _check_finite(self, rows: NDArray[np.float32]) -> None:
-        # A sum of squares shows it in a fifth of the time; it may overflow where no number does.
-        flat = rows.ravel()
-        with np.errstate(over="ignore"):
-            squares = np.dot(flat, flat)
-        if not np.isfinite(squares) and not np.isfinite(flat).all():
-            raise EmbedstoreError(
-                f"model '{self.model}' has embeddings that are not finite in dataset "
-                f"'{self.dataset}'; delete and ingest them again"
-            )
+        where = f"dataset = {literal(dataset)}"
+        self._index(fill(self.X, lance, columns, where, model))
 
     def _index(self, keys: pa.Table) -> None:
         """Set ids, places and facts of annotations from the keys of the rows of X.
@@ -228,12 +192,6 @@ class Matrix:
             )
         # Indices are known to be in range; "clip" spares numpy a buffered copy.
         return np.asarray(np.take(self.X, places, axis=0, mode="clip"))
-
-
-def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return columns in memory of their own: Lance's would keep the vectors beside them alive."""
-    copies = [pa.concat_arrays([column, column.slice(0, 0)]) for column in batch.columns]
-    return pa.RecordBatch.from_arrays(copies, schema=batch.schema)
 
 
 def load_matrix(

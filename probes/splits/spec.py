@@ -110,6 +110,26 @@ class ManifestSpec:
         return given + [("--size-matched", "")] * matched
 
 
+def spec_of(
+    dataset: str,
+    scheme: str,
+    group_by: str,
+    stratify: str,
+    where: str | None,
+    seed: int,
+    *,
+    size_matched: bool,
+) -> ManifestSpec:
+    """Return the spec of what a user says; UsageError where a scheme has no size-matched form."""
+    from probes.splits.schemes import SCHEMES
+
+    if size_matched and f"{scheme}{MATCHED}" not in SCHEMES:
+        able = [name.removesuffix(MATCHED) for name in SCHEMES if name.endswith(MATCHED)]
+        raise UsageError(f"--size-matched goes with --scheme {' or '.join(able)}")
+    named = f"{scheme}{MATCHED}" if size_matched else scheme
+    return ManifestSpec(dataset, named, group_by, stratify, where, seed)
+
+
 _COLUMNS = {f.name: {"where": "where_sql"}.get(f.name, f.name) for f in fields(ManifestSpec)}
 
 

@@ -32,6 +32,9 @@ BOUNDARIES = {
     "h5py": {"embedstore/exchange/h5.py", "embedstore/files/packed.py"},
     "peft": {"e2e/network.py"},
     "matplotlib": {"probes/reports/plots.py", "probes/reports/panels.py"},
+    "pandas": {"embedstore/python/rows.py"},
+    "anndata": {"embedstore/python/vectors.py"},
+    "IPython": {"embedstore/python/progress.py"},
     "jinja2": {"probes/reports/page.py"},
     "markupsafe": {"probes/reports/page.py"},
 }
@@ -49,13 +52,15 @@ ARROWS = {
         "store": "errors files slides",
         "embed": "slides",
         "doctor": "errors files slides store",
-        "reading": "errors store",
+        "reading": "errors models store",
         "crops": "errors slides store",
         "identity": "errors models store",
         "writer": "crops errors identity slides store",
         "add": "annotations errors files slides store",
         "exchange": "errors files identity store writer",
         "ingest": "cluster crops embed errors files identity models slides store writer",
+        "python": "add annotations cluster demo doctor errors exchange files ingest models reading store "
+        "terminal",
         "commands": "add annotations demo doctor errors exchange files ingest models reading store "
         "terminal",
     },
@@ -68,6 +73,7 @@ ARROWS = {
         "reports": "methods scores splits studies",
         "runs": "methods scores slices splits",
         "studies": "methods runs scores slices splits",
+        "python": "methods reports runs scores slices splits studies",
         "commands": "methods reports runs scores slices splits studies",
     },
     "e2e": {

@@ -199,7 +199,17 @@ def test_quoting_survives_any_text(text: Any) -> None:
         assert con.execute(f"select 1 as {identifier(text)}").description[0][0] == text
 
 
-@pytest.mark.parametrize("where", ["label =", "1=1; drop table x", "label = 'a' order by 1", ")("])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "label =",
+        "1=1; drop table x",
+        "label = 'a' order by 1",
+        ")(",
+        "1=1) or (1=1",
+        "1=1] or [1=1",
+    ],
+)
 def test_a_condition_must_be_one(where: str) -> None:
     with pytest.raises(EmbedstoreError, match="--where"):
         where_clause(where)
