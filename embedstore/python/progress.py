@@ -2,12 +2,16 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 from embedstore.terminal.progress import Bar, bars_on_terminal
+
+# The hub's client looks for another bar of progress than this one, and warns of what it lacks.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 EVERY = 0.2
 """Seconds between two pictures of a bar."""

@@ -103,5 +103,8 @@ def run(
         else:
             report = run_on_cluster(opened, spec, options, cluster, bar)
     title = f"AUROC: {dataset}, {spec.words()} (manifest {report.manifest_id})"
-    shown = [asdict(line) for line in summarise(report.rows)]
+    names = {"low": "a run's 95% CI, low", "high": "high", "where": "test"}
+    shown = [
+        {names.get(k, k): v for k, v in asdict(line).items()} for line in summarise(report.rows)
+    ]
     return rows_of(title, [asdict(r) for r in report.rows], report.notes, shown=shown)
