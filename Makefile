@@ -4,9 +4,9 @@ BIN := .venv/bin
 STORE := demo-store
 REPORT := demo-report
 WORKERS ?= 2
-BENCHMARKS := ingest probes slices e2e report scale memory
+BENCHMARKS := ingest probes slices python e2e report scale memory
 
-.PHONY: demo install browser test torture audit lint bench docs clean
+.PHONY: demo install browser test torture audit lint bench docs notebooks clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -77,9 +77,13 @@ bench: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/study_coverage.py
 
-# What in docs/ follows from the code: the commands and the table of models.
+# What in docs/ follows from the code: the commands, the calls of Python and the table of models.
 docs: install
 	$(BIN)/python docs/generate.py
+
+# The notebooks of docs/ with what they show, run anew from empty folders.
+notebooks: install
+	$(BIN)/python docs/notebooks/execute.py
 
 clean:
 	rm -rf demo $(STORE) $(REPORT) .venv

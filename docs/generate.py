@@ -1,13 +1,15 @@
-"""Write docs/commands.md from --help, and the table of models in docs/data-and-weights.md.
+"""Write docs/commands.md from --help, docs/api.md from docstrings, and the table of models.
 
 Run it by `make docs`. `tests/house/test_docs.py` fails where the files are not what it writes.
 """
 
+import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parent
 WIDTH = "100"
 COMMANDS = DOCS / "commands.md"
+API = DOCS / "api.md"
 WEIGHTS = DOCS / "data-and-weights.md"
 START, END = "<!-- models: written by generate.py -->", "<!-- end of models -->"
 HEAD = """# Commands and options
@@ -49,6 +52,54 @@ def _help(app: "Typer", name: str, words: list[str]) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", result.output)
     lines = [line.rstrip() for line in text.strip("\n").splitlines()]
     return "```text\n" + "\n".join(lines).strip("\n") + "\n```\n"
+
+
+API_HEAD = """# Python, call by call
+
+Written by `make docs` from docstrings; [From Python](python.md) shows them at work. A call has the
+name and the options of its command, and what an option means is told by the command's `--help`
+([Commands and options](commands.md)). `Rows` is a pandas DataFrame.
+"""
+
+
+def api() -> str:
+    """Return docs/api.md: the methods of a store, the verbs of probes, the estimators."""
+    import probes
+    from embedstore import Embeddings, Rows, Store
+
+    parts = [API_HEAD]
+    for title, of in (("Store", Store), ("Embeddings", Embeddings), ("Rows", Rows)):
+        parts.append(f"## embedstore.{title}\n\n{inspect.getdoc(of)}\n")
+        names = [n for n in _in_order(of) if callable(getattr(of, n)) and n[0] != "_"]
+        parts += [_call(f"{title}.{n}", getattr(of, n)) for n in names]
+    parts.append("## probes\n")
+    for name in probes.__all__:
+        parts.append(_call(f"probes.{name}", getattr(probes, name)))
+    return "\n".join(parts)
+
+
+def _in_order(of: type) -> list[str]:
+    """Return the names of a class of ours and of what it is made of, as they are written."""
+    ours = [c for c in reversed(of.__mro__) if c.__module__.startswith("embedstore")]
+    return list(dict.fromkeys(name for c in ours for name in vars(c)))
+
+
+def _call(name: str, function: Callable[..., Any]) -> str:
+    signature = inspect.signature(function)
+    shown = [
+        str(p.replace(annotation=inspect.Parameter.empty))
+        for p in signature.parameters.values()
+        if p.name != "self"
+    ]
+    names = [p.name for p in signature.parameters.values() if p.name != "self"]
+    keyword = [
+        p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    if keyword:
+        shown.insert(names.index(keyword[0]), "*")
+    text = f"{name}({', '.join(shown)})"
+    lines = text if len(text) <= int(WIDTH) else f"{name}(\n    " + ",\n    ".join(shown) + ",\n)"
+    return f"### {name}\n\n```text\n{lines}\n```\n\n{inspect.getdoc(function)}\n"
 
 
 def models() -> str:
@@ -94,9 +145,10 @@ def with_models(page: str) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     sys.path.insert(0, str(DOCS.parent))
     COMMANDS.write_text(commands(), encoding="utf-8")
+    API.write_text(api(), encoding="utf-8")
     WEIGHTS.write_text(with_models(WEIGHTS.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from embedstore.python.rows import Rows, rows_of
 from embedstore.store import Store as Tables
 
 
-class Store(Filling, Reading):
+class Store(Reading, Filling):
     """A store of embeddings by its place, a folder or s3://, gs://, az://.
 
     Each method does what the command of its name does and takes its options, by the same names
