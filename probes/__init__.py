@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.methods.linear import LogRegProbe, UniProbe
     from probes.methods.similarity import KnnProbe, PrototypeProbe
+    from probes.python.evaluating import evaluate
     from probes.python.fitting import run, split
     from probes.python.judging import compare, predict, report, verify
     from probes.python.labelling import copies, doubtful, raters, rescore
@@ -22,6 +23,7 @@ __all__ = [
     "compare",
     "copies",
     "doubtful",
+    "evaluate",
     "fusion",
     "gap",
     "likeness",
@@ -39,6 +41,7 @@ __all__ = [
 _HOMES = {
     "methods.linear": ("LogRegProbe", "UniProbe"),
     "methods.similarity": ("KnnProbe", "PrototypeProbe"),
+    "python.evaluating": ("evaluate",),
     "python.fitting": ("run", "split"),
     "python.judging": ("compare", "predict", "report", "verify"),
     "python.labelling": ("copies", "doubtful", "raters", "rescore"),

@@ -68,6 +68,17 @@ def add(
         return _add(store_uri, opened, dataset, annotations, content, options, on_slide)
 
 
+def add_content(
+    store_uri: str, dataset: str, content: AnnotationFile, options: AddOptions
+) -> AddReport:
+    """Register what was read already, as `add` registers what it reads."""
+    check_options(dataset, options)
+    opened = Store.open(store_uri, create=True) if Store.is_taken(store_uri) else None
+    return _add(
+        store_uri, opened, dataset, content.path, content, options, lambda done, total: None
+    )
+
+
 def _add(
     store_uri: str,
     opened: Store | None,

@@ -29,6 +29,8 @@ from embedstore.store.sql import check_dataset, connect, fetch_rows, identifier,
 from embedstore.store.tidy import compact
 from embedstore.writer import bind_name, embeddings_table
 
+Annotations = Mapping[str, Mapping[str, Any]]
+"""A dataset's annotations, as the view has them, by id."""
 READ_ROWS, WRITE_ROWS = 4096, 1024
 """Rows read together, and written in one atomic step."""
 
@@ -98,6 +100,25 @@ def import_embeddings(
     with the same vector are left alone, so that an import that was killed is completed by the same
     call; one that differs is an error. on_progress counts h5 files read, then rows written.
     """
+
+    def read(annotations: Annotations) -> VectorFile:
+        return _read(path, annotations, options or TileOptions(), on_progress)
+
+    return import_vectors(store, dataset, model, path, read, on_progress)
+
+
+def import_vectors(
+    store: Store,
+    dataset: str,
+    model: str,
+    path: Path,
+    read: Callable[[Annotations], VectorFile],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ImportReport:
+    """Store what `read` makes of a dataset's annotations by id: see `import_embeddings`.
+
+    path is what the vectors came from, for what is said and recorded of them.
+    """
     recorded = recorded_models(store)
     con = connect(store)
     check_dataset(store, con, dataset)
@@ -105,7 +126,7 @@ def import_embeddings(
     sql = f"select * from annotations where dataset = {literal(dataset)}"
     annotations = {r[ID]: r for r in fetch_rows(con, sql)}
     con.close()  # open, it would hold the version it sees from being given back
-    file = _read(path, annotations, options or TileOptions(), on_progress)
+    file = read(annotations)
     ids, problems = match_ids(file, annotations, dataset)
     problems = [
         f"{len(places_of):,} {what}: {some(places_of)}" for what, places_of in file.faults.items()
@@ -145,7 +166,7 @@ def import_embeddings(
 
 def _read(
     path: Path,
-    annotations: Mapping[str, Mapping[str, Any]],
+    annotations: Annotations,
     options: TileOptions,
     on_progress: Callable[[int, int], None],
 ) -> VectorFile:

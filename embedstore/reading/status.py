@@ -4,6 +4,7 @@ from typing import Any
 
 from embedstore.store import Store
 from embedstore.store.layout import model_table
+from embedstore.store.records import OF_VECTOR
 from embedstore.store.sql import (
     check_dataset,
     connect,
@@ -95,12 +96,16 @@ def composition(store: Store, dataset: str) -> list[dict[str, Any]]:
 
 
 def problems(store: Store, dataset: str) -> list[dict[str, Any]]:
-    """Return the slides of a dataset that are not ok and how many annotations each holds."""
+    """Return the slides of a dataset that are not ok and how many annotations each holds.
+
+    A cell that is known by its vector alone has no image, and lacks none.
+    """
     return fetch_rows(
         connect_to(store, "slides", "annotations"),
         "select s.slide, s.status, s.problem, count(*) as n_annotations from _slides s "
         "join _annotations a using (dataset, slide) "
-        f"where s.dataset = {literal(dataset)} and s.status != 'ok' group by all order by all",
+        f"where s.dataset = {literal(dataset)} and s.status != 'ok' "
+        f"and a.source_id != {literal(OF_VECTOR)} group by all order by all",
     )
 
 

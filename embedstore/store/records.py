@@ -11,6 +11,9 @@ from embedstore.store.sql import Params, fetch_rows
 
 Record = TypeVar("Record")
 
+OF_VECTOR = "vector"
+"""The source_id of a cell that is known by its vector alone: there is no image of it."""
+
 
 def fetch_records(
     con: Any, record: type[Record], query: str, params: Params | None = None

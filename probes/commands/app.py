@@ -1,6 +1,7 @@
 """The app `probes`, put together."""
 
 from embedstore.terminal.app import make_app
+from probes.commands.evaluating import evaluate_command
 from probes.commands.fitting import manifest_command, run_command, split_command
 from probes.commands.judging import compare_command, predict_command, report_command, verify_command
 from probes.commands.labelling import (
@@ -21,6 +22,7 @@ probes_app = make_app(
     "probes",
     "Linear probes on any slice of the embeddings.",
     {
+        "evaluate": evaluate_command,
         "split": split_command,
         "run": run_command,
         "compare": compare_command,

@@ -51,20 +51,21 @@ def there(store: Store, dataset: str) -> tuple[list[str], list[str]]:
     """Return the levels that a dataset's annotations allow, and why others are left out."""
     (n,) = fetch_rows(
         connect(store),
-        "select count(distinct domain) as domains, count(distinct coalesce(source_slide, slide)) "
-        "as slides, count(*) filter (case_id != coalesce(source_slide, slide)) as cases, "
+        "select count(*) as cells, count(distinct domain) as domains, "
+        "count(distinct coalesce(source_slide, slide)) as slides, "
+        "count(*) filter (case_id != coalesce(source_slide, slide)) as cases, "
         "count(distinct case_id) as n_cases "
         "from annotations where dataset = $dataset and status = 'ok'",
         {"dataset": dataset},
     )
     has = {
         ANNOTATION: True,
-        SLIDE: n["slides"] > 1,
+        SLIDE: 1 < n["slides"] < n["cells"],
         CASE: n["cases"] > 0 and n["n_cases"] > 1,
         DOMAIN: n["domains"] > 1,
     }
     why = {
-        SLIDE: "there is one slide",
+        SLIDE: "there is one slide" if n["slides"] < 2 else "no two annotations share a slide",
         CASE: "no case is recorded (`add --case-from COLUMN` names them)",
         DOMAIN: "there is one domain (`add --domain-from COLUMN` names them)",
     }

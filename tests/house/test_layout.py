@@ -57,7 +57,7 @@ ARROWS = {
         "identity": "errors models store",
         "writer": "crops errors identity slides store",
         "add": "annotations errors files slides store",
-        "exchange": "errors files identity store writer",
+        "exchange": "annotations errors files identity store writer",
         "ingest": "cluster crops embed errors files identity models slides store writer",
         "python": "add annotations cluster demo doctor errors exchange files ingest models reading store "
         "terminal",
