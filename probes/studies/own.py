@@ -122,6 +122,7 @@ def evaluate_own(
         raise EmbedstoreError(f"{why}; say which column it is with --column {group_by}=NAME")
     measures, notes = gap(opened, name, method=options.method, on_progress=on_progress)
     said = [*_without_slides(added.notes), *brought.notes, *(f"left out {n}" for n in notes)]
+    said += _not_fitted(opened, name, options.method)
     return OwnReport(name, model, group_by, measures, answers(measures, group_by), said)
 
 
@@ -154,6 +155,30 @@ def _without_slides(notes: Sequence[str]) -> list[str]:
     return [n for n in notes if not n.startswith("the file names no domain")]
 
 
+def _not_fitted(store: Store, dataset: str, method: str) -> list[str]:
+    """Return whose probes learnt nothing, or did not end: what they score is no answer."""
+    rows = fetch_rows(
+        connect(store),
+        "select model, count(distinct run_id) as runs, count(distinct run_id) filter (state = "
+        "'collapsed') as collapsed, count(distinct run_id) filter (state = 'not converged') as "
+        "unended from results where dataset = $dataset and method = $method and eval_dataset is "
+        "null and fraction = 1 group by 1 order by 1",
+        {"dataset": dataset, "method": method},
+    )
+    other = next(m for m in ("logreg", "uni") if m != method)
+    said = [
+        f"{r['model']}: {r['collapsed']} of {r['runs']} probes learnt nothing, the penalty of "
+        f"{method} outweighs these vectors; --method {other} may learn from them"
+        for r in rows
+        if r["collapsed"]
+    ]
+    return said + [
+        f"{r['model']}: {r['unended']} of {r['runs']} probes did not converge"
+        for r in rows
+        if r["unended"]
+    ]
+
+
 def answers(measures: Sequence[Measure], group_by: str) -> list[str]:
     """Return a sentence per model: its AUROC on unseen groups, and by random cells."""
     of: dict[tuple[str | None, str | None], Measure] = {
@@ -175,6 +200,6 @@ def answers(measures: Sequence[Measure], group_by: str) -> list[str]:
 
 def _interval(m: Measure) -> str:
     if m.ci_low is None or m.ci_high is None:
-        return f" (too few {m.ci_by or 'group'}s in a test set for an interval)"
+        return " (no interval: its test sets do not vary, or have too few groups)"
     groups = f"{m.n_groups} {m.ci_by}s" if m.n_groups and m.ci_by else "no groups"
     return f" (95% interval {m.ci_low:.3f} to {m.ci_high:.3f}, {groups})"

@@ -20,7 +20,7 @@ def own(tmp_path: Path) -> pd.DataFrame:
     rng = np.random.default_rng(5)
     case = rng.integers(0, 24, N)
     label = np.where(rng.random(N) < 0.5, "mitotic figure", "non-mitotic figure")
-    vectors = rng.normal(size=(N, 24)).astype(np.float32)
+    vectors = rng.normal(size=(N, 64)).astype(np.float32)
     vectors[:, 0] += 1.5 * (label == "mitotic figure")
     frame = pd.DataFrame(
         {
@@ -82,6 +82,24 @@ def test_again_nothing_is_stored_or_fitted_twice(tmp_path: Path, own: pd.DataFra
     first, before = evaluate(tmp_path, *words), counts(tmp_path)
     assert evaluate(tmp_path, *words).json() == first.json()
     assert counts(tmp_path) == before
+
+
+def test_a_probe_that_learns_nothing_is_told_and_another_learns(
+    tmp_path: Path, own: pd.DataFrame
+) -> None:
+    """The penalty of `uni` is the stronger the fewer numbers a vector has."""
+    few = np.stack(own["vector"].tolist())[:, :8]
+    np.save(tmp_path / "few.npy", few)
+    words = (tmp_path / "few.npy", "--labels", tmp_path / "cells.csv", "--in-order")
+    ran = evaluate(tmp_path, *words)
+    assert "few: AUROC 0.500 (no interval" in ran.err
+    assert "probes learnt nothing, the penalty of uni outweighs these vectors; --method logreg" in (
+        ran.err
+    )
+    other = evaluate(tmp_path, *words, "--method", "logreg", "--json")
+    values = [r["value"] for r in other.json() if (r["metric"], r["split"]) == ("auroc", "case")]
+    assert values[0] > 0.75
+    assert "learnt nothing" not in other.err
 
 
 def counts(folder: Path) -> list[Any]:
