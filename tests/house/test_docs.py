@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from embedstore.store import Store
@@ -181,3 +183,30 @@ def test_every_page_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for page in PAGES:
         assert f"(docs/{page.name})" in readme, page.name
+
+
+# --------------------------------------------------------------------------- own vectors
+
+
+def test_the_commands_for_own_vectors_run_as_the_page_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With files as the page describes them; the answer has its words and columns in their place."""
+    rng = np.random.default_rng(1)
+    case = rng.integers(0, 24, 240)
+    label = np.where(rng.random(240) < 0.5, "mitotic figure", "non-mitotic figure")
+    cells = {"cell": [f"cell {k}" for k in range(240)], "label": label, "case": case}
+    pd.DataFrame(cells).to_csv(tmp_path / "cells.csv", index=False)
+    for name, signal in (("ours", 1.5), ("theirs", 0.8)):
+        vectors = rng.normal(size=(240, 64))
+        vectors[:, 0] += signal * (label == "mitotic figure")
+        frame = pd.DataFrame({"cell": cells["cell"], "vector": [*vectors]})
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMBEDSTORE_URI", raising=False)
+    first, then = blocks("own-vectors.md", "sh")
+    (answer, _) = blocks("own-vectors.md", "text")
+    said = "".join(map(ok, [*first.splitlines(), *then.splitlines()]))
+    numbers = re.compile(r"\d\.\d+")
+    assert numbers.sub("N", answer.strip()) in numbers.sub("N", said)
+    assert (tmp_path / "report" / "index.html").is_file()
