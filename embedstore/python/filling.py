@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from embedstore.annotations.columns import Box
 from embedstore.annotations.source import Frame, Unit
@@ -10,6 +10,10 @@ from embedstore.python.asked import Many, cluster_of, many, place_of, several
 from embedstore.python.located import Located
 from embedstore.python.progress import progress
 from embedstore.python.rows import Rows, problem_notes, rows_of
+from embedstore.store import Store as Tables
+
+if TYPE_CHECKING:
+    from embedstore.ingest import IngestOptions
 
 RGB = tuple[float, float, float]
 
@@ -116,9 +120,8 @@ class Filling(Located):
         weights: model to path, hub or random; as_: store under another model name.
         Returns a row per model: there before, embedded now, not embedded.
         """
-        from embedstore.ingest import IngestOptions, Shard, ingest
+        from embedstore.ingest import IngestOptions, Shard
         from embedstore.models.registry import Variation
-        from embedstore.reading import status
 
         options = IngestOptions(
             weights=dict(weights or {}),
@@ -137,18 +140,7 @@ class Filling(Located):
             shard=None if shard is None else Shard.parse(shard),
             cluster=cluster_of(engine, ray_address, num_gpus),
         )
-        opened = self.open(write=True)
-        with progress("embedding", "embeddings") as bar:
-            report = ingest(
-                opened,
-                dataset,
-                many(model) or [],
-                options,
-                lambda done, total, waited: bar(done, total, waited.words()),
-            )
-        notes = [*report.notes, *problem_notes(status.problems(opened, dataset))]
-        rows = report.rows(with_views=views is not None)
-        return rows_of(f"{dataset}: embeddings", rows, notes)
+        return _ingested(self.open(write=True), dataset, many(model) or [], options)
 
     def import_(
         self,
@@ -168,3 +160,22 @@ class Filling(Located):
         with brought_in(place_of(file)) as path, progress("importing", "") as bar:
             report = import_embeddings(self.open(write=True), dataset, model, path, options, bar)
         return rows_of(f"{dataset}: imported", [report.row()], report.said())
+
+
+def _ingested(
+    opened: Tables, dataset: str, models: Sequence[str], options: "IngestOptions"
+) -> Rows:
+    from embedstore.ingest import ingest
+    from embedstore.reading import status
+
+    with progress("embedding", "embeddings") as bar:
+        report = ingest(
+            opened,
+            dataset,
+            models,
+            options,
+            lambda done, total, waited: bar(done, total, waited.words()),
+        )
+    notes = [*report.notes, *problem_notes(status.problems(opened, dataset))]
+    rows = report.rows(with_views=options.views is not None)
+    return rows_of(f"{dataset}: embeddings", rows, notes)

@@ -1,6 +1,8 @@
 """The command for own vectors: evaluate."""
 
-from typing import Annotated
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
@@ -17,10 +19,65 @@ from probes.methods.table import USUAL
 from probes.splits.draw import GROUPINGS
 
 
+@dataclass(frozen=True)
+class PairingOptions:
+    """Which vector is of which row of the labels."""
+
+    id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="What names a cell in both, or VECTORS_COLUMN=LABELS_COLUMN; default: the columns "
+            "whose values agree.",
+        ),
+    ] = None
+    in_order: Annotated[
+        bool, typer.Option("--in-order", help="The first vector is of the first row, and so on.")
+    ] = False
+    vectors_from: Annotated[
+        str | None, typer.Option(help="Column or array of the vectors, where there are several.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class CellOptions:
+    """What the columns of the labels mean, and what cells and vectors are called."""
+
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=NAME", help="The column of label, case, slide, domain, split; repeatable."
+        ),
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=LABEL", help="What a class of the table means; repeatable."),
+    ] = None
+    positive: Annotated[str | None, typer.Option(help="Which of two labels is positive.")] = None
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the cells in the store; default: the labels' file.")
+    ] = None
+    model: Annotated[
+        str | None, typer.Option(help="Name of the vectors in the store; default: their file.")
+    ] = None
+
+    def asked(self) -> dict[str, Any]:
+        """Return it as the library takes it."""
+        return {
+            "declared": Declared(pairs(self.column, "--column")),
+            "labels": pairs(self.label, "--label"),
+            "positive": self.positive,
+            "dataset": self.dataset,
+            "model": self.model,
+        }
+
+
 def evaluate_command(
     vectors: Annotated[
         str, typer.Argument(metavar=PLACE, help=".parquet, .npz, .npy or .csv: a row a cell.")
     ],
+    pairing: PairingOptions,
+    cells: CellOptions,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -36,37 +93,6 @@ def evaluate_command(
             "these that the labels name."
         ),
     ] = None,
-    id: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="What names a cell in both, or VECTORS_COLUMN=LABELS_COLUMN; default: the columns "
-            "whose values agree.",
-        ),
-    ] = None,
-    in_order: Annotated[
-        bool, typer.Option("--in-order", help="The first vector is of the first row, and so on.")
-    ] = False,
-    vectors_from: Annotated[
-        str | None, typer.Option(help="Column or array of the vectors, where there are several.")
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ROLE=NAME", help="The column of label, case, slide, domain, split; repeatable."
-        ),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CLASS=LABEL", help="What a class of the table means; repeatable."),
-    ] = None,
-    positive: Annotated[str | None, typer.Option(help="Which of two labels is positive.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Name of the cells in the store; default: the labels' file.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Name of the vectors in the store; default: their file.")
-    ] = None,
     method: MethodOption = USUAL,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
@@ -80,22 +106,9 @@ def evaluate_command(
 
     Example: probes evaluate vectors.parquet --labels cells.csv --group-by case
     """
-    from contextlib import nullcontext
-
     from probes.studies.own import OwnOptions, evaluate_own, read_labels, read_vectors
 
-    options = OwnOptions(
-        dataset=dataset,
-        model=model,
-        group_by=group_by,
-        method=method,
-        id=id,
-        in_order=in_order,
-        vectors_from=vectors_from,
-        declared=Declared(pairs(column, "--column")),
-        labels=pairs(label, "--label"),
-        positive=positive,
-    )
+    options = OwnOptions(group_by=group_by, method=method, **vars(pairing), **cells.asked())
     at_labels = nullcontext(None) if labels is None else brought_in(place(labels))
     with brought_in(place(vectors)) as of_vectors, at_labels as of_labels:
         loose = read_vectors(of_vectors, options)

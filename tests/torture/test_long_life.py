@@ -16,7 +16,7 @@ from tests.making.slides import write_csv
 from tests.making.stores import query_of
 from tests.torture.contents import contents, differences
 from tests.torture.scenes import AS_M, Stage
-from tests.torture.told import Tally, amount, chance
+from tests.torture.told import IS_FULL, Tally, amount, chance
 
 ROUNDS = amount(4, 100)
 """Of ten commands each."""
@@ -36,6 +36,7 @@ def on_disk(store: Path) -> tuple[int, float, int, int]:
     return len(files), sum(p.stat().st_size for p in files) / 1e6, max(versions), max(fragments)
 
 
+@pytest.mark.timeout(1800 if IS_FULL else 600)
 def test_a_thousand_small_commands_leave_a_store_as_it_was(
     stage: Stage, tmp_path: Path, tally: Callable[[str], Tally]
 ) -> None:

@@ -328,6 +328,7 @@ def test_a_user_whom_nobody_knows(
         )
         done = shell(line, folder / "s")
         if "ermission denied" in done.err and str(BIN) in done.err:
+            row.tried -= 1
             pytest.skip("another user may not run what is installed here")
         assert done.code == 0, done.err
         row.survived += 1
