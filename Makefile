@@ -57,8 +57,8 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# What the suite tries a little, tried much: kills, crowds, full disks, damaged files; about forty
-# minutes on two cores. TORTURE_SEED=N, which is printed, does the same again.
+# What the suite tries a little, tried much: kills, crowds, full disks, damaged files; up to an
+# hour on two cores. TORTURE_SEED=N, which is printed, does the same again.
 torture: install
 	TORTURE=full $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/torture
 
