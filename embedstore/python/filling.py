@@ -10,10 +10,10 @@ from embedstore.python.asked import Many, cluster_of, many, place_of, several
 from embedstore.python.located import Located
 from embedstore.python.progress import progress
 from embedstore.python.rows import Rows, problem_notes, rows_of
-from embedstore.store import Store as Tables
 
 if TYPE_CHECKING:
     from embedstore.ingest import IngestOptions
+    from embedstore.store import Store as Tables
 
 RGB = tuple[float, float, float]
 
@@ -163,7 +163,7 @@ class Filling(Located):
 
 
 def _ingested(
-    opened: Tables, dataset: str, models: Sequence[str], options: "IngestOptions"
+    opened: "Tables", dataset: str, models: Sequence[str], options: "IngestOptions"
 ) -> Rows:
     from embedstore.ingest import ingest
     from embedstore.reading import status

@@ -2,12 +2,15 @@
 
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedstore.python.filling import Filling
 from embedstore.python.progress import progress
 from embedstore.python.reading import Reading
 from embedstore.python.rows import Rows, rows_of
-from embedstore.store import Store as Tables
+
+if TYPE_CHECKING:
+    from embedstore.store import Store as Tables
 
 
 class Store(Reading, Filling):
@@ -25,7 +28,7 @@ class Store(Reading, Filling):
 
     def _repr_html_(self) -> str:
         """Return what it holds as HTML."""
-        if not Tables.is_taken(self.uri):
+        if not self._is_there():
             return f"<p>no store at {escape(self.uri)} yet; its <code>add</code> makes one</p>"
         return self.status()._repr_html_()
 
@@ -59,6 +62,6 @@ class Store(Reading, Filling):
         return rows_of(f"{dataset}: {'to be removed' if dry_run else 'removed'}", rows)
 
 
-def tables_of(store: Store | str | Path, *, write: bool = False) -> Tables:
+def tables_of(store: Store | str | Path, *, write: bool = False) -> "Tables":
     """Return the tables of a store, named by itself or by its place."""
     return (store if isinstance(store, Store) else Store(store)).open(write=write)
