@@ -6,12 +6,13 @@ Each package owns its commands. `probes paper` may train end to end, so it lives
 try:
     from e2e.commands import e2e_app, paper_command
     from embedstore.commands.app import embedstore_app
+    from embedstore.terminal.app import put
     from embedstore.terminal.entry import run_app
     from probes.commands.app import probes_app
 except KeyboardInterrupt:
     raise SystemExit(130) from None  # before there is anything to say
 
-probes_app.command("paper")(paper_command)
+put(probes_app, "Ask how good a model is", "paper", paper_command)
 
 
 def embedstore() -> None:

@@ -256,5 +256,5 @@ def _carried_out(
 e2e_app = make_app(
     "e2e",
     "Models trained end to end on the manifests of the probes.",
-    {"run": e2e_run_command, "predict": e2e_predict_command},
+    {"Train and score": {"run": e2e_run_command, "predict": e2e_predict_command}},
 )

@@ -1,4 +1,13 @@
-"""The one family of errors a user can cause and mend."""
+"""The one family of errors a user can cause and mend, and the name that may have been meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return "; did you mean '...'?" for a name that one of these resembles, else ""."""
+    found = get_close_matches(name, list(names), n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""
 
 
 class EmbedstoreError(Exception):

@@ -16,16 +16,22 @@ embedstore_app = make_app(
     "embedstore",
     "Embeddings of annotated cells in a store that answers SQL.",
     {
-        "add": add_command,
-        "ingest": ingest_command,
-        "status": status_command,
-        "models": models_command,
-        "sql": sql_command,
-        "export": export_command,
-        "import": import_command,
-        "neighbors": neighbors_command,
-        "remove": remove_command,
-        "doctor": doctor_command,
-        "demo": demo_command,
+        "Fill a store": {
+            "add": add_command,
+            "ingest": ingest_command,
+            "import": import_command,
+            "demo": demo_command,
+        },
+        "Look into it": {
+            "status": status_command,
+            "sql": sql_command,
+            "neighbors": neighbors_command,
+            "export": export_command,
+            "models": models_command,
+        },
+        "Keep it": {
+            "doctor": doctor_command,
+            "remove": remove_command,
+        },
     },
 )

@@ -1,7 +1,8 @@
 """The commands that read a store: status, models, sql, export, neighbors."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +47,7 @@ def status_command(
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is embedded, what is missing and what was set aside.
+    """Show what is embedded, what is missing, what was set aside, and what to do next.
 
     Example: embedstore status midog
     """
@@ -58,26 +59,9 @@ def status_command(
     if as_json:
         print_json(rows)
         return
-    shown = [
-        {
-            "dataset": r["dataset"],
-            "annotations": r["n_annotations"],
-            "model": r["model"],
-            "done": r["done"],
-            "missing": r["missing"],
-            "set aside": r["set_aside"],
-            "views": r.get("views"),
-            "dim": r.get("dim"),
-            "dtype": r.get("dtype"),
-            "weights": r.get("weights"),
-            "sha256": (r.get("weights_sha256") or "")[:12],
-            "version": r.get("version"),
-            "fragments": r.get("n_fragments"),
-            "MB": (r.get("n_bytes") or 0) / 1e6,
-        }
-        for r in rows
-    ]
-    print_table(f"store {store}", shown)
+    print_table(f"store {store}", [_overview(r) for r in rows])
+    if dataset is not None:
+        print_table(f"{dataset}: tables", [_table(r) for r in rows if r["model"] is not None])
     n, n_bytes = status.patches(opened)
     if n:
         say(f"{n:,} patches kept, {n_bytes / 1e6:,.0f} MB")
@@ -86,6 +70,42 @@ def status_command(
         say_notes(status.notes(opened, dataset))
     for name in dict.fromkeys(r["dataset"] for r in rows):
         say_problems(status.problems(opened, name), name)
+    steps = status.next_steps(opened, rows)
+    for step in steps[:_STEPS]:
+        say(f"next: {step}")
+    if len(steps) > _STEPS:
+        say(f"and {len(steps) - _STEPS} more")
+
+
+_STEPS = 3
+"""How many next commands are said at once."""
+
+
+def _overview(r: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a row of `status` fits beside others in 80 columns."""
+    return {
+        "dataset": r["dataset"],
+        "cells": r["n_annotations"],
+        "model": r["model"],
+        "done": r["done"],
+        "missing": r["missing"],
+        "set aside": r["set_aside"],
+        "MB": round((r.get("n_bytes") or 0) / 1e6, 1),
+    }
+
+
+def _table(r: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a model's table of embeddings."""
+    return {
+        "model": r["model"],
+        "weights": r.get("weights"),
+        "sha256": (r.get("weights_sha256") or "")[:12],
+        "dim": r.get("dim"),
+        "dtype": r.get("dtype"),
+        "views": r.get("views"),
+        "version": r.get("version"),
+        "fragments": r.get("n_fragments"),
+    }
 
 
 def models_command(
@@ -108,7 +128,11 @@ def models_command(
     if as_json:
         print_json(rows)
         return
-    print_table("models" if action is ModelsAction.list else "weights from here", rows)
+    if action is ModelsAction.list:
+        narrow = ("model", "n_params", "dim", "pooling", "licence", "gated")
+        print_table("models", rows, narrow=narrow)
+    else:
+        print_table("weights from here", rows, narrow=("model", "gated", "weights", "pin"))
     if action is ModelsAction.check:
         say("a local file always serves: --weights MODEL=PATH")
 

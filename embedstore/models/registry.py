@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, nearest
 
 Pooling = Literal["cls", "cls+mean", "mean", "cls-l2", "gap", "timm"]
 """cls: the class token; cls-l2: that, scaled to length 1; mean: the mean of the patch tokens;
@@ -726,5 +726,5 @@ def check_name(name: str) -> None:
         return
     raise UsageError(
         f"unknown model '{name}'; known: {', '.join(REGISTRY)}; any architecture of timm is "
-        "taken as timm:NAME, a timm model on the hub as hf-hub:OWNER/NAME"
+        f"taken as timm:NAME, a timm model on the hub as hf-hub:OWNER/NAME{nearest(name, REGISTRY)}"
     )

@@ -1,7 +1,10 @@
 """The verb `status`: what a store holds, per dataset and model, and how to get what it lacks."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embedstore.identity import how_to_embed
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.records import OF_VECTOR
@@ -107,6 +110,33 @@ def problems(store: Store, dataset: str) -> list[dict[str, Any]]:
         f"where s.dataset = {literal(dataset)} and s.status != 'ok' "
         f"and a.source_id != {literal(OF_VECTOR)} group by all order by all",
     )
+
+
+def next_steps(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the commands that go on from here, the first the one to begin with.
+
+    rows: what `status` returned. What is missing comes before what can be asked of what is there.
+    """
+    if not rows:
+        return ["embedstore add DATASET --annotations FILE --slides DIR"]
+    con = connect(store)
+    asked = "select distinct dataset, model from results where eval_dataset is null"
+    scored = {(r["dataset"], r["model"]) for r in fetch_rows(con, asked)}
+    compared = {r["dataset"] for r in fetch_rows(con, "select distinct dataset from comparisons")}
+    steps = []
+    for name in dict.fromkeys(r["dataset"] for r in rows):
+        of = [r for r in rows if r["dataset"] == name]
+        words = shlex.quote(name)
+        embedded = [r for r in of if r["model"] is not None]
+        if not embedded:
+            steps.append(f"embedstore ingest {words} --model MODEL")
+        steps += [how_to_embed(store, name, r["model"]) for r in embedded if r["missing"]]
+        if any((name, r["model"]) not in scored for r in embedded):
+            steps.append(f"probes gap {words}")
+        elif embedded:
+            able = len(embedded) > 1 and name not in compared
+            steps.append(f"probes {'compare' if able else 'report'} {words}")
+    return [s + " --output report" * s.startswith("probes report") for s in steps]
 
 
 def notes(store: Store, dataset: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.errors import EmbedstoreError, UsageError, nearest
 from embedstore.files.faults import is_of_lance, unanswered
 from embedstore.store.layout import (
     CUT,
@@ -173,6 +173,7 @@ def check_dataset(store: Store, con: duckdb.DuckDBPyConnection, dataset: str) ->
         raise EmbedstoreError(
             f"no dataset '{dataset}' in {store.uri}; there: "
             f"{', '.join(sorted(datasets)) or 'none'} (`embedstore add` registers one)"
+            f"{nearest(dataset, datasets)}"
         )
 
 

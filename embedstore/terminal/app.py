@@ -1,4 +1,4 @@
-"""An app of commands: each by its name, with --version."""
+"""An app of commands: each by its name, under what it is for, with --version and --quiet."""
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -15,9 +15,14 @@ SETTINGS: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 
+Command = Callable[..., None]
 
-def make_app(name: str, about: str, commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
-    """Return the app of a console script; a command may take options in groups (see `grouped`)."""
+
+def make_app(name: str, about: str, groups: Mapping[str, Mapping[str, Command]]) -> typer.Typer:
+    """Return the app of a console script: commands by name, in groups by what one does with them.
+
+    A command may take options in groups (see `grouped`).
+    """
     app = typer.Typer(name=name, help=about, **SETTINGS)
 
     def show_version(asked: bool) -> None:
@@ -36,6 +41,12 @@ def make_app(name: str, about: str, commands: Mapping[str, Callable[..., None]])
     ) -> None:
         """Take what comes before a command."""
 
-    for command_name, command in commands.items():
-        app.command(command_name)(grouped(command))
+    for group, commands in groups.items():
+        for command_name, command in commands.items():
+            put(app, group, command_name, command)
     return app
+
+
+def put(app: typer.Typer, group: str, name: str, command: Command) -> None:
+    """Add a command to an app, shown under a group."""
+    app.command(name, rich_help_panel=group)(grouped(command))

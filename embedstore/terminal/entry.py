@@ -6,12 +6,10 @@ import threading
 import warnings
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.files.faults import is_of_lance, unanswered
-from embedstore.terminal.printing import say
+from embedstore.terminal.printing import say_error
 from embedstore.terminal.streams import finish_streams, is_full, settle_streams
 
 
@@ -58,18 +56,16 @@ def _answered(app: typer.Typer, stopped_by: list[int]) -> None:
     try:
         _run(app, stopped_by)
     except EmbedstoreError as e:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {escape(str(e))}", highlight=False
-        )
+        say_error(str(e))
         raise SystemExit(2 if isinstance(e, UsageError) else 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except PermissionError as e:
-        say(f"error: {e.strerror}: {e.filename}")
+        say_error(f"{e.strerror}: {e.filename}")
         raise SystemExit(1) from None
     except MemoryError:
-        say(
-            "error: there is not enough memory for this: a smaller part (--where, --limit), "
+        say_error(
+            "there is not enough memory for this: a smaller part (--where, --limit), "
             "--max-memory where the command has it, or a larger machine"
         )
         raise SystemExit(1) from None
@@ -78,9 +74,9 @@ def _answered(app: typer.Typer, stopped_by: list[int]) -> None:
         raise SystemExit(1) from None
     except (OSError, RuntimeError, ValueError) as e:
         if isinstance(e, OSError) and is_full(e):
-            say(f"error: the output cannot be written: {e.strerror}")
+            say_error(f"the output cannot be written: {e.strerror}")
             raise SystemExit(1) from None
         if not is_of_lance(e):
             raise
-        say(f"error: {unanswered(e)}")
+        say_error(unanswered(e))
         raise SystemExit(1) from None

@@ -1,10 +1,18 @@
-"""Options that belong together as one parameter: a dataclass whose fields are options."""
+"""Options that belong together as one parameter, and --quiet, which every command has."""
 
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from embedstore.terminal.printing import hush
+
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No bars, notes and messages; errors are said.")
+]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -23,8 +31,21 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
                 parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name])
             )
 
+    parameters.append(
+        inspect.Parameter(
+            "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption
+        )
+    )
+
     @functools.wraps(command)
-    def spread(**values: Any) -> None:
+    def spread(quiet: bool = False, **values: Any) -> None:
+        hush(quiet)
+        try:
+            called(values)
+        finally:
+            hush(False)
+
+    def called(values: dict[str, Any]) -> None:
         made = {
             name: kind(**{f.name: values.pop(f.name) for f in fields(kind)})
             for name, kind in groups.items()

@@ -44,9 +44,31 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200, file=sys.stdout)
 
 
+_is_quiet = False
+
+
+def hush(quiet: bool) -> None:
+    """Say nothing from now on but errors, or what there is to say again."""
+    global _is_quiet
+    _is_quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Return whether only errors are said."""
+    return _is_quiet
+
+
 def say(message: str) -> None:
-    """Say a message on stderr."""
-    Console(stderr=True, soft_wrap=True).print(escape(message), highlight=False)
+    """Say a message on stderr, unless only errors are."""
+    if not _is_quiet:
+        Console(stderr=True, soft_wrap=True).print(escape(message), highlight=False)
+
+
+def say_error(message: str) -> None:
+    """Say on stderr what went wrong."""
+    Console(stderr=True, soft_wrap=True).print(
+        f"[bold red]error:[/] {escape(message)}", highlight=False
+    )
 
 
 def say_notes(notes: Sequence[str]) -> None:
@@ -80,12 +102,17 @@ def problem_lines(problems: Sequence[Mapping[str, Any]], dataset: str | None = N
 
 
 def print_table(
-    title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+    title: str | None,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    narrow: Sequence[str] = (),
 ) -> None:
-    """Print rows as a table; with more columns than fit, each row as a list."""
+    """Print rows as a table; where they do not fit, those in narrow, or a list a row."""
     columns = list(columns if columns is not None else rows[0] if rows else [])
     console = _console()
-    if len(columns) > 3 and 9 * len(columns) > console.width:
+    if narrow and not _fits(rows, columns, console.width):
+        columns = list(narrow)
+    if not _fits(rows, columns, console.width):
         _print_records(title, rows, columns, console)
         return
     table = Table(header_style="bold")
@@ -99,6 +126,21 @@ def print_table(
     console.print(table)
     if len(rows) > 500:
         say(f"the first 500 of {len(rows):,} rows; --format csv or --output FILE gives all")
+
+
+def _fits(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> bool:
+    """Return whether columns stand side by side without headers broken, or texts to shreds."""
+    if len(columns) <= 3:
+        return True
+    widths = [
+        max(len(c), min(_LEAST, max((len(_cell(r[c]).plain) for r in rows[:500]), default=0)))
+        for c in columns
+    ]
+    return sum(widths) + 3 * len(columns) + 1 <= width
+
+
+_LEAST = 12
+"""Letters of a text that are to stay on one line."""
 
 
 def _print_records(

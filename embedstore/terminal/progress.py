@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from embedstore.terminal.printing import say
+from embedstore.terminal.printing import is_quiet, say
 
 
 class _RateColumn(ProgressColumn):
@@ -58,7 +58,7 @@ def bars_on_terminal() -> Iterator[Callable[[str, str], Bar]]:
     )
     console = Console(stderr=True)
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns, console=console, transient=True, disable=is_quiet() or not console.is_terminal
     ) as bars:
 
         def add(what: str, unit: str) -> Bar:

@@ -100,7 +100,8 @@ def _print_summary(title: str, lines: Sequence["Summary"]) -> None:
         if any(x.n_failed for x in lines):
             line["collapsed or unconverged"] = s.n_failed
         shown.append(line)
-    print_table(title, shown)
+    narrow = [c for c in shown[0] if c not in ("weights", "runs")] if shown else []
+    print_table(title, shown, narrow=narrow)
 
 
 def print_measures(title: str, measures: Sequence["Measure"], as_json: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.errors import EmbedstoreError, UsageError, nearest
 from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
@@ -53,7 +53,10 @@ class RunOptions:
 def check(store: Store, spec: ManifestSpec, options: RunOptions) -> None:
     """Raise UsageError where what is asked for is not known, or does not go together."""
     if unknown := [m for m in options.methods if m not in METHODS]:
-        raise UsageError(f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
+        meant = nearest(unknown[0], METHODS)
+        raise UsageError(
+            f"unknown method {', '.join(unknown)}; allowed: {', '.join(METHODS)}{meant}"
+        )
     if options.target not in TARGETS:
         raise UsageError(f"unknown --target '{options.target}'; allowed: {', '.join(TARGETS)}")
     if options.views is not None and options.views not in VIEW_SETS:
@@ -121,5 +124,6 @@ def models_of(store: Store, dataset: str, options: RunOptions) -> list[dict[str,
         raise EmbedstoreError(
             f"no embeddings of {', '.join(unknown)} for '{dataset}'; there: {', '.join(by_name)}; "
             f"make them with `{how_to_embed(store, dataset, unknown[0])}`"
+            f"{nearest(unknown[0], by_name)}"
         )
     return [by_name[m] for m in dict.fromkeys(asked)]

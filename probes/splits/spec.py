@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, nearest
 
 MATCHED = "-size-matched"
 """How the name of a scheme ends that trains every domain at the smallest one's size."""
@@ -54,6 +54,7 @@ class ManifestSpec:
         allowed = {"scheme": tuple(SCHEMES), "group_by": GROUPINGS, "stratify": STRATA}
         wrong = [
             f"--{name.replace('_', '-')} {getattr(self, name)} (allowed: {', '.join(values)})"
+            f"{nearest(getattr(self, name), values)}"
             for name, values in allowed.items()
             if getattr(self, name) not in values
         ]

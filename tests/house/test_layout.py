@@ -52,7 +52,7 @@ ARROWS = {
         "store": "errors files slides",
         "embed": "slides",
         "doctor": "errors files slides store",
-        "reading": "errors models store",
+        "reading": "errors identity models store",
         "crops": "errors slides store",
         "identity": "errors models store",
         "writer": "crops errors identity slides store",

@@ -13,7 +13,7 @@ from embedstore import Store
 from embedstore.commands.app import embedstore_app
 from probes.commands.app import probes_app
 
-PRINTED = {"store", "as_json", "json", "format", "help"}
+PRINTED = {"store", "as_json", "json", "format", "help", "quiet"}
 """Where a command works and how it prints, which in Python is the object and what it returns."""
 NOT_THERE = {
     "embedstore": {"import": "import_"},

@@ -119,3 +119,9 @@ def test_no_space_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> N
         EmbedstoreError, match=r"No space left on device.*HF_HOME.*--weights m=PATH"
     ):
         find_weights("m", "hub", "ok/model")
+
+
+def test_a_hub_that_nobody_answers_for_is_said_and_no_traceback(tmp_path: Path) -> None:
+    """A real connection to a port where nothing listens; the client's error is none of the hub's."""
+    (said, _) = ask("availability('hub', 'ok/model')", "http://127.0.0.1:9", tmp_path)
+    assert said.startswith("no: the hub cannot be reached (Connect")
