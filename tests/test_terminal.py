@@ -26,7 +26,9 @@ def commands() -> list[tuple[str, str, Any]]:
     return found
 
 
-@pytest.mark.parametrize(("app", "name", "command"), commands(), ids=lambda v: str(v)[:20])
+@pytest.mark.parametrize(
+    ("app", "name", "command"), commands(), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_every_command_stands_in_a_group_and_can_be_quiet(
     app: str, name: str, command: Any
 ) -> None:

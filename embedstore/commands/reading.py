@@ -60,8 +60,8 @@ def status_command(
         print_json(rows)
         return
     print_table(f"store {store}", [_overview(r) for r in rows])
-    if dataset is not None:
-        print_table(f"{dataset}: tables", [_table(r) for r in rows if r["model"] is not None])
+    if dataset is not None and (tables := [_table(r) for r in rows if r["model"] is not None]):
+        print_table(f"{dataset}: tables", tables)
     n, n_bytes = status.patches(opened)
     if n:
         say(f"{n:,} patches kept, {n_bytes / 1e6:,.0f} MB")

@@ -76,12 +76,15 @@ def of_table(name: str, table: pa.Table, column: str | None = None) -> LooseVect
         chosen = column
     elif len(candidates := usual[:1] or [*lists, *numbered]) == 1:
         chosen = candidates[0]
+    elif candidates:
+        raise EmbedstoreError(
+            f"{name} has vectors in several columns, {', '.join(candidates)}; say which with "
+            "--vectors-from"
+        )
     else:
         raise EmbedstoreError(
-            f"{name} has "
-            + (f"several: {', '.join(candidates)}; say --vectors-from" if candidates else "none")
-            + " vectors: a column of lists of numbers, or columns numbered 0, 1, 2, ... "
-            f"(f_0, f_1, ...); its columns: {', '.join(table.column_names[:12])}"
+            f"{name} has no vectors: a column of lists of numbers, or columns 0, 1, ... or "
+            f"f_0, f_1, ...; its columns: {', '.join(table.column_names[:12])}"
         )
     of = [chosen] if chosen in lists else numbered[chosen]
     values = _of_lists(name, table[chosen]) if chosen in lists else _of_columns(table, of)

@@ -48,7 +48,9 @@ def verbs() -> list[tuple[str, str, Callable[..., Any], Callable[..., Any]]]:
     return found
 
 
-@pytest.mark.parametrize(("app", "name", "command", "function"), verbs(), ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(
+    ("app", "name", "command", "function"), verbs(), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_a_verb_has_the_options_of_its_command(
     app: str, name: str, command: Callable[..., Any], function: Callable[..., Any]
 ) -> None:

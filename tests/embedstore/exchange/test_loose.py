@@ -55,11 +55,11 @@ def test_a_file_of_another_tool_gives_its_vectors_and_names(tmp_path: Path, form
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"a": [[1.0]], "b": [[2.0]]}, "several: a, b; say --vectors-from"),
-        ({"name": ["x"], "score": [0.5]}, "has none vectors"),
+        ({"a": [[1.0]], "b": [[2.0]]}, "several columns, a, b; say which with --vectors-from"),
+        ({"name": ["x"], "score": [0.5]}, "has no vectors"),
         ({"vector": [[1.0, 2.0], [1.0]]}, "1, 2 wide"),
         ({"vector": [[1.0], None]}, "0, 1 wide"),
-        ({f"p{k}": [1.0] for k in (0, 1, 2, 4)}, "has none vectors"),
+        ({f"p{k}": [1.0] for k in (0, 1, 2, 4)}, "has no vectors"),
     ],
 )
 def test_what_may_mean_several_things_is_asked(
