@@ -6,7 +6,7 @@ REPORT := demo-report
 WORKERS ?= 2
 BENCHMARKS := ingest probes slices python e2e report scale memory
 
-.PHONY: demo install browser test torture audit lint bench docs notebooks clean
+.PHONY: demo install browser test torture audit lint bench docs notebooks site clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -80,6 +80,10 @@ bench: install
 # What in docs/ follows from the code: the commands, the calls of Python and the table of models.
 docs: install
 	$(BIN)/python docs/generate.py
+
+# docs/ and this folder's pages as a site, site/index.html; every link in it is checked.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The notebooks of docs/ with what they show, run anew from empty folders.
 notebooks: install

@@ -4,6 +4,7 @@ Run it by `make docs`. `tests/house/test_docs.py` fails where the files are not 
 """
 
 import inspect
+import json
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ DOCS = Path(__file__).resolve().parent
 WIDTH = "100"
 COMMANDS = DOCS / "commands.md"
 API = DOCS / "api.md"
+NOTEBOOK = DOCS / "notebook.md"
 WEIGHTS = DOCS / "data-and-weights.md"
 START, END = "<!-- models: written by generate.py -->", "<!-- end of models -->"
 HEAD = """# Commands and options
@@ -102,6 +104,40 @@ def _call(name: str, function: Callable[..., Any]) -> str:
     return f"### {name}\n\n```text\n{lines}\n```\n\n{inspect.getdoc(function)}\n"
 
 
+NOTEBOOK_HEAD = """# In a notebook
+
+Written by `make docs` from [the notebook](notebooks/python.ipynb), with what its cells showed when
+`make notebooks` ran them.
+"""
+
+
+def notebook() -> str:
+    """Return docs/notebook.md: the cells of the notebook and what each shows."""
+    parts = [NOTEBOOK_HEAD]
+    for cell in json.loads((DOCS / "notebooks" / "python.ipynb").read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            # The page has a title of its own.
+            parts.append(re.sub(r"^# .*\n+", "", source) + "\n")
+            continue
+        parts.append(f"```python\n{source}\n```\n")
+        parts += [_shown(output) for output in cell["outputs"]]
+    return "\n".join(parts)
+
+
+def _shown(output: dict[str, Any]) -> str:
+    data = output.get("data", {})
+    if "text/html" in data:
+        html = re.sub(r"<style scoped>.*?</style>\n?", "", "".join(data["text/html"]), flags=re.S)
+        html = html.replace(' border="1" class="dataframe"', "")
+        return re.sub(r"\n\s*", "\n", html).strip() + "\n"
+    if "image/png" in data:
+        return (
+            f'<img alt="figure" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">\n'
+        )
+    return f"```text\n{''.join(data.get('text/plain', output.get('text', ''))).strip()}\n```\n"
+
+
 def models() -> str:
     """Return the table of models: where each one's weights lie, under which terms, and what of."""
     from embedstore.models.pins import PINS, Pin
@@ -149,6 +185,7 @@ def main() -> None:
     sys.path.insert(0, str(DOCS.parent))
     COMMANDS.write_text(commands(), encoding="utf-8")
     API.write_text(api(), encoding="utf-8")
+    NOTEBOOK.write_text(notebook(), encoding="utf-8")
     WEIGHTS.write_text(with_models(WEIGHTS.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -127,6 +127,7 @@ def test_the_generated_parts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> 
     spec.loader.exec_module(generate)
     assert generate.COMMANDS.read_text() == generate.commands(), "run `make docs`"
     assert generate.API.read_text() == generate.api(), "run `make docs`"
+    assert generate.NOTEBOOK.read_text() == generate.notebook(), "run `make docs`"
     page = generate.WEIGHTS.read_text()
     assert page == generate.with_models(page), "run `make docs`"
 
