@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -68,6 +69,7 @@ def of_table(name: str, table: pa.Table, column: str | None = None) -> LooseVect
     numbered = _numbered(table.schema)
     usual = [n for n in VECTOR_NAMES if n in lists]
     if column is not None:
+        column = f"{column}*" if f"{column}*" in numbered else column
         if column not in lists and column not in numbered:
             raise EmbedstoreError(
                 f"{name} has no vectors '{column}'; there: "
@@ -109,14 +111,14 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _numbered(schema: pa.Schema) -> dict[str, list[str]]:
-    """Return columns of numbers whose names count on from 0 or 1, by what stands before it."""
+    """Return columns of numbers whose names count on from 0 or 1, as PREFIX*."""
     found = defaultdict[str, dict[int, str]](dict)
     for f in schema:
         match = re.fullmatch(r"(.*?)(\d{1,6})", f.name)
         if match and _is_number(f.type):
             found[match[1]][int(match[2])] = f.name
     return {
-        f"{prefix}0, {prefix}1, ..." if prefix else "0, 1, ...": [of[k] for k in sorted(of)]
+        f"{prefix}*": [of[k] for k in sorted(of)]
         for prefix, of in found.items()
         if len(of) >= FEWEST and sorted(of) == list(range(min(of), min(of) + len(of)))
         if min(of) in (0, 1)
@@ -124,11 +126,11 @@ def _numbered(schema: pa.Schema) -> dict[str, list[str]]:
 
 
 def _of_lists(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
-    lengths = {len(v) if v is not None else 0 for v in column.to_pylist()}
-    if len(lengths) != 1 or lengths == {0}:
+    widths = sorted(set(pc.fill_null(pc.list_value_length(column), 0).unique().to_pylist()))
+    if len(widths) != 1 or widths == [0] or column.null_count:
         raise EmbedstoreError(
-            f"{name}: vectors are {', '.join(map(str, sorted(lengths)[:4])) or '0'} wide; give one "
-            "width, and a vector for every row"
+            f"{name}: vectors are {', '.join(map(str, widths[:4])) or '0'} wide, "
+            f"{column.null_count} are null; give one width, and a vector for every row"
         )
     flat = pa.concat_arrays([c.flatten() for c in column.chunks])
     return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(len(column), -1)

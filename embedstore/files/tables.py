@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sqlite3
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -33,10 +34,13 @@ MALFORMED = (
     EOFError,
     RuntimeError,
     MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
 )
 """What readers raise on a file that is not what it should be (pyarrow's errors among them).
 
-RuntimeError is h5py's, of what is nested too deeply, and of packed files that need a password.
+RuntimeError is h5py's, of what is nested too deeply, and of packed files that need a password;
+SyntaxError and TokenError are NumPy's, whose headers are Python.
 """
 
 

@@ -165,17 +165,20 @@ class Filling(Located):
 def _ingested(
     opened: "Tables", dataset: str, models: Sequence[str], options: "IngestOptions"
 ) -> Rows:
-    from embedstore.ingest import ingest
+    from embedstore.ingest import Interrupted, ingest
     from embedstore.reading import status
 
-    with progress("embedding", "embeddings") as bar:
-        report = ingest(
-            opened,
-            dataset,
-            models,
-            options,
-            lambda done, total, waited: bar(done, total, waited.words()),
-        )
+    try:
+        with progress("embedding", "embeddings") as bar:
+            report = ingest(
+                opened,
+                dataset,
+                models,
+                options,
+                lambda done, total, waited: bar(done, total, waited.words()),
+            )
+    except Interrupted:
+        raise KeyboardInterrupt from None  # what is embedded is stored; the same call goes on
     notes = [*report.notes, *problem_notes(status.problems(opened, dataset))]
     rows = report.rows(with_views=options.views is not None)
     return rows_of(f"{dataset}: embeddings", rows, notes)

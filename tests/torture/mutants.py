@@ -16,7 +16,10 @@ import torch
 from PIL import Image
 
 from embedstore.add import AddOptions, add
+from embedstore.annotations.columns import read_table
 from embedstore.exchange import import_embeddings
+from embedstore.exchange.loose import read_loose
+from embedstore.exchange.pairing import cells_of, pair, vector_file
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.models.checkpoints import find_weights
 from embedstore.models.loading import build, load_embedder, resolve
@@ -140,6 +143,7 @@ SLIDES = (
 NAMES = (
     *(f"add {name.partition('/')[2]}" for name in OF_INPUTS),
     *("add cells.csv", "add sliderunner", "slide table"),
+    *("evaluate parquet", "evaluate npz", "evaluate npy", "evaluate csv", "labels"),
     *("import h5", "import npz", "import parquet", "checkpoint", "safetensors", "manifest"),
     *("slide made.tiff", *(f"slide {Path(s).name}" for s in SLIDES)),
     *("patch png", "patch jpg", "patch tif", "store file"),
@@ -182,6 +186,11 @@ class Readers:
             return self._of(name, files[0], self._added)
         if kind == "import":
             return self._of(name, self._vector_file(rest), self._imported)
+        if kind == "evaluate":
+            return self._of(name, self._loose_file(rest), lambda path: self._paired(path, None))
+        if kind == "labels":
+            path = self._loose_file("npy")
+            return self._of(name, self.table, lambda damaged: self._paired(path, damaged))
         if kind == "slide" and rest != "table":
             return self._of(name, self._slide(rest), self._embedded)
         if kind == "patch":
@@ -212,6 +221,28 @@ class Readers:
             columns = {"annotation_id": self.ids.tolist(), "vector": self.vectors.tolist()}
             pq.write_table(pa.table(columns), path)
         return path
+
+    def _loose_file(self, ending: str) -> Path:
+        path = self.work / f"loose.{ending}"
+        names = [str(k) for k in range(60)]
+        if ending == "parquet":
+            pq.write_table(pa.table({"id": names, "x": self.vectors.tolist()}), path)
+        elif ending == "npz":
+            np.savez(path, id=np.array(names), x=self.vectors)
+        elif ending == "npy":
+            np.save(path, self.vectors)
+        else:
+            lines = (",".join(map(str, [n, *v])) for n, v in zip(names, self.vectors, strict=True))
+            path.write_text("\n".join(["id,0,1,2,3", *lines]) + "\n")
+        return path
+
+    def _paired(self, vectors: Path, labels: Path | None) -> None:
+        """Read vectors and labels as `probes evaluate` does, up to what it would store."""
+        loose = read_loose(vectors)
+        table = read_table(labels or self.table)
+        paired = pair(loose, table, in_order=vectors.suffix == ".npy")
+        cells_of(table, paired)
+        vector_file(loose, paired, paired.ids)
 
     def _slide_table(self, name: str) -> Reader:
         path = self.work / "slides.csv"

@@ -159,6 +159,11 @@ def claims_npy(path: Path) -> None:
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head) + 1) + head + b"\n")
 
 
+def claims_vectors(path: Path) -> None:
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1000000), }"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head) + 1) + head + b"\n")
+
+
 def claims_h5(path: Path) -> None:
     import h5py
 
@@ -211,6 +216,8 @@ BOMBS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
     "a PNG of 4.8 GB in 5 MB": ("patch", "a.png", bomb_png),
     "an npz that claims 4 PB": ("import", "v.npz", claims_npz),
     "an npz of 8 GB in 8 MB": ("import", "v.npz", bomb_npz),
+    "vectors of 10^15 numbers": ("evaluate", "v.npy", claims_vectors),
+    "vectors of 8 GB in 8 MB": ("evaluate", "v.npz", bomb_npz),
     "a safetensors header of 2^60": ("weights", "w.safetensors", claims_safetensors),
     "a safetensors tensor of 2^60": ("weights", "w.safetensors", wide_safetensors),
     "an npy of 10^18 patches": ("add", "images.npy", claims_npy),
@@ -253,6 +260,7 @@ def test_what_claims_to_be_large_is_refused_in_time_and_memory(
             ("embedstore", "ingest", "d", *AS_M),
         ],
         "import": [usual, ("embedstore", "import", "d", path, "--model", "m")],
+        "evaluate": [("probes", "evaluate", path, "--labels", table, "--in-order")],
         "weights": [
             usual,
             ("embedstore", "ingest", "d", *AS_M[:4], "--weights", f"{AS_M[1]}={path}"),
