@@ -9,7 +9,7 @@ from embedstore.add.register import add_content
 from embedstore.annotations.columns import NOTHING, Declared, Table, read_table, roles
 from embedstore.annotations.source import AnnotationFile
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.exchange.checks import some
+from embedstore.exchange.checks import ANOTHER, some
 from embedstore.exchange.incoming import import_vectors
 from embedstore.exchange.loose import LooseVectors, read_loose
 from embedstore.exchange.pairing import (
@@ -19,6 +19,7 @@ from embedstore.exchange.pairing import (
     pair,
     vector_file,
 )
+from embedstore.identity import check_model_name
 from embedstore.store import Store
 from embedstore.store.records import OF_VECTOR
 from embedstore.store.sql import connect, fetch_rows
@@ -101,7 +102,9 @@ def evaluate_own(
         paired = pair(loose, table, options.id, in_order=options.in_order)
     name = options.dataset or table.path.name.split(".")[0]
     content = cells_of(table, paired)
+    _check_group(options.group_by, content)
     _check_vectors(loose, paired)
+    check_model_name(model, other=ANOTHER)
     if Store.is_taken(store_uri):
         _check_dataset(Store.open(store_uri), name, content)
     how = AddOptions(labels=options.labels, positive=options.positive, declared=options.declared)
@@ -115,15 +118,27 @@ def evaluate_own(
     brought = import_vectors(
         opened, name, model, Path(loose.name), lambda annotations: vector_file(loose, mine, ids)
     )
-    levels, lacking = there(opened, name)
+    levels, _ = there(opened, name)
     group_by: str = options.group_by or next(g for g in HARDEST if g in levels)
-    if group_by not in levels:
-        why = next(w for w in lacking if w.startswith(f"by {group_by}"))
-        raise EmbedstoreError(f"{why}; say which column it is with --column {group_by}=NAME")
     measures, notes = gap(opened, name, method=options.method, on_progress=on_progress)
     said = [*_without_slides(added.notes), *brought.notes, *(f"left out {n}" for n in notes)]
     said += _not_fitted(opened, name, options.method)
     return OwnReport(name, model, group_by, measures, answers(measures, group_by), said)
+
+
+def _check_group(group_by: str | None, content: AnnotationFile) -> None:
+    """Raise EmbedstoreError where the labels do not name what splits are to keep on one side."""
+    if group_by is None or group_by == ANNOTATION:
+        return
+    key = content.case_key if group_by == CASE else SLIDE
+    named = {s.attributes.get(key or "") for s in content.slides.values()}
+    if group_by == CASE and content.case_key == SLIDE:
+        named = set()  # a slide that stands in for its case is no case
+    if len(named - {None}) < 2:
+        raise EmbedstoreError(
+            f"--group-by {group_by}: the labels name no {group_by}, or one alone; say which column "
+            f"it is with --column {group_by}=NAME"
+        )
 
 
 def _check_vectors(loose: LooseVectors, paired: Pairing) -> None:

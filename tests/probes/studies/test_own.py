@@ -141,7 +141,9 @@ def test_without_a_case_it_says_what_it_cannot_see(tmp_path: Path, own: pd.DataF
     assert "--column case=NAME" in refused.err
 
 
-@pytest.mark.parametrize("what", ["nan", "wide", "unpaired", "no label"])
+@pytest.mark.parametrize(
+    "what", ["nan", "wide", "unpaired", "no label", "no case", "a view's name"]
+)
 def test_bad_input_leaves_no_store(tmp_path: Path, own: pd.DataFrame, what: str) -> None:
     vectors = np.stack(own["vector"].tolist())
     labels: Path = tmp_path / "cells.csv"
@@ -151,12 +153,21 @@ def test_bad_input_leaves_no_store(tmp_path: Path, own: pd.DataFrame, what: str)
         own.assign(label=["", *own["label"].tolist()[1:]])[["cell", "label"]].to_csv(labels)
     rows = vectors[:-1] if what == "wide" else vectors
     np.save(tmp_path / "v.npy", rows)
+    if what == "no case":
+        own[["cell", "label"]].to_csv(labels, index=False)
     order = () if what == "unpaired" else ("--in-order",)
-    ran = evaluate(tmp_path, tmp_path / "v.npy", "--labels", labels, *order)
+    more = {"no case": ("--group-by", "case"), "a view's name": ("--model", "results")}
+    ran = evaluate(tmp_path, tmp_path / "v.npy", "--labels", labels, *order, *more.get(what, ()))
     assert ran.code == 1
-    assert {"nan": "NaN", "wide": "239 vectors", "unpaired": "--in-order", "no label": "no label"}[
-        what
-    ] in ran.err
+    said = {
+        "nan": "NaN",
+        "wide": "239 vectors",
+        "unpaired": "--in-order",
+        "no label": "no label",
+        "no case": "--column case=NAME",
+        "a view's name": "cannot name a model",
+    }
+    assert said[what] in ran.err
     assert not (tmp_path / "store").exists()
 
 
