@@ -93,6 +93,8 @@ def test_status_tells_what_to_do_next_from_nothing_to_the_report(
         done = call_command(*words, "--store", uri)
         assert done.code == 0, done.err
 
+    do("embedstore", "add", "tiny", "--annotations", tiny.csv)
+    assert steps() == ["embedstore add tiny --annotations FILE --slides DIR"]
     do("embedstore", "add", "tiny", "--annotations", tiny.csv, "--slides", tiny.slides)
     assert steps() == ["embedstore ingest tiny --model MODEL"]
     do("embedstore", "ingest", "tiny", *VIT, "--limit", 40)

@@ -44,8 +44,9 @@ class SlideFinder:
         """Return where a slide's file is, or None; attributes are what is known of the slide.
 
         Looked for are its path, if stated, its name, and the name with any suffix of slides, in the
-        folder or below it; then whatever other attribute is the name of a file there.
-        EmbedstoreError where several files would do.
+        folder or below it; then whatever other attribute is the name of a file there. A patch that
+        is named without a folder may lie in any, if one file has its name.
+        EmbedstoreError where several files of a slide would do.
         """
         stated = attributes.get("path")
         roots = [d for d in (self._folder, self._beside) if d is not None]
@@ -60,6 +61,8 @@ class SlideFinder:
         file = next((p for p in within if self._is_there(p)), None)
         if file is None and self._kind == "slide":
             file = self._below(name) or self._named_by(name, attributes)
+        elif file is None:
+            file = self._only_one_below(name)
         if file is None and (outside := [p for p in places if p not in within]):
             self._refuse(name, outside)
         return file if file is None or is_uri(file) else Path(file).resolve()
@@ -97,11 +100,18 @@ class SlideFinder:
             raise self._several(name, sorted(files, key=str))
         return files.pop() if files else None
 
-    def _below(self, name: str) -> Place | None:
-        """Return the one slide file of a name, with or without its suffix, in the folder's tree."""
-        if self._folder is None:
+    def _only_one_below(self, name: str) -> Place | None:
+        """Return the only file of a name in the folder's tree; None for a path, or several."""
+        if self._folder is None or "/" in name:
             return None
-        if self._by_name is None:
+        self._list()
+        assert self._by_name is not None
+        files = self._by_name.get(name, [])
+        return files[0] if len(files) == 1 else None
+
+    def _list(self) -> None:
+        """List what is below the folder, once."""
+        if self._by_name is None and self._folder is not None:
             self._by_name = defaultdict(list)
             is_remote = is_uri(self._folder)
             found: Sequence[Place] = (
@@ -114,6 +124,13 @@ class SlideFinder:
                 if known.suffix.lower() in SLIDE_SUFFIXES:
                     self._by_name[known.name].append(path)
                     self._by_stem[known.stem].append(path)
+
+    def _below(self, name: str) -> Place | None:
+        """Return the one slide file of a name, with or without its suffix, in the folder's tree."""
+        if self._folder is None:
+            return None
+        self._list()
+        assert self._by_name is not None
         candidates = self._by_name.get(name) or self._by_stem.get(name, [])
         if len(candidates) > 1:
             raise self._several(name, candidates)

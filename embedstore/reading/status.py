@@ -128,9 +128,12 @@ def next_steps(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         of = [r for r in rows if r["dataset"] == name]
         words = shlex.quote(name)
         embedded = [r for r in of if r["model"] is not None]
-        if not embedded:
+        waiting = of[0]["no_file"]
+        if waiting and any(r["missing"] for r in of):
+            steps.append(f"embedstore add {words} --annotations FILE --slides DIR")
+        if not embedded and of[0]["missing"] > waiting:
             steps.append(f"embedstore ingest {words} --model MODEL")
-        steps += [how_to_embed(store, name, r["model"]) for r in embedded if r["missing"]]
+        steps += [how_to_embed(store, name, r["model"]) for r in embedded if r["missing"] > waiting]
         if any((name, r["model"]) not in scored for r in embedded):
             steps.append(f"probes gap {words}")
         elif embedded:

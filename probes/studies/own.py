@@ -1,5 +1,6 @@
 """Vectors from anywhere and a table of labels: how good they are, honestly, without a slide."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from embedstore.add import AddOptions
 from embedstore.add.register import add_content
 from embedstore.annotations.columns import NOTHING, Declared, Table, read_table, roles
+from embedstore.annotations.labels import KNOWN_CLASSES
 from embedstore.annotations.source import AnnotationFile
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.exchange.checks import ANOTHER, some
@@ -107,7 +109,8 @@ def evaluate_own(
     check_model_name(model, other=ANOTHER)
     if Store.is_taken(store_uri):
         _check_dataset(Store.open(store_uri), name, content)
-    how = AddOptions(labels=options.labels, positive=options.positive, declared=options.declared)
+    labels, notes_on_labels = _labels(options, content)
+    how = AddOptions(labels=labels, positive=options.positive, declared=options.declared)
     added = add_content(store_uri, name, content, how)
     opened = Store.open(store_uri, write=True)
     id_of = {r["slide"]: r["annotation_id"] for r in added.annotations}
@@ -121,9 +124,27 @@ def evaluate_own(
     levels, _ = there(opened, name)
     group_by: str = options.group_by or next(g for g in HARDEST if g in levels)
     measures, notes = gap(opened, name, method=options.method, on_progress=on_progress)
-    said = [*_without_slides(added.notes), *brought.notes, *(f"left out {n}" for n in notes)]
+    said = [
+        *_without_slides(added.notes),
+        *notes_on_labels,
+        *brought.notes,
+        *(f"left out {n}" for n in notes),
+    ]
     said += _not_fitted(opened, name, options.method)
     return OwnReport(name, model, group_by, measures, answers(measures, group_by), said)
+
+
+def _labels(options: OwnOptions, content: AnnotationFile) -> tuple[Mapping[str, str], list[str]]:
+    """Return what classes mean, and a note: names that are not known are labels as they are.
+
+    Not so codes, unless --positive names one: which of 0 and 1 is what is never guessed.
+    """
+    classes = {a.category for a in content.annotations}
+    are_codes = all(re.fullmatch(r"[\d.+-]+|true|false", c.strip(), re.I) for c in classes)
+    is_known = any(c.strip().lower() in KNOWN_CLASSES for c in classes)
+    if options.labels or is_known or (are_codes and options.positive not in classes):
+        return options.labels, []
+    return {c: c for c in classes}, ["the labels are taken as they are"]
 
 
 def _check_group(group_by: str | None, content: AnnotationFile) -> None:

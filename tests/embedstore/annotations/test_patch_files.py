@@ -17,7 +17,8 @@ from embedstore.slides.images import read_image
 from embedstore.slides.patches import fit_patch
 from embedstore.store import Store
 from tests.making.commands import call_command
-from tests.making.stores import query
+from tests.making.slides import write_csv
+from tests.making.stores import query, query_of
 
 RESNET = "timm:test_resnet"
 RANDOM = IngestOptions(weights={RESNET: "random"}, dtype="float32")
@@ -100,3 +101,28 @@ def test_a_broken_patch_is_set_aside_and_tried_again(folder: Any, tmp_path: Path
     broken.write_bytes(good)
     report = ingest(store, "crops", [RESNET], RANDOM)
     assert (report.models[0].n_embedded, report.set_aside) == (1, {})
+
+
+def test_a_patch_named_without_a_folder_is_found_in_any_if_one_has_its_name(
+    tmp_path: Path,
+) -> None:
+    """What a table of another tool says of `images/1.png` is often 1.png."""
+    for place in ("images/1.png", "images/2.png", "more/deep/3.png", "images/4.png", "more/4.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), "white").save(tmp_path / place)
+    rows = [{"path": f"{k}.png", "label": ("a", "b")[k % 2]} for k in range(1, 5)]
+    rows.append({"path": "images/2.png", "label": "a"})
+    table = write_csv(tmp_path / "labels.csv", rows)
+    uri = str(tmp_path / "s")
+    add(uri, "d", table, AddOptions(slides=tmp_path, labels={"a": "a", "b": "b"}, positive="a"))
+    found = query_of(uri, "select slide, status, path from slides order by slide")
+    places = {
+        r["slide"]: r["path"] and Path(r["path"]).relative_to(tmp_path).as_posix() for r in found
+    }
+    assert places == {
+        "1.png": "images/1.png",
+        "2.png": "images/2.png",
+        "3.png": "more/deep/3.png",
+        "4.png": None,  # two files have the name
+        "images/2.png": "images/2.png",
+    }
