@@ -105,7 +105,9 @@ def test_where_cuts_before_the_split_and_is_part_of_the_identity(real: Store) ->
 
 
 def test_where_cannot_reach_beyond_the_dataset(real: Store) -> None:
-    found = candidates(real, ManifestSpec("atypia", where="false) or (true"))
+    with pytest.raises(EmbedstoreError, match="no SQL condition"):
+        candidates(real, ManifestSpec("atypia", where="false) or (true"))
+    found = candidates(real, ManifestSpec("atypia", where="false or true"))
     assert {i.split("/")[0] for i in found.pool.ids} == {"atypia"}
 
 
