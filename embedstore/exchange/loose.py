@@ -29,13 +29,12 @@ FEWEST = 4
 class LooseVectors:
     """Vectors float (n, d), as they were read, and the texts that stand beside each row.
 
-    texts: by column, n each; name: what they were read from. vectors_of: what was taken for them.
+    texts: by column, n each; name: what they were read from.
     """
 
     name: str
     vectors: NDArray[Any]
     texts: Mapping[str, Sequence[str]]
-    vectors_of: str = ""
 
 
 def read_loose(path: Path, column: str | None = None) -> LooseVectors:
@@ -91,7 +90,7 @@ def of_table(name: str, table: pa.Table, column: str | None = None) -> LooseVect
     of = [chosen] if chosen in lists else numbered[chosen]
     values = _of_lists(name, table[chosen]) if chosen in lists else _of_columns(table, of)
     rest = [c for c in table.column_names if c not in of and not _is_vector(table[c].type)]
-    return LooseVectors(name, values, texts_of(table, rest), chosen)
+    return LooseVectors(name, values, texts_of(table, rest))
 
 
 def texts_of(table: pa.Table, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -187,4 +186,4 @@ def _of_arrays(path: Path, column: str | None) -> LooseVectors:
         for k, a in arrays.items()
         if a.ndim == 1 and len(a) == len(values) and a.dtype.kind in "USiu"
     }
-    return LooseVectors(path.name, values, texts, candidates[0])
+    return LooseVectors(path.name, values, texts)

@@ -39,18 +39,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def spread(quiet: bool = False, **values: Any) -> None:
-        hush(quiet)
-        try:
-            called(values)
-        finally:
-            hush(False)
-
-    def called(values: dict[str, Any]) -> None:
         made = {
             name: kind(**{f.name: values.pop(f.name) for f in fields(kind)})
             for name, kind in groups.items()
         }
-        command(**values, **made)
+        hush(quiet)
+        try:
+            command(**values, **made)
+        finally:
+            hush(False)
 
     spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     spread.__annotations__ = {p.name: p.annotation for p in parameters}
