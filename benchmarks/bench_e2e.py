@@ -25,8 +25,8 @@ from e2e.network import Classifier, loss_of
 from e2e.recipe import Recipe, registry_name_of
 from e2e.train import Learner, Machine, Part, Setup, logits_of, one_epoch
 from embedstore.add import AddOptions, add
-from embedstore.crops import fill, located
 from embedstore.demo.dataset import write_demo
+from embedstore.embeddings.crops import fill, located
 from embedstore.models.checkpoints import Weights
 from embedstore.models.embedder import choose_device, choose_dtype
 from embedstore.models.loading import load_embedder, resolve

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embedstore.embeddings.writer import embeddings_table
 from embedstore.store import Store, now
 from embedstore.store.layout import CUT, model_table
-from embedstore.writer import embeddings_table
 
 MPP, FINGERPRINT = 0.25, "made up"
 POSITIVE, NEGATIVE = "mitotic figure", "non-mitotic figure"

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.crops import Placed
+from embedstore.embeddings.crops import Placed
 from embedstore.slides.fingerprint import check_fingerprint
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import PatchGeometry, fit_patch

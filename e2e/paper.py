@@ -11,8 +11,8 @@ from typing import Any
 from e2e.recipe import registry_name_of
 from e2e.run import METHOD, Listener, TrainOptions
 from e2e.run import run as train
+from embedstore.embeddings.identity import how_to_embed
 from embedstore.errors import EmbedstoreError
-from embedstore.identity import how_to_embed
 from embedstore.store import Store
 from embedstore.store.sql import connect, embedded_models, fetch_rows, literal
 from probes.reports import report

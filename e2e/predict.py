@@ -11,7 +11,7 @@ from e2e.folder import MODEL, Config, RunFolder
 from e2e.network import Classifier, probabilities
 from e2e.run import METHOD
 from e2e.train import Machine, Setup, score
-from embedstore.crops import fill, located
+from embedstore.embeddings.crops import fill, located
 from embedstore.errors import EmbedstoreError
 from embedstore.models.checkpoints import Weights, checkpoint_sha256, find_weights
 from embedstore.models.loading import load_embedder

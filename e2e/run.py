@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from e2e.data import StoredPatches
 from e2e.recipe import Recipe, registry_name_of
-from embedstore.crops import Placed, fill, located
+from embedstore.embeddings.crops import Placed, fill, located
+from embedstore.embeddings.identity import entry_of
 from embedstore.errors import EmbedstoreError
-from embedstore.identity import entry_of
 from embedstore.models.checkpoints import Weights, find_weights
 from embedstore.models.registry import NO_VARIATION, ModelEntry
 from embedstore.store import Store

@@ -12,7 +12,7 @@ from e2e.folder import CONFIG, LAST, Config, Epoch, RunFolder
 from e2e.network import Classifier, decision, n_parameters, probabilities
 from e2e.recipe import Recipe
 from e2e.train import Part, Setup, best_epoch, score, train
-from embedstore.crops import Placed
+from embedstore.embeddings.crops import Placed
 from embedstore.models.checkpoints import Weights
 from embedstore.models.loading import load_embedder
 from embedstore.models.registry import ModelEntry

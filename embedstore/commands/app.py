@@ -2,10 +2,10 @@
 
 from embedstore.commands.adding import add_command, demo_command
 from embedstore.commands.embedding import import_command, ingest_command
+from embedstore.commands.looking import neighbors_command, sheet_command, tag_command
 from embedstore.commands.reading import (
     export_command,
     models_command,
-    neighbors_command,
     sql_command,
     status_command,
 )
@@ -26,6 +26,8 @@ embedstore_app = make_app(
             "status": status_command,
             "sql": sql_command,
             "neighbors": neighbors_command,
+            "sheet": sheet_command,
+            "tag": tag_command,
             "export": export_command,
             "models": models_command,
         },

@@ -1,4 +1,4 @@
-"""The commands that read a store: status, models, sql, export, neighbors."""
+"""The commands that read a store: status, models, sql, export."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -26,13 +26,6 @@ from embedstore.terminal.printing import (
     say_problems,
 )
 from embedstore.terminal.progress import progress_bar
-
-
-class Metric(StrEnum):
-    """How far apart `embedstore neighbors` says two embeddings are."""
-
-    cosine = "cosine"
-    l2 = "l2"
 
 
 class ModelsAction(StrEnum):
@@ -151,7 +144,7 @@ def sql_command(
     """Ask the store in SQL (DuckDB), read only.
 
     Views: datasets, annotations, slides, patches, models, embeddings, embedding_views, manifests,
-    splits, results, predictions, probes, and each model's embeddings under its own name.
+    splits, results, predictions, probes, tags, and each model's embeddings under its own name.
 
     Example: embedstore sql "select domain, label, count(*) from annotations group by all"
     """
@@ -190,56 +183,3 @@ def export_command(
         print_json(rows)
     else:
         print_table(f"{dataset}: exported", rows)
-
-
-def neighbors_command(
-    annotation_id: Annotated[str, typer.Argument(help="Whose neighbours.")],
-    model: Annotated[str, typer.Option(help="By whose embeddings.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
-    where: Annotated[
-        str | None, typer.Option(help="SQL condition on the annotations view.")
-    ] = None,
-    metric: Annotated[
-        Metric, typer.Option(help="cosine: 1 - similarity; l2: Euclidean.")
-    ] = Metric.cosine,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compare all, whether there is an index or not.")
-    ] = False,
-    index: Annotated[
-        bool,
-        typer.Option("--index", help="Make the model's index first, which serves later calls too."),
-    ] = False,
-    store: StoreOption = "./store",
-    as_json: JsonOption = False,
-) -> None:
-    """Show the annotations whose embeddings are nearest to one annotation's.
-
-    Over all datasets of the store unless --where says less; exactly, unless the model has an index.
-
-    Example: embedstore neighbors ID --model uni --where "domain = 'canine lymphoma'"
-    """
-    from embedstore.reading.neighbors import PAYS, neighbors
-    from embedstore.store import Store
-
-    nearest = neighbors(
-        Store.open(store, write=index),
-        annotation_id,
-        model,
-        k=k,
-        where=where,
-        metric=metric.value,
-        exact=exact,
-        index=index,
-    )
-    if as_json:
-        print_json(nearest.rows)
-    else:
-        print_table(f"nearest to {annotation_id}", nearest.rows)
-    n = f"{len(nearest.rows):,} of {nearest.n_searched:,}"
-    say(f"{n} embeddings of {model}, {metric.value} distance")
-    if nearest.recall is not None:
-        say(f"the index finds {nearest.recall:.3f} of the 20 nearest of 20 embeddings")
-    if nearest.by_index:
-        say("found by an index, which may miss some; --exact compares all")
-    elif nearest.n_searched >= PAYS and not (exact or where):
-        say("all were compared; --index makes an index, which takes the vectors' size on disk")

@@ -15,6 +15,7 @@ from embedstore.store.layout import (
     COPIES,
     PATCHES,
     TABLES,
+    TAGS,
     model_table,
     views_table,
 )
@@ -104,6 +105,7 @@ RELATIONS: tuple[Relation, ...] = (
         "copies of annotations that are not there",
     ),
     Relation("orphans", PATCHES, _NO_CELL, "patches of annotations that are not there"),
+    Relation("orphans", TAGS, _NO_CELL, "tags of annotations that are not there"),
 )
 """What should hold between tables. A check of this kind is one entry."""
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from embedstore.embeddings.identity import IDENTITY, IMPORTED, check_same
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange.vector_files import ID, VectorFile
-from embedstore.identity import IDENTITY, IMPORTED, check_same
 from embedstore.store import Store, now
 from embedstore.store.layout import TABLES, model_table
 from embedstore.store.records import ModelRow

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from embedstore.embeddings.identity import check_model_name, recorded_models
+from embedstore.embeddings.writer import bind_name, embeddings_table
 from embedstore.errors import EmbedstoreError
 from embedstore.exchange.checks import (
     ANOTHER,
@@ -21,13 +23,11 @@ from embedstore.exchange.checks import (
 from embedstore.exchange.h5 import SUFFIXES
 from embedstore.exchange.tiles import TileOptions, read_tiles
 from embedstore.exchange.vector_files import FORMATS, ID, VectorFile
-from embedstore.identity import check_model_name, recorded_models
 from embedstore.store import Store
 from embedstore.store.clock import later
 from embedstore.store.layout import model_table
 from embedstore.store.sql import check_dataset, connect, fetch_rows, identifier, literal, stale
 from embedstore.store.tidy import compact
-from embedstore.writer import bind_name, embeddings_table
 
 Annotations = Mapping[str, Mapping[str, Any]]
 """A dataset's annotations, as the view has them, by id."""

@@ -18,6 +18,13 @@ def target(output: str, *, overwrite: bool) -> Place:
     return to
 
 
+def page_target(output: str, *, overwrite: bool) -> Place:
+    """Return the place of a page to be written; UsageError unless it is named FILE.html."""
+    if not output.lower().endswith((".html", ".htm")):
+        raise UsageError(f"{output}: a page is an HTML file; name FILE.html")
+    return target(output, overwrite=overwrite)
+
+
 def folder_target(output: str, *, own: str | None, overwrite: bool) -> Place:
     """Return the place of a folder to be written into, which may hold what is not of ours.
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from embedstore.crops import Placed
 from embedstore.embed import SlideFailed, embed_slides
+from embedstore.embeddings.crops import Placed
+from embedstore.embeddings.writer import Writer
 from embedstore.ingest.options import (
     Estimate,
     IngestOptions,
@@ -25,7 +26,6 @@ from embedstore.store.layout import model_table, views_table
 from embedstore.store.patch_cache import PACKED, PatchCache
 from embedstore.store.sql import connect, fetch_rows, literal
 from embedstore.store.tidy import compact
-from embedstore.writer import Writer
 
 if TYPE_CHECKING:
     from embedstore.ingest.looks import Opened

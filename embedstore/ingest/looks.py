@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedstore.embed import Look
+from embedstore.embeddings.identity import IDENTITY, check_same, entry_of, recorded_models
 from embedstore.errors import EmbedstoreError
-from embedstore.identity import IDENTITY, check_same, entry_of, recorded_models
 from embedstore.ingest.options import IngestOptions, asked_identity, weights_spec
 from embedstore.ingest.variants import Variant
 from embedstore.models.checkpoints import Weights

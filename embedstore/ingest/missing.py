@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 
+from embedstore.embeddings.identity import recorded_models, weights_for
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.identity import recorded_models, weights_for
 from embedstore.ingest.embedding import Embedding, Prepared, tidy
 from embedstore.ingest.options import (
     Estimate,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.crops import DOWN_THE_SLIDES, PLACES, Placed, slide_jobs
+from embedstore.embeddings.crops import DOWN_THE_SLIDES, PLACES, Placed, slide_jobs
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest.options import Shard
 from embedstore.slides.patches import PLAIN, embedded_views

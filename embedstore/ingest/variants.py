@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from embedstore.embeddings.identity import check_model_name, entry_of
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.identity import check_model_name, entry_of
 from embedstore.ingest.options import IngestOptions, short_names, weights_spec
 from embedstore.models.pools import OWN, check_pool, split_name, swept, variant_name
 from embedstore.models.registry import OF_TOKENS, ModelEntry, check_name

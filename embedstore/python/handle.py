@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedstore.python.filling import Filling
+from embedstore.python.looking import Looking
 from embedstore.python.progress import progress
 from embedstore.python.reading import Reading
 from embedstore.python.rows import Rows, rows_of
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from embedstore.store import Store as Tables
 
 
-class Store(Reading, Filling):
+class Store(Reading, Looking, Filling):
     """A store of embeddings by its place, a folder or s3://, gs://, az://.
 
     Each method does what the command of its name does and takes its options, by the same names

@@ -72,12 +72,21 @@ class Reading(Located):
         metric: str = "cosine",
         exact: bool = False,
         index: bool = False,
+        output: str | Path | None = None,
+        overwrite: bool = False,
     ) -> Rows:
-        """Return the annotations whose embeddings are nearest to one annotation's."""
-        from embedstore.reading.neighbors import neighbors
+        """Return the annotations whose embeddings are nearest to one annotation's.
 
+        output: FILE.html, a page with their patches.
+        """
+        from embedstore.files.targets import page_target
+        from embedstore.reading.neighbors import neighbors
+        from embedstore.reading.sheet import neighbors_sheet, write_sheet
+
+        to = None if output is None else page_target(str(output), overwrite=overwrite)
+        opened = self.open(write=index)
         nearest = neighbors(
-            self.open(write=index),
+            opened,
             annotation_id,
             model,
             k=k,
@@ -86,6 +95,8 @@ class Reading(Located):
             exact=exact,
             index=index,
         )
+        if to is not None:
+            write_sheet(neighbors_sheet(opened, annotation_id, model, nearest), to)
         notes = ["found by an index, which may miss some; exact=True compares all"]
         return rows_of(
             f"nearest to {annotation_id}", nearest.rows, notes if nearest.by_index else ()

@@ -67,3 +67,11 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def problem_notes(problems: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return in words which slides have no file, and which were set aside and why."""
     return problem_lines(problems)
+
+
+def arrow_of(frame: pd.DataFrame) -> pa.Table:
+    """Return a frame as Arrow; its index is a column, called annotation_id where it has no name."""
+    if frame.index.name is None and not frame.index.equals(type(frame.index)(range(len(frame)))):
+        frame = frame.rename_axis("annotation_id")
+    keep = frame.reset_index() if frame.index.name is not None else frame
+    return pa.Table.from_pandas(keep.rename(columns=str), preserve_index=False)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embedstore.identity import how_to_embed
+from embedstore.embeddings.identity import how_to_embed
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 from embedstore.store.records import OF_VECTOR

@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-FORMAT = 7
+FORMAT = 8
 """Version of the layout below: an older store is upgraded (`migrations`), a newer one refused."""
 
 
@@ -24,7 +24,7 @@ FLAG, TEXTS = pa.bool_(), pa.list_(TEXT)
 _CUT_BY = dict.fromkeys(("scheme", "group_by", "stratify", "where_sql"), TEXT)
 
 PATCHES, COMPARISONS, MEASURES, COPIES = "patches", "comparisons", "measures", "copies"
-REMOVALS = "removals"
+REMOVALS, TAGS = "removals", "tags"
 
 CUT: dict[str, pa.DataType] = {
     "cut_x_l0": REAL,
@@ -52,9 +52,7 @@ TABLES: dict[str, pa.Schema] = {
         dataset=TEXT,
         slide=TEXT,
         kind=TEXT,
-        case_id=TEXT,
-        case_source=TEXT,
-        path=TEXT,
+        **dict.fromkeys(("case_id", "case_source", "path"), TEXT),
         width=INT,
         height=INT,
         mpp=REAL,
@@ -236,6 +234,8 @@ TABLES: dict[str, pa.Schema] = {
         **dict.fromkeys(("cosine", "pixels"), REAL),
         created_at=TIME,
     ),
+    # Names that a user gives to annotations: see `tags`.
+    TAGS: _schema("tag_id", tag=TEXT, annotation_id=TEXT, dataset=TEXT, created_at=TIME),
     # What is removed and may not be deleted yet: see `removal`.
     REMOVALS: _schema("removal_id", created_at=TIME, gone=TEXT),
 }

@@ -13,7 +13,15 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.store.layout import COPIES, MEASURES, PATCHES, REMOVALS, model_table, views_table
+from embedstore.store.layout import (
+    COPIES,
+    MEASURES,
+    PATCHES,
+    REMOVALS,
+    TAGS,
+    model_table,
+    views_table,
+)
 from embedstore.store.removed import either, finish_removals
 from embedstore.store.sql import (
     check_dataset,
@@ -136,6 +144,7 @@ def _plan_annotations(store: Store, con: Any, removal: Removal, part: Part) -> N
             con, "select distinct run_id from _results semi join _broken using (manifest_id)"
         )
     removal.where[PATCHES] = list(of_annotations)
+    removal.where[TAGS] = list(of_annotations)
     removal.where[MEASURES] = [mine]  # each is of all annotations there were
     here = literal(removal.dataset)
     removal.where[COPIES] = [f"dataset_a = {here} or dataset_b = {here}"]
@@ -210,6 +219,7 @@ _COUNTED = {
     MEASURES: "measures",
     COPIES: "copies",
     PATCHES: "kept patches",
+    TAGS: "tags",
 }
 
 

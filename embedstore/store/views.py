@@ -60,8 +60,10 @@ VIEWS: dict[str, str] = {
         f"case when {_OFF_SLIDE} then 'the centre lies off the slide' "
         "when s.status in ('unreadable', 'no-mpp') then s.problem end as problem, "
         "a.category, a.votes, a.split, s.kind, s.scanner, s.mpp, "
-        f"{_SOURCE_SLIDE} as source_slide "
-        "from _annotations a join _slides s on s.slide_id = a.dataset || '/' || a.slide"
+        f"{_SOURCE_SLIDE} as source_slide, coalesce(t.tags, []) as tags "
+        "from _annotations a join _slides s on s.slide_id = a.dataset || '/' || a.slide left join "
+        "(select annotation_id, list(tag order by tag) as tags from _tags group by 1) t on "
+        "t.annotation_id = a.annotation_id"
     ),
     "datasets": (
         "select d.dataset, d.positive_label, coalesce(n.n, 0) as n_annotations, d.source, "
@@ -101,6 +103,7 @@ VIEWS: dict[str, str] = {
         "select annotation_id, dataset, slide, size_px, mpp_out, n_bytes, created_at from _patches"
     ),
     "comparisons": f"select * exclude (comparison_id) from _comparisons where {_STANDS}",
+    "tags": "select tag, annotation_id, dataset, created_at from _tags",
     "copies": "select * exclude (copy_id) from _copies",
     "measures": "select * exclude (measure_id) from _measures",
     "predictions": (

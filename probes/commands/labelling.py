@@ -67,9 +67,10 @@ def doubtful_command(
     from probes.studies.doubtful import doubtful
 
     to = None if output is None else doubts_target(output, overwrite=overwrite)
+    opened = Store.open(store, write=True)
     with progress_bar("fitting", "models") as on_progress:
         doubts, _, notes = doubtful(
-            Store.open(store, write=True),
+            opened,
             dataset,
             models=model,
             method=method,
@@ -78,7 +79,7 @@ def doubtful_command(
     rows = [vars(d) for d in doubts]
     if to is not None:
         with delivered(to) as path:
-            written = write_doubts(doubts, path)
+            written = write_doubts(opened, doubts, path)
         say(f"{len(rows):,} cells in doubt written to {output} ({len(written)} files)")
     if as_json:
         print_json(rows)

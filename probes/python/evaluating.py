@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore.annotations.columns import Declared, Table
 from embedstore.exchange.loose import LooseVectors, of_table, texts_of
@@ -13,7 +12,7 @@ from embedstore.files.at_hand import brought_in
 from embedstore.python.asked import place_of
 from embedstore.python.handle import Store
 from embedstore.python.progress import progress
-from embedstore.python.rows import DataFrame, Rows
+from embedstore.python.rows import DataFrame, Rows, arrow_of
 from embedstore.python.vectors import Embeddings
 from embedstore.terminal.printing import say
 from probes.methods.table import USUAL
@@ -72,7 +71,7 @@ def _vectors(vectors: Any, options: OwnOptions) -> LooseVectors:
     if isinstance(vectors, Embeddings):
         return LooseVectors("vectors", vectors.X, {"annotation_id": [*vectors.cells.index]})
     if isinstance(vectors, DataFrame):
-        return of_table("vectors", _arrow(vectors), options.vectors_from)
+        return of_table("vectors", arrow_of(vectors), options.vectors_from)
     return LooseVectors("vectors", np.asarray(vectors), {})
 
 
@@ -81,16 +80,8 @@ def _labels(labels: Any, options: OwnOptions) -> Table | None:
         return None
     if isinstance(labels, DataFrame):
         # As a file of it would be read: every column is text.
-        cells = _arrow(labels)
+        cells = arrow_of(labels)
         texts = texts_of(cells, cells.column_names)
         return table_of(Path("cells"), texts, options.declared)
     with brought_in(place_of(labels)) as path:
         return read_labels(path, options)
-
-
-def _arrow(frame: DataFrame) -> pa.Table:
-    """Return a frame as Arrow; its index is a column, called annotation_id where it has no name."""
-    if frame.index.name is None and not frame.index.equals(type(frame.index)(range(len(frame)))):
-        frame = frame.rename_axis("annotation_id")
-    keep = frame.reset_index() if frame.index.name is not None else frame
-    return pa.Table.from_pandas(keep.rename(columns=str), preserve_index=False)

@@ -39,9 +39,10 @@ def doubtful(
     output: FILE.csv, or a folder for GeoJSON of each slide. See `probes doubtful --help`.
     """
     to = None if output is None else doubts_target(str(output), overwrite=overwrite)
+    opened = tables_of(store, write=True)
     with progress("fitting", "models") as bar:
         doubts, _, notes = found_doubtful(
-            tables_of(store, write=True),
+            opened,
             dataset,
             models=many(model),
             method=method,
@@ -49,7 +50,7 @@ def doubtful(
         )
     if to is not None:
         with delivered(to) as path:
-            write_doubts(doubts, path)
+            write_doubts(opened, doubts, path)
     return rows_of(f"{dataset}: labels in doubt", [vars(d) for d in doubts], notes)
 
 

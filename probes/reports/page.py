@@ -1,13 +1,11 @@
-"""The boundary to Jinja: a page of the report as one HTML file that needs nothing else.
+"""A page of the report as one HTML file that needs nothing else.
 
 All text is escaped by the template engine; only SVG that we drew goes in as it is.
 """
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
+from embedstore.files.template import Markup, filled
 from probes.reports.blocks import MAX_BANDS, Block, Figure, Page
 from probes.reports.plots import legend_swatch, panels_for_page, series
 
@@ -16,16 +14,9 @@ TEMPLATES = Path(__file__).parent / "template"
 
 def render(page: Page) -> str:
     """Return the page as HTML; links to the files beside it are relative."""
-    engine = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style, script = (Markup((TEMPLATES / f).read_text("utf-8")) for f in ("page.css", "page.js"))
-    template = engine.get_template("page.html")
-    return template.render(
+    return filled(
+        TEMPLATES / "page.html",
         page=page,
         style=style,
         script=script,

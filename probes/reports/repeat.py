@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from embedstore.identity import model_words
+from embedstore.embeddings.identity import model_words
 from embedstore.models.pools import split_name
 from embedstore.models.registry import REGISTRY
 from embedstore.store.records import ModelRow

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedstore.embeddings.identity import how_to_embed
 from embedstore.errors import EmbedstoreError, UsageError, nearest
-from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
 from embedstore.store.sql import (

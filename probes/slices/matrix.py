@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from embedstore.embeddings.identity import how_to_embed
 from embedstore.errors import EmbedstoreError
-from embedstore.identity import how_to_embed
 from embedstore.slides.patches import VIEW_SETS
 from embedstore.store import Store
 from embedstore.store.layout import CUT, model_table, views_table

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.reading.pixels import Patches
 from embedstore.store import Store, now
 from embedstore.store.layout import COPIES
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
@@ -23,7 +24,6 @@ from probes.splits.candidates import candidates
 from probes.splits.spec import ManifestSpec
 from probes.studies.cells import models_of, random_models
 from probes.studies.measures import Measure, record_measures
-from probes.studies.pixels import Patches
 
 STUDY = "copies"
 NEAR, SAME = 0.9, 0.999

@@ -10,6 +10,7 @@ from embedstore.add.register import add_content
 from embedstore.annotations.columns import NOTHING, Declared, Table, read_table, roles
 from embedstore.annotations.labels import KNOWN_CLASSES
 from embedstore.annotations.source import AnnotationFile
+from embedstore.embeddings.identity import check_model_name
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.exchange.checks import ANOTHER, some
 from embedstore.exchange.incoming import import_vectors
@@ -21,7 +22,6 @@ from embedstore.exchange.pairing import (
     pair,
     vector_file,
 )
-from embedstore.identity import check_model_name
 from embedstore.store import Store
 from embedstore.store.records import OF_VECTOR
 from embedstore.store.sql import connect, fetch_rows

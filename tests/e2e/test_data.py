@@ -14,7 +14,7 @@ from PIL import Image
 
 from e2e.data import StoredPatches, n_batches, read_batches, rows_of_step
 from embedstore.add import AddOptions, add
-from embedstore.crops import Placed, fill, located
+from embedstore.embeddings.crops import Placed, fill, located
 from embedstore.errors import SlideError
 from embedstore.slides.patches import PatchGeometry, centre
 from embedstore.store import Store

@@ -11,8 +11,8 @@ import torch
 
 from embedstore.add import AddOptions, add
 from embedstore.embed import CanEmbed, Embedded, Look, embed_slides
+from embedstore.embeddings.identity import how_to_embed
 from embedstore.errors import EmbedstoreError, UsageError
-from embedstore.identity import how_to_embed
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.ingest.options import Estimate
 from embedstore.models.features import pool_each

@@ -29,7 +29,7 @@ OTHERWISE = {
 }
 ABSENT = {"probes": {"manifest", "paper"}, "embedstore": set[str]()}
 """manifest moves files; paper is e2e's."""
-NAMES = {"name": "as_"}
+NAMES = {("ingest", "name"): "as_"}
 
 
 def verbs() -> list[tuple[str, str, Callable[..., Any], Callable[..., Any]]]:
@@ -56,7 +56,7 @@ def test_a_verb_has_the_options_of_its_command(
 ) -> None:
     skipped = PRINTED | OTHERWISE.get(name, set()) | {"context"}
     theirs = {
-        NAMES.get(p.name, p.name): p.default
+        NAMES.get((name, p.name), p.name): p.default
         for p in inspect.signature(command).parameters.values()
         if p.name not in skipped
     }

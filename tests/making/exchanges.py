@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedstore.identity import recorded_models
+from embedstore.embeddings.identity import recorded_models
 from embedstore.store import Store
 from embedstore.store.layout import model_table
 

@@ -63,10 +63,10 @@ class Hold:
     settings: Mapping[str, int] = field(default_factory=dict)
 
 
-FLUSH = {"embedstore.writer:FLUSH_ROWS": 8}
+FLUSH = {"embedstore.embeddings.writer:FLUSH_ROWS": 8}
 """An ingest writes after so few embeddings."""
 
-TAKEN = "embedstore.writer:Writer.flush_if_due"
+TAKEN = "embedstore.embeddings.writer:Writer.flush_if_due"
 """What an ingest calls with each batch of vectors, in the thread that a Ctrl-C meets."""
 
 MERGE = "embedstore.store.store:Store.merge"

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from embedstore.embeddings.identity import IMPORTED
 from embedstore.errors import EmbedstoreError
-from embedstore.identity import IMPORTED
 from embedstore.store import Store
 from embedstore.store.layout import model_table, views_table
 from probes.methods.fits import fit_tasks

@@ -189,7 +189,11 @@ def test_a_clock_that_goes_back_hides_nothing_new(
         shown = []
         for uri, back in ((twin, 0), (store, days)):
             with monkeypatch.context() as patch:
-                for place in ("embedstore.store.store", "embedstore.store", "embedstore.writer"):
+                for place in (
+                    "embedstore.store.store",
+                    "embedstore.store",
+                    "embedstore.embeddings.writer",
+                ):
                     patch.setattr(f"{place}.now", lambda back=back: real() - timedelta(days=back))
                 for place in (
                     *("embedstore.store.clock", "probes.scores.results", "probes.runs.outcomes"),

@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from embedstore.reading.images import SHOT_PX, data_address
+from embedstore.reading.pixels import Patches
 from embedstore.store.sql import fetch_rows
 from probes.reports.blocks import Block, Gallery, Prose, Section, Shot, TableBlock
-from probes.reports.images import SHOT_PX, data_address
 from probes.reports.makers import Maker, Material
 from probes.reports.studied import of_metric, studied
 from probes.reports.tables import Column, Table, percent
 from probes.studies.copies import STUDY
-from probes.studies.pixels import Patches
 
 N_SHOWN = 6
 

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embedstore.reading.images import SHOT_PX, data_address
+from embedstore.reading.pixels import Patches
 from embedstore.store.sql import fetch_rows
 from probes.reports.blocks import Block, Gallery, Missing, Prose, Section, Shot, TableBlock
 from probes.reports.data import Facts
-from probes.reports.images import SHOT_PX, data_address
 from probes.reports.makers import Maker, Material
 from probes.reports.repeat import command
 from probes.reports.studied import of_metric, studied
 from probes.reports.tables import Column, Table, between, change, number, p_value, signed
 from probes.studies import doubtful, raters, rescore
 from probes.studies.measures import MeasureRow, load_measures
-from probes.studies.pixels import Patches
 
 N_SHOWN = 12
 

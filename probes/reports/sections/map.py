@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
+from embedstore.reading.images import SHEET, THUMB_PX, sheet
+from embedstore.reading.pixels import Patches
 from embedstore.store.layout import model_table
 from embedstore.store.sql import fetch_rows, literal, stale
 from probes.reports.blocks import Block, Figure, Missing, Points, Section, Widget
 from probes.reports.data import Facts
-from probes.reports.images import SHEET, THUMB_PX, sheet
 from probes.reports.makers import Maker, Material
 from probes.reports.repeat import command
-from probes.studies.pixels import Patches
 
 N_POINTS = 1200
 """Annotations of a dataset on its maps, the same for all models."""

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embedstore.reading.images import SHOT_PX, data_address
+from embedstore.reading.pixels import Patches
 from probes.reports.blocks import Block, Gallery, Missing, Prose, Section, Shot
 from probes.reports.data import Facts
-from probes.reports.images import SHOT_PX, data_address
 from probes.reports.makers import Maker, Material
 from probes.reports.predictions import Scores
 from probes.reports.repeat import command
 from probes.scores.sides import Side
-from probes.studies.pixels import Patches
 
 N_SHOWN, N_MODELS = 6, 20
 

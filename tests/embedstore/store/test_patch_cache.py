@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from embedstore.add import AddOptions, add
-from embedstore.crops import fill, located
+from embedstore.embeddings.crops import fill, located
 from embedstore.errors import EmbedstoreError
 from embedstore.ingest import IngestOptions, ingest
 from embedstore.slides.patches import PatchGeometry, centre

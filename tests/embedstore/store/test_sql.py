@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedstore.embeddings.identity import check_model_name
 from embedstore.errors import EmbedstoreError
 from embedstore.files.output import to_csv, to_rows
-from embedstore.identity import check_model_name
 from embedstore.store import Store
 from embedstore.store.asking import run_sql, stream_sql
 from embedstore.store.sql import connect, fetch_rows, identifier, literal, where_clause

@@ -11,6 +11,7 @@ from PIL import Image
 
 from embedstore.errors import EmbedstoreError
 from embedstore.models.registry import REGISTRY
+from embedstore.reading.pixels import Patches
 from embedstore.store import Store
 from probes.reports import report
 from probes.reports.data import gather
@@ -20,7 +21,6 @@ from probes.runs import RunOptions, run
 from probes.scores.metrics import calibration_error
 from probes.scores.results import summarise
 from probes.splits.spec import ManifestSpec
-from probes.studies.pixels import Patches
 from tests.making.commands import call_command
 from tests.making.reports import table
 from tests.making.stores import bare_store, cells, plant_cells, put_embeddings, query

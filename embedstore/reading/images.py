@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SHOT_PX, THUMB_PX = 112, 56
-"""Width of a patch among the mistakes, and of one of the map."""
+"""Width of a patch among others on a page, and of one of many in a sheet."""
 
 
 SHEET = 12

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.crops import Placed
+from embedstore.embeddings.crops import Placed
+from embedstore.embeddings.identity import IDENTITY, check_same, recorded_models
 from embedstore.errors import EmbedstoreError
-from embedstore.identity import IDENTITY, check_same, recorded_models
 from embedstore.slides.patches import PLAIN, is_own_row
 from embedstore.store import Store, now
 from embedstore.store.clock import later

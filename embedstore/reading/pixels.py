@@ -1,4 +1,4 @@
-"""The pixels of annotations, as far as they are kept or are files themselves."""
+"""The pixels of annotations: those kept, files that are patches, and what slides still show."""
 
 import contextlib
 from collections.abc import Iterable
@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from embedstore.embeddings.crops import located, slide_jobs
 from embedstore.errors import SlideError
 from embedstore.slides.images import read_image
 from embedstore.slides.patches import PatchGeometry, centre, fit_patch
+from embedstore.slides.reading import read_ahead, usual_threads
 from embedstore.store import Store
 from embedstore.store.patch_cache import PatchCache
 from embedstore.store.sql import fetch_rows, literal
@@ -19,13 +21,17 @@ from embedstore.store.sql import fetch_rows, literal
 class Patches:
     """The patches of one dataset: those kept, at the size most are kept at, and pre-cropped files.
 
-    width_um: how wide a patch is, None where no kept one says it.
+    width_um: how wide a patch is, None where no kept one says it; shown_um: the same, once one is
+    read from a slide too.
     """
 
     def __init__(self, store: Store, con: Any, dataset: str) -> None:
         """Look up what is kept and which files are patches; writes nothing."""
+        self._store, self._dataset = store, dataset
         self._cache: PatchCache | None = None
+        self._geometry = PatchGeometry()
         self.width_um: float | None = None
+        self.shown_um: float | None = None
         self._files = {
             r["annotation_id"]: r["path"]
             for r in fetch_rows(
@@ -48,10 +54,10 @@ class Patches:
                 if PatchGeometry(px).wide().size_px <= kept[0]["least"]
             ]
             if sizes:
-                self._size = sizes[0]
                 self.width_um = sizes[0] * kept[0]["mpp_out"]
-                geometry = PatchGeometry(sizes[0], kept[0]["mpp_out"])
-                self._cache = PatchCache(store, dataset, geometry)
+                self.shown_um = self.width_um
+                self._geometry = PatchGeometry(sizes[0], kept[0]["mpp_out"])
+                self._cache = PatchCache(store, dataset, self._geometry)
 
     def __bool__(self) -> bool:
         """Return whether there is any patch to show."""
@@ -68,13 +74,32 @@ class Patches:
             return patches
         for k in range(0, len(wanted), 128):
             for i, crop in self._cache.read(wanted[k : k + 128]).items():
-                image = Image.fromarray(np.ascontiguousarray(centre(crop, self._size)))
-                patches[i] = np.asarray(
-                    image.resize(
-                        (size_px, size_px),
-                        Image.Resampling.BOX
-                        if self._size % size_px == 0
-                        else Image.Resampling.BICUBIC,
-                    )
-                )
+                patches[i] = self._fitted(crop, size_px)
         return patches
+
+    def read_slides(self, ids: Iterable[str], size_px: int) -> dict[str, NDArray[np.uint8]]:
+        """Return what slides show of annotations that `read` does not have; nothing is kept.
+
+        Those whose slide is not at hand, has changed or cannot be read are left out.
+        """
+        wanted = set(ids)
+        if not wanted:
+            return {}
+        placed = [p for i, p in located(self._store, self._dataset).items() if i in wanted]
+        jobs = slide_jobs([p for p in placed if p.can_be_read and not p.is_patch])
+        patches = {}
+        for _, read in read_ahead(jobs, [self._geometry], usual_threads()):
+            for point, crops in read.patches:
+                patches[point.annotation_id] = self._fitted(crops[self._geometry], size_px)
+        if patches:
+            self.shown_um = self._geometry.size_px * self._geometry.mpp_out
+        return patches
+
+    def _fitted(self, crop: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+        """Return the patch in the middle of a crop, at another size."""
+        size = self._geometry.size_px
+        if size == size_px:
+            return np.ascontiguousarray(centre(crop, size))
+        how = Image.Resampling.BOX if size % size_px == 0 else Image.Resampling.BICUBIC
+        image = Image.fromarray(np.ascontiguousarray(centre(crop, size)))
+        return np.asarray(image.resize((size_px, size_px), how))
