@@ -112,8 +112,7 @@ def sheet_command(
     One HTML file that needs nothing else. Patches come in the rows' order, beside them the other
     columns; those that are not kept are read from the slides.
 
-    Example: embedstore sheet "select * from predictions where role = 'test' order by score"
-    --output sheet.html
+    Example: embedstore sheet "from tags where tag = 'odd'" --output odd.html
     """
     from embedstore.reading.sheet import sheet, write_sheet
     from embedstore.store import Store
