@@ -2,7 +2,12 @@
 
 from embedstore.commands.adding import add_command, demo_command
 from embedstore.commands.embedding import import_command, ingest_command
-from embedstore.commands.looking import neighbors_command, sheet_command, tag_command
+from embedstore.commands.looking import (
+    explore_command,
+    neighbors_command,
+    sheet_command,
+    tag_command,
+)
 from embedstore.commands.reading import (
     export_command,
     models_command,
@@ -28,6 +33,7 @@ embedstore_app = make_app(
             "neighbors": neighbors_command,
             "sheet": sheet_command,
             "tag": tag_command,
+            "explore": explore_command,
             "export": export_command,
             "models": models_command,
         },

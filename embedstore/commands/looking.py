@@ -1,14 +1,18 @@
-"""The commands that look at cells: neighbors, sheet, tag."""
+"""The commands that look at cells: neighbors, sheet, tag, explore."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedstore.files.objects import place
+from embedstore.errors import UsageError
+from embedstore.files.at_hand import delivered
+from embedstore.files.objects import is_uri, place
 from embedstore.files.targets import folder_target, page_target
 from embedstore.terminal.options import PLACE, JsonOption, OverwriteOption, StoreOption
 from embedstore.terminal.printing import print_json, print_table, say, say_notes
+from embedstore.terminal.progress import progress_bar
 
 if TYPE_CHECKING:
     from embedstore.reading.neighbors import Neighbors
@@ -180,3 +184,52 @@ def tag_command(
         print_json(rows) if as_json else print_table("tags", rows)
     elif name is None:
         say("no annotation has a tag yet: embedstore tag NAME QUERY gives one")
+
+
+def explore_command(
+    model: Annotated[str, typer.Option(help="Whose embeddings.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar=PLACE, help="A folder.")],
+    dataset: Annotated[str | None, typer.Argument(help="Only this dataset; default: all.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on the annotations view.")
+    ] = None,
+    umap: Annotated[
+        bool, typer.Option("--umap", help="UMAP's map, beside the principal components.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of UMAP.")] = 42,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="With the patches of all cells.")
+    ] = True,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page on this machine until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0: any free.")] = 8050,
+    overwrite: OverwriteOption = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page to walk through a model's embeddings, each point with its patch.
+
+    It is embedding-atlas's: colour by label, domain, error or doubt (of recorded probes on cells
+    that they had not seen), filter, search, select. A selection that it exports comes back as a
+    tag: embedstore tag NAME --from FILE. The rows are FOLDER/data/dataset.parquet.
+
+    Example: embedstore explore midog --model uni --umap --output map --serve
+    """
+    from embedstore.reading.atlas import serve as serve_folder
+    from embedstore.reading.explore import ExploreOptions, explore
+    from embedstore.store import Store
+
+    to = folder_target(output, own="index.html", overwrite=overwrite)
+    if serve and is_uri(to):
+        raise UsageError("--serve shows a folder of this machine; name one with --output")
+    options = ExploreOptions(model, dataset, where, umap, seed, pictures)
+    with delivered(to) as folder, progress_bar("making", "pictures") as on_progress:
+        made = explore(Store.open(store), options, folder, on_progress)
+    rows = [made.row(model, output)]
+    print_json(rows) if as_json else print_table("explore", rows)
+    say_notes(made.notes)
+    if serve:
+        serve_folder(Path(str(to)), port, lambda address: say(f"{address} (Ctrl-C ends it)"))
+    else:
+        say(f"see it: python -m http.server -d {output}")

