@@ -42,7 +42,7 @@ with scored as (
 select annotation_id,
   case when any_value(is_binary)
     then if(any_value(score) >= 0.5, any_value(n.label), coalesce(any_value(other), 'another'))
-    else arg_max(n.label, score) end as said,
+    else first(n.label order by score desc, n.label) end as said,
   1 - coalesce(case when any_value(is_binary)
     then if(any_value(n.label) = any_value(own), any_value(score), 1 - any_value(score))
     else max(score) filter (n.label = own) end, 0) as doubt

@@ -26,9 +26,9 @@ def principal_components(
         return np.zeros((n, 2), dtype=np.float32), (0.0, 0.0)
     solver = "covariance_eigh" if n > d else "full"
     pca = PCA(n_components=2, svd_solver=solver)
-    places = pca.fit_transform(vectors)
-    with np.errstate(invalid="ignore"):
-        first, second = np.nan_to_num(pca.explained_variance_ratio_)
+    with np.errstate(invalid="ignore"):  # of vectors that are all the same nothing is explained
+        places = pca.fit_transform(vectors)
+    first, second = np.nan_to_num(pca.explained_variance_ratio_)
     return np.nan_to_num(places).astype(np.float32), (float(first), float(second))
 
 

@@ -62,7 +62,7 @@ def test_the_patches_of_kept_crops_are_those_of_the_slide(
 
 def grey(pictures: np.ndarray) -> np.ndarray:
     """Brightness: JPEG keeps colours at half the resolution."""
-    return pictures @ np.array([0.299, 0.587, 0.114])
+    return np.asarray(pictures @ np.array([0.299, 0.587, 0.114]))
 
 
 def on_the_slide(path: str, row: dict[str, Any], size_px: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from tests.making.commands import ROOT
 
 OURS = "mitosis-embedstore"
-EXTRAS = ("", "anndata", "demo", "dev", "lora", "ray")
+EXTRAS = ("", "anndata", "demo", "dev", "explore", "lora", "ray")
 OF_PYTHON = {"pip", "setuptools"}
 """What a new environment of Python has already."""
 
