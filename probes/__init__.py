@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from probes.python.evaluating import evaluate
     from probes.python.fitting import run, split
     from probes.python.judging import compare, predict, report, verify
-    from probes.python.labelling import copies, doubtful, raters, rescore
+    from probes.python.labelling import copies, doubtful, raters, rescore, suggest
     from probes.python.studying import fusion, gap, likeness, robustness, shots
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "run",
     "shots",
     "split",
+    "suggest",
     "verify",
 ]
 
@@ -44,7 +45,7 @@ _HOMES = {
     "python.evaluating": ("evaluate",),
     "python.fitting": ("run", "split"),
     "python.judging": ("compare", "predict", "report", "verify"),
-    "python.labelling": ("copies", "doubtful", "raters", "rescore"),
+    "python.labelling": ("copies", "doubtful", "raters", "rescore", "suggest"),
     "python.studying": ("fusion", "gap", "likeness", "robustness", "shots"),
 }
 """What takes its time to import, and is imported once it is asked for."""

@@ -9,6 +9,7 @@ from probes.commands.labelling import (
     doubtful_command,
     raters_command,
     rescore_command,
+    suggest_command,
 )
 from probes.commands.studying import (
     fusion_command,
@@ -40,6 +41,7 @@ probes_app = make_app(
             "doubtful": doubtful_command,
             "rescore": rescore_command,
             "copies": copies_command,
+            "suggest": suggest_command,
         },
         "Splits and records": {
             "split": split_command,

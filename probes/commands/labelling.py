@@ -1,4 +1,4 @@
-"""The commands that look into labels and cells: raters, doubtful, copies, rescore."""
+"""The commands that look into labels and cells: raters, doubtful, copies, rescore, suggest."""
 
 from typing import Annotated
 
@@ -63,10 +63,10 @@ def doubtful_command(
     Example: probes doubtful midog --output doubtful.csv
     """
     from embedstore.store import Store
-    from probes.studies.doubt_files import doubts_target, write_doubts
+    from probes.studies.cell_files import cells_target, write_found
     from probes.studies.doubtful import doubtful
 
-    to = None if output is None else doubts_target(output, overwrite=overwrite)
+    to = None if output is None else cells_target(output, overwrite=overwrite)
     opened = Store.open(store, write=True)
     with progress_bar("fitting", "models") as on_progress:
         doubts, _, notes = doubtful(
@@ -79,7 +79,7 @@ def doubtful_command(
     rows = [vars(d) for d in doubts]
     if to is not None:
         with delivered(to) as path:
-            written = write_doubts(opened, doubts, path)
+            written = write_found(opened, doubts, path)
         say(f"{len(rows):,} cells in doubt written to {output} ({len(written)} files)")
     if as_json:
         print_json(rows)
@@ -147,4 +147,73 @@ def rescore_command(
 
     measures, notes = rescore(Store.open(store, write=True), dataset)
     print_measures(f"{dataset}: labels then and now", measures, as_json)
+    say_notes(notes)
+
+
+def suggest_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset of which some cells are labelled.")],
+    model: Annotated[str, typer.Option(help="Whose embeddings.")],
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many cells.")] = 200,
+    pool: Annotated[
+        str | None, typer.Option(help="Another dataset, whose cells have no label yet.")
+    ] = None,
+    pool_where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Which cells have no label yet: a condition."),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Of the labelled cells, these alone.")
+    ] = None,
+    method: MethodOption = USUAL,
+    per_slide: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a slide at most; default: three times its equal share."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 42,
+    tag: Annotated[
+        str | None, typer.Option(help="Tag them in the store too: see `embedstore tag`.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar=PLACE,
+            help="FILE.csv, or a folder for GeoJSON of each slide (QuPath).",
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Say which cells to label next: a probe is unsure of them, and they are unlike each other.
+
+    A probe on the labelled cells, then BADGE: k-means++ over the gradients that each cell would
+    give. Nothing is recorded; label them in QuPath, and `embedstore add` takes the files.
+
+    Example: probes suggest midog --model uni --n 200 --pool-where "label = 'cell'" -o next
+    """
+    from embedstore.store import Store
+    from probes.studies.cell_files import cells_target, write_found
+    from probes.studies.suggest import SuggestOptions, suggest, tag_suggested
+
+    options = SuggestOptions(
+        model, n, pool, pool_where, where, method, per_slide=per_slide, seed=seed, tag=tag
+    )
+    options.check()
+    to = None if output is None else cells_target(output, overwrite=overwrite)
+    opened = Store.open(store, write=tag is not None)
+    with progress_bar("choosing", "cells") as on_progress:
+        found, notes = suggest(opened, dataset, options, on_progress)
+    notes += tag_suggested(opened, options, found)
+    if to is not None:
+        with delivered(to) as path:
+            written = write_found(opened, found, path)
+        say(f"{len(found):,} cells written to {output} ({len(written)} files)")
+    rows = [vars(c) for c in found]
+    if as_json:
+        print_json(rows)
+    else:
+        shown = ("rank", "annotation_id", "domain", "said", "probability", "margin")
+        print_table(f"{dataset}: cells to label next", rows[:20], shown)
     say_notes(notes)

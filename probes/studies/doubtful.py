@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.errors import EmbedstoreError
+from embedstore.exchange.qupath import Cell
 from embedstore.store import Store
 from embedstore.store.sql import check_dataset, connect, fetch_rows, literal
 from probes.methods.fits import Task, fit_tasks
@@ -19,6 +20,7 @@ from probes.slices import Matrix, codes_of, label_order
 from probes.splits.candidates import candidates
 from probes.splits.draw import keyed_order
 from probes.splits.spec import ManifestSpec
+from probes.studies.cell_files import Found
 from probes.studies.cells import SEED, models_of, random_models
 from probes.studies.measures import Measure, record_measures
 
@@ -34,16 +36,10 @@ Codes = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Doubt:
-    """A cell whose label is in doubt; columns of the CSV file, of which `add` reads the first."""
+@dataclass(frozen=True, kw_only=True)
+class Doubt(Found):
+    """A cell whose label is in doubt: what it may be, and how many models miss it."""
 
-    slide: str
-    x: float | None
-    y: float | None
-    label: str
-    id: str
-    annotation_id: str
     kind: str
     suggested: str
     own_probability: float
@@ -51,6 +47,12 @@ class Doubt:
     n_missed: int
     n_flagged: int
     votes: str
+
+    def cell(self) -> Cell:
+        """Return it for QuPath; its name says what the models make of it."""
+        says = f"{self.suggested}?" if self.kind == ERROR else "ambiguous"
+        numbers = {k: getattr(self, k) for k in ("own_probability", "n_missed", "n_models")}
+        return Cell(self.annotation_id, f"{says} ({self.own_probability:.2f})", numbers)
 
 
 def doubtful(
@@ -186,19 +188,19 @@ def _doubts(
         is_patch = of["kind"] == "patch"
         found.append(
             Doubt(
-                of["slide"],
-                None if is_patch else of["x_l0"],
-                None if is_patch else of["y_l0"],
-                order[y[n]],
-                of["source_id"],
-                ids[n],
-                ERROR if is_error[n] else AMBIGUOUS,
-                order[int(mean[n].argmax())],
-                float(own[n]),
-                len(p),
-                int(n_missed[n]),
-                int(n_flagged[n]),
-                "; ".join(of["votes"] or ()),
+                slide=of["slide"],
+                x=None if is_patch else of["x_l0"],
+                y=None if is_patch else of["y_l0"],
+                label=order[y[n]],
+                id=of["source_id"],
+                annotation_id=ids[n],
+                kind=ERROR if is_error[n] else AMBIGUOUS,
+                suggested=order[int(mean[n].argmax())],
+                own_probability=float(own[n]),
+                n_models=len(p),
+                n_missed=int(n_missed[n]),
+                n_flagged=int(n_flagged[n]),
+                votes="; ".join(of["votes"] or ()),
             )
         )
     return sorted(found, key=lambda d: (d.kind != ERROR, d.own_probability))

@@ -16,7 +16,7 @@ from embedstore.store import Store
 from probes.reports import report
 from probes.runs import RunOptions, run
 from probes.splits.spec import ManifestSpec
-from probes.studies.doubt_files import write_doubts
+from probes.studies.cell_files import write_found
 from probes.studies.doubtful import ERROR, doubtful, label_errors
 from probes.studies.raters import kappa, raters
 from probes.studies.rescore import rescore
@@ -110,7 +110,7 @@ def test_what_a_model_saw_has_no_say(found: Any) -> None:
 
 def test_mended_labels_come_back_and_runs_are_scored_on_them(found: Any) -> None:
     folder, store, _, doubts, *_ = found
-    (path,) = write_doubts(store, [d for d in doubts if d.kind == ERROR], folder / "out.csv")
+    (path,) = write_found(store, [d for d in doubts if d.kind == ERROR], folder / "out.csv")
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     assert len(rows) == sum(d.kind == ERROR for d in doubts)
     assert rescore(store, "cells")[1] == [
@@ -159,7 +159,7 @@ def test_mended_labels_come_back_and_runs_are_scored_on_them(found: Any) -> None
 
 def test_geojson_is_for_qupath_and_comes_back(found: Any, tmp_path: Path) -> None:
     _, store, _, doubts, *_ = found
-    written = write_doubts(store, doubts, tmp_path / "out")
+    written = write_found(store, doubts, tmp_path / "out")
     assert len(written) == len({d.slide for d in doubts})
     one = json.loads(written[0].read_text())
     feature = one["features"][0]
