@@ -68,6 +68,23 @@ def test_the_tutorial_runs_word_for_word_and_prints_what_it_says(
         assert [w for w in words(text) if w not in there] == [], block
 
 
+def test_the_page_on_looking_runs_word_for_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_slides(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMBEDSTORE_URI", raising=False)
+    ok("embedstore add midog --annotations cells.csv --slides .")
+    ok("embedstore ingest midog --model timm:test_vit --weights timm:test_vit=random")
+    for block in blocks("looking.md", "sh"):
+        for line in block.splitlines():
+            ok(line)
+    for name in ("mitoses.html", "false-positives.html", "map/index.html"):
+        assert (tmp_path / name).is_file(), name
+    for folder in ("odd-for-qupath", "next"):
+        assert list((tmp_path / folder).glob("*.geojson")), folder
+
+
 def words(text: str) -> list[str]:
     """The words of an output; numbers, dtypes and ids of annotations may differ by machine."""
     same = re.sub(r"\S+\.tiff\S*|\bb?float\d+", "", text)
