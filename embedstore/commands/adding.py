@@ -148,7 +148,7 @@ def add_command(
     if dry_run:
         _print_dry(report, as_json=as_json)
         return
-    _print_added(Store.open(store), report, as_json=as_json)
+    print_added(Store.open(store), report, as_json=as_json)
 
 
 def _mpp(text: str | None) -> float | Literal["file"] | None:
@@ -161,7 +161,7 @@ def _mpp(text: str | None) -> float | Literal["file"] | None:
         raise typer.BadParameter(f"--mpp '{text}' is neither a number of um nor 'file'") from None
 
 
-def _print_added(store: "Store", report: "AddReport", *, as_json: bool) -> None:
+def print_added(store: "Store", report: "AddReport", *, as_json: bool) -> None:
     """Print what the store now has of a dataset."""
     from embedstore.reading import status
 

@@ -2,6 +2,7 @@
 
 from embedstore.commands.adding import add_command, demo_command
 from embedstore.commands.embedding import import_command, ingest_command
+from embedstore.commands.fetching import fetch_command
 from embedstore.commands.looking import (
     explore_command,
     neighbors_command,
@@ -26,6 +27,7 @@ embedstore_app = make_app(
             "ingest": ingest_command,
             "import": import_command,
             "demo": demo_command,
+            "fetch": fetch_command,
         },
         "Look into it": {
             "status": status_command,

@@ -1,4 +1,4 @@
-"""The verbs that fill a store: demo, add, ingest, import."""
+"""The verbs that fill a store: demo, fetch, add, ingest, import."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from embedstore.annotations.columns import Box
 from embedstore.annotations.source import Frame, Unit
+from embedstore.errors import UsageError
 from embedstore.python.asked import Many, cluster_of, many, place_of, several
 from embedstore.python.located import Located
 from embedstore.python.progress import progress
@@ -30,6 +31,42 @@ class Filling(Located):
             written = write_demo(Path(directory), progress=on_slide)
         files = (written.slides, written.midog_json, written.sliderunner_sqlite)
         return rows_of("demonstration", [{"file": str(f)} for f in files])
+
+    def fetch(
+        self,
+        name: str | None = None,
+        *,
+        list_: bool = False,
+        dest: str | Path | None = None,
+        only: str | None = None,
+        add: bool = True,
+        yes: bool = False,
+    ) -> Rows:
+        """Fetch a public dataset by name from its archive, checked, and add it to the store.
+
+        Without yes=True, which accepts its licence, the licence is all that comes. See
+        `embedstore fetch --help`; without a name the rows are what is known by name.
+        """
+        from embedstore.add.fetched import add_fetched
+        from embedstore.archives.fetch import fetch
+        from embedstore.archives.planning import catalogue, plan, public
+        from embedstore.reading import status
+
+        if list_ or name is None:
+            return rows_of("public datasets", catalogue())
+        is_added = add and bool(public(name).add)
+        asked = plan(name, only)
+        if not yes:
+            raise UsageError("\n".join([*asked.terms(), "yes=True accepts this and fetches it"]))
+        folder = Path(dest) if dest is not None else Path("data") / name
+        with progress("fetching", "MB") as bar:
+            done = fetch(asked, folder, lambda n, of: bar(n // 10**6, -(-of // 10**6)))
+        if not is_added:
+            return rows_of("fetched", [done.row(name)], done.notes)
+        with progress("opening slides", "slides") as on_slide:
+            report = add_fetched(self.uri, asked, folder, on_slide)
+        counts = [{"dataset": name, **r} for r in status.composition(self.open(), name)]
+        return rows_of(f"{name}: annotations", counts, [*done.notes, *report.notes])
 
     def add(
         self,

@@ -2,9 +2,9 @@
 
 BADGE (Ash et al., ICLR 2020) on a linear probe: k-means++ over the gradients that a cell would give
 if its likeliest label were true. One cell of a sure prediction has a short gradient, two alike have
-near ones; what is drawn is uncertain and diverse without a weight between the two. Other than there,
-no gradient at all counts as taken from the start: else each of many sure cells would be far from
-the unsure ones that are taken, and be drawn for it.
+near ones; what is drawn is uncertain and diverse without a weight between the two. Other than
+there, no gradient at all counts as taken from the start: else each of many sure cells would be far
+from the unsure ones that are taken, and be drawn for it.
 """
 
 from collections.abc import Callable, Sequence

@@ -45,6 +45,7 @@ ARROWS = {
     "embedstore": {
         "errors": "",
         "files": "errors",
+        "archives": "errors files",
         "slides": "errors files",
         "models": "errors",
         "demo": "errors",
@@ -56,12 +57,12 @@ ARROWS = {
         "doctor": "errors files slides store",
         "reading": "embeddings errors files models slides store",
         "embeddings": "errors models slides store",
-        "add": "annotations errors files slides store",
+        "add": "annotations archives errors files slides store",
         "exchange": "annotations embeddings errors files store",
         "ingest": "cluster embed embeddings errors files models slides store",
-        "python": "add annotations cluster demo doctor errors exchange files ingest models reading store "
+        "python": "add annotations archives cluster demo doctor errors exchange files ingest models reading store "
         "terminal",
-        "commands": "add annotations demo doctor errors exchange files ingest models reading store "
+        "commands": "add annotations archives demo doctor errors exchange files ingest models reading store "
         "terminal",
     },
     "probes": {
