@@ -4,9 +4,9 @@ BIN := .venv/bin
 STORE := demo-store
 REPORT := demo-report
 WORKERS ?= 2
-BENCHMARKS := ingest probes slices python e2e report scale memory
+BENCHMARKS := ingest probes slices python e2e report scale memory explore
 
-.PHONY: demo install browser test torture audit lint bench docs notebooks site clean
+.PHONY: demo install browser test torture audit lint bench docs notebooks site release clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -88,6 +88,20 @@ site: install
 # The notebooks of docs/ with what they show, run anew from empty folders.
 notebooks: install
 	$(BIN)/python docs/notebooks/execute.py
+
+# What is published: dist/ with the wheel, the source and the versions that were tested. The wheel is
+# built from the source, and tried in an environment that has nothing else.
+release: install
+	rm -rf dist && mkdir -p dist/from
+	$(BIN)/python -m build --no-isolation --sdist --outdir dist .
+	tar xzf dist/*.tar.gz --strip-components 1 -C dist/from
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist dist/from
+	cp constraints.txt dist/
+	$(PYTHON) -m venv dist/empty
+	dist/empty/bin/pip install --disable-pip-version-check --progress-bar off -q \
+	  -c dist/constraints.txt dist/*.whl
+	PATH="$$PWD/dist/empty/bin:$$PATH" bash tests/house/release.sh dist/try
+	rm -rf dist/from dist/empty dist/try
 
 clean:
 	rm -rf demo $(STORE) $(REPORT) .venv

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from embedstore.add.options import AddOptions
 from embedstore.add.register import AddReport, add
+from embedstore.annotations.columns import Declared
 from embedstore.archives.planning import Plan, located
 from embedstore.errors import EmbedstoreError
 
@@ -28,5 +29,6 @@ def add_fetched(
         slide_table=paths.get("slide_table"),
         labels=dict(of.labels),
         positive=of.positive,
+        declared=Declared(dict(of.columns)),
     )
     return add(uri, asked.name, paths["annotations"], options, on_slide)

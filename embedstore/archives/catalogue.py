@@ -31,7 +31,8 @@ class Public:
     add: options of `embedstore add` by name; paths are below the folder, a * stands for one file.
     licence and citation are those known here, shown where no network is; gb is about its size,
     where its authors say it.
-    table: what of `tables.TABLES` is written before it is added. Empty add: it is not added.
+    columns: what a table's columns mean, where their names do not say it. table: what of
+    `tables.TABLES` is written before it is added. Empty add: it is not added.
     """
 
     about: str
@@ -42,6 +43,7 @@ class Public:
     add: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     positive: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     table: str | None = None
     note: str = ""
 
@@ -171,6 +173,7 @@ PUBLIC: dict[str, Public] = {
         {"annotations": "patches.csv"},
         {"atypical": "atypical", "normal": "normal"},
         "atypical",
+        columns={"vote": "expert*"},
         table="ami-br",
     ),
     "atnorm-br": Public(

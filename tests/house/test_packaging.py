@@ -48,7 +48,8 @@ def test_it_holds_exactly_the_packages(wheel: Path) -> None:
         for d in ("embedstore", "probes", "e2e")
         for p in (ROOT / d).rglob("*.py")
     }
-    sources |= {str(p.relative_to(ROOT)) for p in (ROOT / "probes/reports/template").iterdir()}
+    for folder in ("probes/reports/template", "embedstore/reading/template"):
+        sources |= {str(p.relative_to(ROOT)) for p in (ROOT / folder).iterdir()}
     sources |= {f"{d}/py.typed" for d in ("embedstore", "probes", "e2e")}
     assert sources <= set(names)
 
