@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from embedstore.errors import UsageError
 from embedstore.terminal.options import JsonOption, StoreOption
 from embedstore.terminal.printing import print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
+
+if TYPE_CHECKING:
+    from embedstore.archives.planning import Plan
 
 
 def fetch_command(
@@ -45,16 +48,10 @@ def fetch_command(
     Example: embedstore fetch midog++ --only "5 slides" --dest midogpp
     """
     from embedstore.archives.fetch import fetch
-    from embedstore.archives.planning import catalogue, plan, public
+    from embedstore.archives.planning import plan, public
 
     if list_ or name is None:
-        rows = catalogue()
-        if as_json:
-            print_json(rows)
-            return
-        shown = [{**r, "gb": r["gb"] or "", "licence": r["licence"]} for r in rows]
-        print_table("public datasets", shown, ("name", "about", "licence", "gb"))
-        say("sizes are asked of the archives; --json has where each lies, and how to cite it")
+        _list(as_json=as_json)
         return
     is_added = add and bool(public(name).add)
     asked = plan(name, only)
@@ -70,12 +67,30 @@ def fetch_command(
     say_notes(done.notes)
     say(f"{done.n_new:,} files fetched to {folder}, {done.n_there:,} were there")
     if is_added:
-        from embedstore.add.fetched import add_fetched
-        from embedstore.store import Store
+        _add(store, asked, folder, as_json=as_json)
 
-        with progress_bar("opening slides", "slides") as on_slide:
-            report = add_fetched(store, asked, folder, on_slide)
-        print_added(Store.open(store), report, as_json=as_json)
+
+def _add(store: str, asked: "Plan", folder: Path, *, as_json: bool) -> None:
+    """Add what was fetched, and print what the store has of it."""
+    from embedstore.add.fetched import add_fetched
+    from embedstore.store import Store
+
+    with progress_bar("opening slides", "slides") as on_slide:
+        report = add_fetched(store, asked, folder, on_slide)
+    print_added(Store.open(store), report, as_json=as_json)
+
+
+def _list(*, as_json: bool) -> None:
+    """Print what is known by name."""
+    from embedstore.archives.planning import catalogue
+
+    rows = catalogue()
+    if as_json:
+        print_json(rows)
+        return
+    shown = [{**r, "gb": r["gb"] or ""} for r in rows]
+    print_table("public datasets", shown, ("name", "about", "licence", "gb"))
+    say("sizes are asked of the archives; --json has where each lies, and how to cite it")
 
 
 def _check_accepted(yes: bool) -> None:

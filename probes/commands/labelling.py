@@ -1,16 +1,61 @@
 """The commands that look into labels and cells: raters, doubtful, copies, rescore, suggest."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from embedstore.files.at_hand import delivered
+from embedstore.files.objects import Place
 from embedstore.terminal.options import PLACE, JsonOption, OverwriteOption, StoreOption
 from embedstore.terminal.printing import print_json, print_table, say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.printing import print_measures
 from probes.commands.studying import DatasetArgument, MethodOption
 from probes.methods.table import USUAL
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """Where cells go as files."""
+
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar=PLACE,
+            help="FILE.csv, or a folder for GeoJSON of each slide (QuPath).",
+        ),
+    ] = None
+    overwrite: OverwriteOption = False
+
+    def place(self) -> Place | None:
+        """Return where they go, None for nowhere; UsageError where files are there, unasked."""
+        from probes.studies.cell_files import cells_target
+
+        return None if self.output is None else cells_target(self.output, overwrite=self.overwrite)
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """Which cells have a label, which have none yet, and how they are drawn from."""
+
+    pool: Annotated[
+        str | None, typer.Option(help="Another dataset, whose cells have no label yet.")
+    ] = None
+    pool_where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Which cells have no label yet: a condition."),
+    ] = None
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Of the labelled cells, these alone.")
+    ] = None
+    per_slide: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a slide at most; default: three times its equal share."),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 42
 
 
 def raters_command(
@@ -36,21 +81,12 @@ def raters_command(
 
 def doubtful_command(
     dataset: DatasetArgument,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar=PLACE,
-            help="FILE.csv, or a folder for GeoJSON of each slide (QuPath).",
-        ),
-    ] = None,
+    files: CellFiles,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", help="Repeatable; default: all but random weights."),
     ] = None,
     method: MethodOption = USUAL,
-    overwrite: OverwriteOption = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -63,10 +99,10 @@ def doubtful_command(
     Example: probes doubtful midog --output doubtful.csv
     """
     from embedstore.store import Store
-    from probes.studies.cell_files import cells_target, write_found
+    from probes.studies.cell_files import write_found
     from probes.studies.doubtful import doubtful
 
-    to = None if output is None else cells_target(output, overwrite=overwrite)
+    to = files.place()
     opened = Store.open(store, write=True)
     with progress_bar("fitting", "models") as on_progress:
         doubts, _, notes = doubtful(
@@ -80,7 +116,7 @@ def doubtful_command(
     if to is not None:
         with delivered(to) as path:
             written = write_found(opened, doubts, path)
-        say(f"{len(rows):,} cells in doubt written to {output} ({len(written)} files)")
+        say(f"{len(rows):,} cells in doubt written to {files.output} ({len(written)} files)")
     if as_json:
         print_json(rows)
     else:
@@ -153,36 +189,13 @@ def rescore_command(
 def suggest_command(
     dataset: Annotated[str, typer.Argument(help="A dataset of which some cells are labelled.")],
     model: Annotated[str, typer.Option(help="Whose embeddings.")],
+    files: CellFiles,
+    asked: PoolOptions,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many cells.")] = 200,
-    pool: Annotated[
-        str | None, typer.Option(help="Another dataset, whose cells have no label yet.")
-    ] = None,
-    pool_where: Annotated[
-        str | None,
-        typer.Option(metavar="SQL", help="Which cells have no label yet: a condition."),
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option(metavar="SQL", help="Of the labelled cells, these alone.")
-    ] = None,
     method: MethodOption = USUAL,
-    per_slide: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of a slide at most; default: three times its equal share."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 42,
     tag: Annotated[
         str | None, typer.Option(help="Tag them in the store too: see `embedstore tag`.")
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar=PLACE,
-            help="FILE.csv, or a folder for GeoJSON of each slide (QuPath).",
-        ),
-    ] = None,
-    overwrite: OverwriteOption = False,
     store: StoreOption = "./store",
     as_json: JsonOption = False,
 ) -> None:
@@ -194,14 +207,12 @@ def suggest_command(
     Example: probes suggest midog --model uni --n 200 --pool-where "label = 'cell'" -o next
     """
     from embedstore.store import Store
-    from probes.studies.cell_files import cells_target, write_found
+    from probes.studies.cell_files import write_found
     from probes.studies.suggest import SuggestOptions, suggest, tag_suggested
 
-    options = SuggestOptions(
-        model, n, pool, pool_where, where, method, per_slide=per_slide, seed=seed, tag=tag
-    )
+    options = SuggestOptions(model, n, method=method, tag=tag, **vars(asked))
     options.check()
-    to = None if output is None else cells_target(output, overwrite=overwrite)
+    to = files.place()
     opened = Store.open(store, write=tag is not None)
     with progress_bar("choosing", "cells") as on_progress:
         found, notes = suggest(opened, dataset, options, on_progress)
@@ -209,7 +220,7 @@ def suggest_command(
     if to is not None:
         with delivered(to) as path:
             written = write_found(opened, found, path)
-        say(f"{len(found):,} cells written to {output} ({len(written)} files)")
+        say(f"{len(found):,} cells written to {files.output} ({len(written)} files)")
     rows = [vars(c) for c in found]
     if as_json:
         print_json(rows)
