@@ -141,10 +141,13 @@ def _labels(options: OwnOptions, content: AnnotationFile) -> tuple[Mapping[str, 
     """
     classes = {a.category for a in content.annotations}
     are_codes = all(re.fullmatch(r"[\d.+-]+|true|false", c.strip(), re.I) for c in classes)
-    is_known = any(c.strip().lower() in KNOWN_CLASSES for c in classes)
-    if options.labels or is_known or (are_codes and options.positive not in classes):
+    # Known ones alone are taken where they are enough to tell apart; beside one label, any other
+    # class is what it is told from.
+    known = {KNOWN_CLASSES.get(c.strip().lower()) for c in classes} - {None}
+    if options.labels or len(known) > 1 or (are_codes and options.positive not in classes):
         return options.labels, []
-    return {c: c for c in classes}, ["the labels are taken as they are"]
+    named = {c: KNOWN_CLASSES.get(c.strip().lower(), c) for c in classes}
+    return named, ["the labels are taken as they are"]
 
 
 def _check_group(group_by: str | None, content: AnnotationFile) -> None:

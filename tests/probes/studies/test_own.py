@@ -179,3 +179,36 @@ def test_other_cells_of_a_dataset_are_not_mixed_with_these(
     vectors = np.stack(own["vector"].tolist())
     with pytest.raises(EmbedstoreError, match="has other cells; say --dataset"):
         probes.evaluate(uri, vectors, labels=own[["label", "case"]], in_order=True, dataset="cells")
+
+
+def test_any_other_class_is_what_one_known_label_is_told_from(
+    tmp_path: Path, own: pd.DataFrame
+) -> None:
+    """Not left out, as beside two known ones: then nothing could be told apart."""
+    for name, other in (("one", "tumour cell"), ("two", "Hard negative")):
+        classes = np.where(own["label"] == "mitotic figure", "Mitosis", other)
+        own.assign(label=classes).drop(columns="vector").to_csv(
+            tmp_path / f"{name}.csv", index=False
+        )
+        words = (
+            tmp_path / "theirs.npy",
+            "--labels",
+            tmp_path / f"{name}.csv",
+            "--in-order",
+            "--json",
+        )
+        done = evaluate(tmp_path, *words)
+        assert done.code == 0, done.err
+        assert ("taken as they are" in done.err) == (name == "one")
+    rows = Store(tmp_path / "store").sql(
+        "select dataset, label, count(*) as n from annotations group by all order by all"
+    )
+    n = int((own["label"] == "mitotic figure").sum())
+    assert rows.to_numpy().tolist() == [
+        ["one", "mitotic figure", n],
+        ["one", "tumour cell", N - n],
+        ["two", "mitotic figure", n],
+        ["two", "non-mitotic figure", N - n],
+    ]
+    positive = Store(tmp_path / "store").sql("select distinct positive_label as p from datasets")
+    assert list(positive["p"]) == ["mitotic figure"]
