@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from e2e.data import StoredPatches
+from e2e.data import Part, StoredPatches
 from e2e.network import Classifier, loss_of
 from e2e.recipe import Recipe, registry_name_of
-from e2e.train import Learner, Machine, Part, Setup, logits_of, one_epoch
+from e2e.train import Learner, Machine, Setup, logits_of, one_epoch
 from embedstore.add import AddOptions, add
 from embedstore.demo.dataset import write_demo
 from embedstore.embeddings.crops import fill, located

@@ -1,15 +1,18 @@
-"""Augmentation of whole batches on the device: turned and flipped, recoloured, blurred.
+"""Augmentation of whole batches on the device: turned, flipped, restained, recoloured, blurred.
 
 All draws come from a generator on the CPU, so that a batch is the same on any device. torchvision's
 v2 is no substitute: it draws once for a whole batch, and from torch's global generator.
 """
 
 import math
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from e2e.recipe import BLUR_SHARE, Recipe
+from embedstore.slides.patches import D4
 
 GREY = (0.299, 0.587, 0.114)
 """Luma of RGB, ITU-R BT.601."""
@@ -35,6 +38,8 @@ def augment(
     n = crops.shape[0]
     x = crops.permute(0, 3, 1, 2).float().div_(255)
     x = turn(x, size_px, _draw_placements(n, recipe, generator).to(x.device))
+    if recipe.hed:
+        x = restain(x, *(v.to(x.device) for v in _draw_stains(n, recipe.hed, generator)))
     x = recolour(x, _draw_colours(n, recipe, generator).to(x.device))
     return blur(x, recipe.blur, generator)
 
@@ -63,6 +68,53 @@ def turn(x: torch.Tensor, size_px: int, placements: torch.Tensor) -> torch.Tenso
     theta = torch.cat((scaled, torch.zeros_like(scaled[:, :, :1])), dim=2)
     grid = functional.affine_grid(theta, [len(x), 3, size_px, size_px], align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+"""Optical density in R, G, B of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001)."""
+_DARKEST = 1e-6
+"""What black is taken for; densities are in units of its own, as scikit-image has them."""
+
+
+def _draw_stains(
+    n: int, limit: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (n, 3) factors of the stains, about 1, and (n, 3) shifts, about 0."""
+    factors = _uniform(3 * n, 1 - limit, 1 + limit, generator).reshape(n, 3)
+    return factors, _uniform(3 * n, -limit, limit, generator).reshape(n, 3)
+
+
+def restain(x: torch.Tensor, factors: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+    """Return images (n, 3, height, width) with more or less of each stain (Tellez et al. 2018).
+
+    factors and shifts (n, 3) are of haematoxylin, eosin and the rest. Linear in optical density, so
+    together they are one matrix an image.
+    """
+    scale = math.log(_DARKEST)
+    to_rgb = torch.tensor(HED, device=x.device)
+    to_hed = torch.linalg.inv(to_rgb)
+    density = x.flatten(2).clamp_min(_DARKEST).log() / scale  # (n, 3, pixels)
+    stains = (to_hed.T @ density) * factors[:, :, None] + shifts[:, :, None]
+    restained: torch.Tensor = ((to_rgb.T @ stains) * scale).exp().clamp_(0, 1)
+    return restained.reshape(x.shape)
+
+
+def mix(
+    x: torch.Tensor, shares: torch.Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch mixed with itself in another order, and its shares (n, K): MixUp.
+
+    One part of the mixture a batch, drawn from Beta(alpha, alpha) (Zhang et al. 2018).
+    """
+    part = float(rng.beta(alpha, alpha))
+    other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    return torch.lerp(x[other], x, part), torch.lerp(shares[other], shares, part)
+
+
+def eight(x: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield a batch (n, 3, size, size) in the eight symmetries of a square, itself first."""
+    for is_mirrored, quarters in D4.values():
+        yield torch.rot90(x.flip(3) if is_mirrored else x, quarters, (2, 3))
 
 
 def _draw_colours(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from e2e.recipe import ADAPTATIONS, Recipe
+from e2e.recipe import ADAPTATIONS, WEIGHINGS, Recipe
 from embedstore.files.at_hand import as_delivered, delivered
 from embedstore.files.output import write_out
 from embedstore.files.targets import folder_target
@@ -51,7 +51,8 @@ class RecipeOptions:
     adapt: Annotated[
         str,
         typer.Option(
-            help=f"{one_of(ADAPTATIONS)}: train all, low-rank additions, or the last layer."
+            help=f"{one_of(ADAPTATIONS)}: train all, low-rank additions (dora: with lengths of "
+            "their own), or the last layer."
         ),
     ] = Recipe.adapt
     epochs: Annotated[int, typer.Option(help="Epochs; each ends with a validation.")] = (
@@ -72,7 +73,23 @@ class RecipeOptions:
             "the one-cycle."
         ),
     ] = Recipe.patience
-    lora_rank: Annotated[int, typer.Option(help="With --adapt lora.")] = Recipe.lora_rank
+    lora_rank: Annotated[int, typer.Option(help="With --adapt lora and dora.")] = Recipe.lora_rank
+    soft_labels: Annotated[
+        bool, typer.Option("--soft-labels", help="Learn the experts' share of votes.")
+    ] = Recipe.soft_labels
+    focal: Annotated[float, typer.Option(help="Gamma of the focal loss; 0: cross-entropy.")] = (
+        Recipe.focal
+    )
+    weigh: Annotated[
+        str, typer.Option(help=f"{one_of(WEIGHINGS)}: whose groups weigh alike in the loss.")
+    ] = Recipe.weigh
+    mixup: Annotated[float, typer.Option(help="Alpha of MixUp; 0: none.")] = Recipe.mixup
+    hed: Annotated[
+        float, typer.Option(help="How far stains vary in HED, such as 0.05; 0: not.")
+    ] = Recipe.hed
+    tta: Annotated[bool, typer.Option("--tta", help="Score the mean of eight flips and turns.")] = (
+        Recipe.tta
+    )
     jitter: Annotated[
         float, typer.Option(help="Brightness, contrast and saturation vary by this share.")
     ] = Recipe.jitter

@@ -1,8 +1,9 @@
-"""Batches for training: which annotations a step takes, and their patches read ahead of it."""
+"""What a training takes: annotations of a role, those of a step, their patches read ahead of it."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,48 @@ from embedstore.slides.slide import Slide
 from embedstore.store.patch_cache import PatchCache
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Annotations of one role: ids, and label codes int64 (n,).
+
+    shares: of the labels, float32 (n, K), where a cell is not wholly one; weights: float32 (n,), of
+    mean 1, how much each counts. None where all are one label and count alike.
+    """
+
+    ids: Sequence[str]
+    codes: NDArray[np.int64]
+    shares: Floats | None = None
+    weights: Floats | None = None
+
+
+def even_weights(groups: Sequence[str]) -> Floats:
+    """Return weights, float32 (n,) of mean 1, by which each group counts as much as any other."""
+    _, at, counts = np.unique(np.array(groups, dtype=str), return_inverse=True, return_counts=True)
+    weights: Floats = (len(groups) / (len(counts) * counts[at])).astype(np.float32)
+    return weights
+
+
+def vote_shares(
+    votes: Sequence[Sequence[str]], codes: NDArray[np.int64], labels: Sequence[str]
+) -> Floats:
+    """Return what share of a cell's votes each label has, float32 (n, K).
+
+    Votes for none of the labels do not count; a cell without votes is wholly its own label, of
+    which codes (n,) is the place.
+    """
+    shares = np.zeros((len(votes), len(labels)), dtype=np.float32)
+    place = {label: k for k, label in enumerate(labels)}
+    for n, of in enumerate(votes):
+        for vote in of:
+            if vote in place:
+                shares[n, place[vote]] += 1
+    empty = ~shares.any(axis=1)
+    shares[empty, codes[empty]] = 1
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
 
 
 class Patches(Protocol):

@@ -8,6 +8,7 @@ whole or absent.
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -71,6 +72,22 @@ class Epoch:
     val_auroc: float
     images_per_second: float
     seconds: float
+
+
+def best_epoch(curve: Sequence[Epoch]) -> Epoch:
+    """Return the epoch whose model is kept.
+
+    That of the lowest validation loss, the first of equals; the last where no loss is known.
+    """
+    validated = [e for e in curve if not math.isnan(e.val_loss)]
+    return min(validated, key=lambda e: e.val_loss) if validated else curve[-1]
+
+
+def is_out_of_patience(curve: Sequence[Epoch], patience: int | None) -> bool:
+    """Return whether `patience` epochs have passed since the best; never where it is None."""
+    if patience is None or not curve:
+        return False
+    return len(curve) - best_epoch(curve).epoch >= patience
 
 
 class RunFolder:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from e2e.recipe import LOW_RANK
 from embedstore.errors import EmbedstoreError
 from embedstore.models.embedder import Embedder
 from embedstore.models.features import pool
@@ -59,8 +60,8 @@ class Classifier(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Linear(embedder.entry.dim, 1 if n_labels == 2 else n_labels)
-            if adapt == "lora":
-                network = _with_lora(embedder.name, network, lora_rank)
+            if adapt in LOW_RANK:
+                network = _with_lora(embedder.name, network, lora_rank, dora=adapt == "dora")
         self.network = network.requires_grad_(True) if adapt == "full" else network
         self.to(embedder.device)
 
@@ -98,13 +99,16 @@ class Classifier(nn.Module):
         self.load_state_dict(dict(state), strict=False)
 
 
-def _with_lora(name: str, network: nn.Module, rank: int) -> nn.Module:
-    """Return the network, frozen, with low-rank additions (Hu et al. 2022) to its projections."""
+def _with_lora(name: str, network: nn.Module, rank: int, *, dora: bool) -> nn.Module:
+    """Return the network, frozen, with low-rank additions (Hu et al. 2022) to its projections.
+
+    dora: with a length of its own for each output (Liu et al. 2024).
+    """
     try:
         import peft
     except ImportError as e:
         raise EmbedstoreError(
-            "--adapt lora needs the package peft: pip install 'mitosis-embedstore[lora]'"
+            "--adapt lora and dora need the package peft: pip install 'mitosis-embedstore[lora]'"
         ) from e
     targets = [
         n
@@ -115,21 +119,34 @@ def _with_lora(name: str, network: nn.Module, rank: int) -> nn.Module:
         raise EmbedstoreError(
             f"{name} has no attention or MLP projections for LoRA to add to; --adapt full or head"
         )
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, use_dora=dora)
     adapted: nn.Module = peft.inject_adapter_in_model(config, network)
     return adapted
 
 
-def loss_of(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+def loss_of(logits: torch.Tensor, codes: torch.Tensor, focal: float = 0.0) -> torch.Tensor:
     """Return the cross-entropy of each row, (n,): binary on one logit, else softmax.
 
-    logits (n, 1 or K), codes int64 (n,).
+    logits (n, 1 or K); codes: int64 (n,), or shares of the labels, float (n, K). focal: gamma, by
+    which a row counts the less the surer it is right (Lin et al. 2017); 0 leaves the cross-entropy.
     """
+    if focal or codes.ndim == 2:
+        return _loss_of_shares(logits, codes, focal)
     if logits.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(
             logits[:, 0], codes.to(logits.dtype), reduction="none"
         )
     return functional.cross_entropy(logits, codes, reduction="none")
+
+
+def _loss_of_shares(logits: torch.Tensor, codes: torch.Tensor, focal: float) -> torch.Tensor:
+    if logits.shape[1] == 1:
+        log_p = torch.cat((functional.logsigmoid(-logits), functional.logsigmoid(logits)), dim=1)
+    else:
+        log_p = logits.log_softmax(dim=1)
+    shares = codes if codes.ndim == 2 else functional.one_hot(codes, log_p.shape[1])
+    shares = shares.to(log_p.dtype)
+    return -(shares * (1 - log_p.exp()).clamp_min(0) ** focal * log_p).sum(dim=1)
 
 
 def probabilities(logits: torch.Tensor) -> torch.Tensor:

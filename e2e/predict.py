@@ -60,7 +60,7 @@ def predict(
         fill(cache, list(placed.values()), recipe.geometry, workers=machine.workers)
     setup = Setup(StoredPatches(placed, recipe.geometry, cache), recipe, machine)
     ids = list(placed)
-    p = probabilities(score(model, setup, ids, on_progress)).numpy()
+    p = probabilities(score(model, setup, ids, on_progress, tta=recipe.tta)).numpy()
     return Scored(ids, p, labels).table()
 
 

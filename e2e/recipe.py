@@ -7,7 +7,7 @@ labels), batch, length and all strengths are choices made here.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from embedstore.errors import UsageError
@@ -15,7 +15,8 @@ from embedstore.models.registry import REGISTRY, check_name
 from embedstore.slides.patches import PatchGeometry
 from embedstore.slides.slide import is_plausible_mpp
 
-ADAPTATIONS = ("full", "lora", "head")
+ADAPTATIONS = ("full", "lora", "dora", "head")
+WEIGHINGS = ("none", "label", "domain")
 
 BLUR_SHARE = 0.5
 """Which share of the patches is blurred at all."""
@@ -26,11 +27,18 @@ class Recipe:
     """The recipe of one run; the backbone and its weights aside, all of it is in `params`.
 
     adapt: full trains everything, lora low-rank additions to the attention and MLP projections,
-    head only the last layer. epochs divide the schedule, which has at least min_steps steps: of a
+    dora the same with their lengths apart from their directions, head only the last layer. epochs
+    divide the schedule, which has at least min_steps steps: of a
     small training set an epoch is several passes. patience: stop after so many epochs without a
     lower validation loss, None: never, since that cuts the end of the one-cycle. jitter: how far
     brightness, contrast and saturation go from 1; hue: how far it turns, in turns; blur: the
     largest sigma in pixels; rotate: the largest angle in degrees; flip: across and down.
+
+    What winners of challenges add, each off where nothing is said. soft_labels: a cell's label is
+    its experts' share of votes. focal: gamma of the focal loss (Lin et al. 2017). weigh: each
+    label, or each domain, has the same weight in the loss. mixup: alpha of MixUp (Zhang et al.
+    2018). hed: how far each stain's strength goes from 1, and its background from 0, in HED (Tellez
+    et al. 2018). tta: patches are scored as the mean of their eight flips and turns.
     """
 
     adapt: str = "full"
@@ -46,6 +54,12 @@ class Recipe:
     rotate: float = 180.0
     flip: bool = True
     lora_rank: int = 16
+    soft_labels: bool = False
+    focal: float = 0.0
+    weigh: str = "none"
+    mixup: float = 0.0
+    hed: float = 0.0
+    tta: bool = False
     patch_px: int = 224
     mpp_out: float = 0.25
 
@@ -57,9 +71,10 @@ class Recipe:
     def params(self) -> dict[str, Any]:
         """Return all that decides a run's numbers, ready for JSON."""
         params = asdict(self)
-        if self.adapt != "lora":
+        if self.adapt not in LOW_RANK:
             del params["lora_rank"]
-        return params
+        # A run made before there were these has the same id as one that is made without them.
+        return {k: v for k, v in params.items() if k not in EXTRAS or v != EXTRAS[k]}
 
     def check(self) -> None:
         """Raise EmbedstoreError naming every value that is not allowed."""
@@ -76,6 +91,10 @@ class Recipe:
             "blur": (lambda v: 0 <= v <= 20, "0 to 20 px"),
             "rotate": (lambda v: 0 <= v <= 180, "0 to 180 degrees"),
             "lora_rank": (lambda v: v >= 1, "at least 1"),
+            "focal": (lambda v: 0 <= v <= 10, "0 to 10"),
+            "weigh": (lambda v: v in WEIGHINGS, ", ".join(WEIGHINGS)),
+            "mixup": (lambda v: 0 <= v <= 10, "0 to 10"),
+            "hed": (lambda v: 0 <= v <= 0.5, "0 to 0.5"),
             "patch_px": (lambda v: 16 <= v <= 2048, "16 to 2048"),
             "mpp_out": (is_plausible_mpp, "0.05 to 2.0 um/px"),
         }
@@ -86,6 +105,15 @@ class Recipe:
         ]
         if wrong:
             raise UsageError("not allowed: " + "; ".join(wrong))
+
+
+LOW_RANK = ("lora", "dora")
+EXTRAS = {
+    f.name: f.default
+    for f in fields(Recipe)
+    if f.name in ("soft_labels", "focal", "weigh", "mixup", "hed", "tta")
+}
+"""What winners add, and what each is where it is off."""
 
 
 def registry_name_of(backbone: str) -> str:

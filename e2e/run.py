@@ -90,7 +90,8 @@ def run(
     if todo:
         from e2e.trained import Material
 
-        material = Material(spec.dataset, entry, weights, placed, labels, pixels)
+        votes = _votes(store, spec.dataset) if options.recipe.soft_labels else {}
+        material = Material(spec.dataset, entry, weights, placed, labels, pixels, votes)
         _train(store, todo, material, options, listener)
     if manifest.n_left_out:
         notes = [*notes, f"{manifest.n_left_out} annotations with a problem are in no split"]
@@ -106,6 +107,24 @@ def _weights(registry_name: str, entry: ModelEntry, spec: str | None) -> Weights
 
         weights = Weights(weights.label, None, random_sha256(registry_name, entry))
     return weights
+
+
+def _votes(store: Store, dataset: str) -> dict[str, list[str]]:
+    """Return each annotation's votes as labels, by id; EmbedstoreError where there are none."""
+    con = connect(store)
+    (of,) = fetch_rows(con, "select classes from datasets where dataset = $d", {"d": dataset})
+    classes = json.loads(of["classes"] or "{}")
+    sql = "select annotation_id, votes from annotations where dataset = $d and len(votes) > 0"
+    votes = {
+        r["annotation_id"]: [classes.get(v) or v for v in r["votes"] if v]
+        for r in fetch_rows(con, sql, {"d": dataset})
+    }
+    if not votes:
+        raise EmbedstoreError(
+            f"'{dataset}' has no votes of several experts for --soft-labels; `embedstore add` "
+            "takes them by --column 'vote=COLUMN*', and from MIDOG's json"
+        )
+    return votes
 
 
 def pixels_digest(store: Store, dataset: str, manifest: Candidates) -> str:

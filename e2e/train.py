@@ -12,25 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch.nn import functional
 
-from e2e.augment import augment, plain
-from e2e.data import Patches, n_batches, read_batches, rows_of_step
-from e2e.folder import Epoch, RunFolder
+from e2e.augment import augment, eight, mix, plain
+from e2e.data import Part, Patches, n_batches, read_batches, rows_of_step
+from e2e.folder import Epoch, RunFolder, best_epoch, is_out_of_patience
 from e2e.network import Classifier, decision, loss_of
 from e2e.recipe import Recipe
 from embedstore.errors import EmbedstoreError
 from embedstore.models.embedder import DTYPES, choose_device, choose_dtype
 from embedstore.slides.reading import usual_threads
 from probes.scores.metrics import auroc
-
-
-@dataclass(frozen=True)
-class Part:
-    """Annotations of one role: ids, and label codes int64 (n,)."""
-
-    ids: Sequence[str]
-    codes: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -187,19 +179,23 @@ def one_epoch(
 ) -> tuple[float, int]:
     """Return the mean loss of the steps and how many images they took."""
     recipe, machine, n = setup.recipe, setup.machine, len(part.ids)
-    codes = torch.from_numpy(part.codes)
+    targets, weights = _targets(part, learner.model, recipe), part.weights
     learner.model.train()
     torch.manual_seed(seed + steps[0])  # for dropout, if the backbone has any
     batches = (rows_of_step(n, recipe.batch_size, seed, step) for step in steps)
     losses, n_images = torch.zeros(len(steps), device=machine.device), 0
     stream = read_batches(setup.patches, part.ids, batches, workers=machine.workers)
     for k, (rows, crops) in enumerate(stream):
-        draw = int(np.random.default_rng([seed, steps[k]]).integers(2**62))
-        generator = torch.Generator().manual_seed(draw)
+        rng = np.random.default_rng([seed, steps[k]])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         with _memory_for(len(rows)):
             pixels = torch.from_numpy(crops).to(machine.device)
             x = augment(pixels, recipe.patch_px, recipe, generator)
-            losses[k] = one_step(learner, x, codes[rows].to(machine.device), machine)
+            of = targets[rows].to(machine.device)
+            if recipe.mixup:
+                x, of = mix(x, of, recipe.mixup, rng)
+            w = None if weights is None else torch.from_numpy(weights[rows]).to(machine.device)
+            losses[k] = one_step(learner, x, of, machine, focal=recipe.focal, weights=w)
         n_images += len(rows)
         on_step(steps[k] + 1)
         if k % 50 == 0 and not torch.isfinite(losses[k]):
@@ -207,11 +203,27 @@ def one_epoch(
     return float(losses.mean()), n_images
 
 
+def _targets(part: Part, model: Classifier, recipe: Recipe) -> torch.Tensor:
+    """Return codes, or where labels are shared or mixed the share of each label, (n, K)."""
+    if part.shares is not None:
+        return torch.from_numpy(part.shares)
+    codes = torch.from_numpy(part.codes)
+    n_labels = max(model.head.out_features, 2)
+    return functional.one_hot(codes, n_labels).float() if recipe.mixup else codes
+
+
 def one_step(
-    learner: Learner, x: torch.Tensor, codes: torch.Tensor, machine: Machine
+    learner: Learner,
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    machine: Machine,
+    *,
+    focal: float = 0.0,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the loss of a batch, before the step down its gradient that is made here."""
-    loss = loss_of(logits_of(learner.model, x, machine), codes).mean()
+    each = loss_of(logits_of(learner.model, x, machine), codes, focal)
+    loss = (each if weights is None else each * weights).mean()
     learner.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     learner.optimizer.step()
@@ -246,8 +258,13 @@ def score(
     setup: Setup,
     ids: Sequence[str],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    tta: bool = False,
 ) -> torch.Tensor:
-    """Return the logits, float32 (n, 1 or K), of patches as they are; no row changes another."""
+    """Return the logits, float32 (n, 1 or K), of patches as they are; no row changes another.
+
+    tta: their mean over each patch's eight flips and turns.
+    """
     recipe, machine = setup.recipe, setup.machine
     model.eval()
     logits = []
@@ -258,7 +275,8 @@ def score(
         for rows, crops in read_batches(setup.patches, ids, batches, workers=machine.workers):
             with _memory_for(len(rows)):
                 x = plain(torch.from_numpy(crops).to(machine.device), recipe.patch_px)
-                logits.append(logits_of(model, x, machine).cpu())
+                views = [logits_of(model, v, machine) for v in (eight(x) if tta else (x,))]
+                logits.append(torch.stack(views).mean(dim=0).cpu())
             n_done += len(rows)
             on_progress(n_done, len(ids))
     return torch.cat(logits)
@@ -272,19 +290,3 @@ def _validate(model: Classifier, setup: Setup, val: Part) -> tuple[float, float]
     loss = float(loss_of(logits, torch.from_numpy(val.codes)).mean())
     weights = np.ones((1, len(val.codes)))
     return loss, float(auroc(val.codes.astype(np.intp), decision(logits), weights, 0.5)[0])
-
-
-def best_epoch(curve: Sequence[Epoch]) -> Epoch:
-    """Return the epoch whose model is kept.
-
-    That of the lowest validation loss, the first of equals; the last where no loss is known.
-    """
-    validated = [e for e in curve if not math.isnan(e.val_loss)]
-    return min(validated, key=lambda e: e.val_loss) if validated else curve[-1]
-
-
-def is_out_of_patience(curve: Sequence[Epoch], patience: int | None) -> bool:
-    """Return whether `patience` epochs have passed since the best; never where it is None."""
-    if patience is None or not curve:
-        return False
-    return len(curve) - best_epoch(curve).epoch >= patience

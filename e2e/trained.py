@@ -3,15 +3,16 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e2e.folder import CONFIG, LAST, Config, Epoch, RunFolder
+from e2e.data import Part, even_weights, vote_shares
+from e2e.folder import CONFIG, LAST, Config, Epoch, RunFolder, best_epoch
 from e2e.network import Classifier, decision, n_parameters, probabilities
 from e2e.recipe import Recipe
-from e2e.train import Part, Setup, best_epoch, score, train
+from e2e.train import Setup, score, train
 from embedstore.embeddings.crops import Placed
 from embedstore.models.checkpoints import Weights
 from embedstore.models.loading import load_embedder
@@ -26,7 +27,8 @@ class Material:
     """What all runs of one command are made of.
 
     entry and weights are the backbone's, placed says where each annotation lies, by id, labels are
-    in the order of their codes, and pixels is the digest of the slide files.
+    in the order of their codes, and pixels is the digest of the slide files. votes: each
+    annotation's, as labels, by id, where a recipe asks for them.
     """
 
     dataset: str
@@ -35,6 +37,7 @@ class Material:
     placed: Mapping[str, Placed]
     labels: Sequence[str]
     pixels: str
+    votes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def train_run(
     curve = train(
         model,
         setup,
-        train_on=parts["train"],
+        train_on=_to_learn(parts["train"], material, setup.recipe),
         val=parts["val"],
         folder=folder,
         seed=seed,
@@ -81,7 +84,7 @@ def train_run(
         on_step=on_step,
     )
     logits = {
-        role: score(model, setup, parts[role].ids)
+        role: score(model, setup, parts[role].ids, tta=setup.recipe.tta)
         for role in ("val", "test")
         if len(parts[role].ids)
     }
@@ -141,6 +144,17 @@ def _config(run: Run, material: Material, recipe: Recipe, model: Classifier) -> 
         n_params=n_params,
         n_trained=n_trained,
     )
+
+
+def _to_learn(part: Part, material: Material, recipe: Recipe) -> Part:
+    """Return a part as the recipe learns from it: shares of labels, weights."""
+    shares = weights = None
+    if recipe.soft_labels:
+        votes = [material.votes.get(i, ()) for i in part.ids]
+        shares = vote_shares(votes, part.codes, material.labels)
+    if recipe.weigh != "none":
+        weights = even_weights([getattr(material.placed[i], recipe.weigh) for i in part.ids])
+    return replace(part, shares=shares, weights=weights)
 
 
 def _part(ids: Sequence[str], material: Material) -> Part:

@@ -66,10 +66,13 @@ def _recipe(e: Side) -> list[tuple[str, str]]:
     options += [("--weights", e.weights)] if _is_given(e.weights) else []
     options += [("--adapt", str(params["adapt"]))] if params.get("adapt", "full") != "full" else []
     options += [("--no-flip", "")] if params.get("flip") is False else []
+    said = {
+        k: v for k, v in params.items() if k not in _NOT_OPTIONS and not (v is None or v is False)
+    }
     return options + [
-        (f"--{k.replace('_', '-')}", f"{v}")
-        for k, v in params.items()
-        if k not in _NOT_OPTIONS and v is not None
+        (f"--{k.replace('_', '-')}", "" if v is True else f"{v}")
+        for k, v in said.items()
+        if v is not None and v is not False
     ]
 
 

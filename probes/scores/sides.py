@@ -19,8 +19,8 @@ class Side:
     """Who competes: METHOD:MODEL, or METHOD+VARIANT:MODEL, and of what kind its runs are.
 
     A variant is a set of views, how a network was adapted, that its pool was chosen on validation,
-    or how embeddings were corrected: uni+d4:virchow2, e2e+lora:virchow2, uni+best:virchow2,
-    uni+centre-slide:virchow2.
+    how embeddings were corrected, or what a training adds: uni+d4:virchow2, e2e+lora:virchow2,
+    uni+best:virchow2, uni+centre-slide:virchow2, e2e+mixup0.2-tta:resnet50.
     params and weights are those recorded; a side that a user names has none: compare it with
     `named`. What tells weights apart is their SHA-256, none where embeddings were imported; weights
     is what they were called when a run was made.
@@ -125,8 +125,16 @@ def variant_of(params: str) -> str | None:
     values = json.loads(params)
     adapt = values.get("adapt")
     parts = [values.get("views"), None if adapt == "full" else adapt, values.get("pool")]
-    parts.append(_correction(values))
+    parts += [_correction(values), *_extras(values)]
     return "-".join(p for p in parts if p) or None
+
+
+def _extras(params: Mapping[str, Any]) -> list[str]:
+    """Return what a training adds to the usual recipe: soft, focal2, weigh.domain, mixup0.2, ..."""
+    parts = ["soft"] if params.get("soft_labels") else []
+    parts += [f"{k}{params[k]:g}" for k in ("focal", "mixup", "hed") if params.get(k)]
+    parts += [f"weigh.{params['weigh']}"] if params.get("weigh") else []
+    return parts + (["tta"] if params.get("tta") else [])
 
 
 def _correction(params: Mapping[str, Any]) -> str | None:

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from e2e.folder import Epoch, RunFolder
+from e2e.data import Part
+from e2e.folder import Epoch, RunFolder, best_epoch
 from e2e.network import Classifier, loss_of, probabilities
 from e2e.recipe import Recipe, registry_name_of
 from e2e.train import (
     DivergedError,
     Machine,
-    Part,
     Setup,
-    best_epoch,
     schedule_of,
     score,
     train,

@@ -80,11 +80,11 @@ ARROWS = {
     "e2e": {
         "recipe": "",
         "data": "",
-        "network": "",
+        "network": "recipe",
         "folder": "recipe",
         "augment": "recipe",
         "train": "augment data folder network recipe",
-        "trained": "folder network recipe train",
+        "trained": "data folder network recipe train",
         "run": "data folder recipe train trained",
         "spread": "run",
         "predict": "data folder network run train",
