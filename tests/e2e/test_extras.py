@@ -254,12 +254,12 @@ def test_each_learns_and_goes_on_as_if_never_stopped(tmp_path: Path, extra: dict
     recipe = Recipe(epochs=3, min_steps=24, batch_size=8, max_lr=3e-3, patch_px=32, **more)
 
     def fit(name: str, stop_at: int | None = None) -> list[Any]:
-        class Stop(Exception):
+        class StopError(Exception):
             pass
 
         def on_epoch(epoch: Any) -> None:
             if epoch.epoch == stop_at:
-                raise Stop
+                raise StopError
 
         try:
             return train(
@@ -271,7 +271,7 @@ def test_each_learns_and_goes_on_as_if_never_stopped(tmp_path: Path, extra: dict
                 seed=3,
                 on_epoch=on_epoch,
             )
-        except Stop:
+        except StopError:
             return []
 
     curve = fit("whole")
@@ -286,8 +286,8 @@ def test_dora_trains_lengths_and_is_loaded_again(store: Store) -> None:
     recipe = replace(SMALL, adapt="dora", patch_px=160, epochs=1, min_steps=2, tta=True)
     options = replace(OPTIONS, backbone="test_vit", recipe=recipe)
     report = run(store, ManifestSpec("tiny"), options)
-    assert report.n_fitted == 1
-    (run_id,) = {r.run_id for r in report.results}
+    assert report.n_new == 1
+    (run_id,) = {r.run_id for r in report.rows}
     state = RunFolder(store.uri, run_id).model()
     assert any("magnitude" in k for k in state)
     table = predict(store, run_id, "tiny", PLAIN).to_pylist()
@@ -321,13 +321,13 @@ def test_soft_labels_are_the_votes_of_the_store(tmp_path: Path) -> None:
     done = call_command(*words, "--column", "vote=expert*", "--store", store.uri)
     assert done.code == 0, (done.err, labels)
     report = run(store, ManifestSpec("voted"), options)
-    assert report.n_fitted == 1
+    assert report.n_new == 1
     manifest, _, _ = splits_for(store, ManifestSpec("voted"), OPTIONS.splits)
     assert manifest
     hard = run(store, ManifestSpec("voted"), replace(OPTIONS, recipe=SMALL))
-    assert {r.run_id for r in hard.results}.isdisjoint({r.run_id for r in report.results})
-    value = {r.metric: r.value for r in report.results}
-    assert value != {r.metric: r.value for r in hard.results}
+    assert {r.run_id for r in hard.rows}.isdisjoint({r.run_id for r in report.rows})
+    value = {r.metric: r.value for r in report.rows}
+    assert value != {r.metric: r.value for r in hard.rows}
 
 
 def test_options_reach_the_recipe_and_come_back_in_the_report(tmp_path: Path, store: Store) -> None:
