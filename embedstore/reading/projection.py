@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ N_NEIGHBORS, MIN_DIST = 15, 0.1
 
 
 def principal_components(
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.floating[Any]],
 ) -> tuple[NDArray[np.float32], tuple[float, float]]:
     """Return places, float32 (n, 2), and what share of the variance each of the two explains.
 
@@ -22,14 +23,13 @@ def principal_components(
     from sklearn.decomposition import PCA
 
     n, d = vectors.shape
-    if min(n, d) < 2:
+    if min(n, d) < 2 or not (vectors != vectors[0]).any():
         return np.zeros((n, 2), dtype=np.float32), (0.0, 0.0)
-    solver = "covariance_eigh" if n > d else "full"
-    pca = PCA(n_components=2, svd_solver=solver)
-    with np.errstate(invalid="ignore"):  # of vectors that are all the same nothing is explained
-        places = pca.fit_transform(vectors)
-    first, second = np.nan_to_num(pca.explained_variance_ratio_)
-    return np.nan_to_num(places).astype(np.float32), (float(first), float(second))
+    solver = "full" if min(n, d) < 3 else "covariance_eigh" if n > d else "arpack"
+    pca = PCA(n_components=2, svd_solver=solver, random_state=0)
+    places = pca.fit_transform(vectors)
+    first, second = pca.explained_variance_ratio_
+    return places.astype(np.float32), (float(first), float(second))
 
 
 def check_umap() -> None:

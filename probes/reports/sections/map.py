@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import svds
 
 from embedstore.reading.images import SHEET, THUMB_PX, sheet
 from embedstore.reading.pixels import Patches
+from embedstore.reading.projection import principal_components
 from embedstore.store.layout import model_table
 from embedstore.store.sql import fetch_rows, literal, stale
 from probes.reports.blocks import Block, Figure, Missing, Points, Section, Widget
@@ -112,20 +112,12 @@ def components(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]
 
     x is (n, dim), n at least 3. Signs are such that the same vectors always give the same map.
     """
-    x = x - x.mean(axis=0)
-    total = float((x**2).sum())
-    if total == 0 or x.shape[1] < 3:
-        points = np.zeros((len(x), 2))
-        points[:, : min(2, x.shape[1])] = x[:, :2]
-        shares = [float((points[:, k] ** 2).sum() / total) if total else 0.0 for k in (0, 1)]
-    else:
-        u, s, _ = svds(x, k=2, v0=np.ones(min(x.shape)), random_state=0)
-        order = np.argsort(-s)
-        points, shares = u[:, order] * s[order], [float(v**2 / total) for v in s[order]]
+    places, shares = principal_components(x)
+    points = places.astype(np.float64)
     for k in (0, 1):
         most = points[np.argmax(np.abs(points[:, k])), k]
         points[:, k] *= (1.0 if most >= 0 else -1.0) / (abs(most) or 1.0)
-    return points, shares
+    return points, list(shares)
 
 
 def _packed(points: NDArray[np.float64]) -> list[int | None]:

@@ -174,6 +174,8 @@ def test_principal_components_are_those_of_a_full_decomposition() -> None:
         assert abs(np.corrcoef(at[:, k], u[:, k])[0, 1]) == pytest.approx(1)
     assert np.abs(at).max(axis=0) == pytest.approx([1, 1])
     assert np.array_equal(at, components(x)[0])
+    few, _ = components(x[:6])  # fewer cells than numbers in a vector
+    assert np.isfinite(few).all()
     flat, none = components(np.ones((5, 4)))
     assert not flat.any()
     assert none == [0, 0]
