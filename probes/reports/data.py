@@ -272,6 +272,7 @@ def _short_name(e: Side, with_method: bool) -> str:
     said += [f"{e.views} views"] if e.views else []
     said += [f"{e.pool} pool"] if e.pool else []
     said += [e.correction] if e.correction else []
+    said += e.extras
     said += ["random weights"] if e.is_random else []
     return e.model + (f" ({', '.join(said)})" if said else "")
 

@@ -81,6 +81,11 @@ class Side:
         return _correction(json.loads(self.params))
 
     @property
+    def extras(self) -> list[str]:
+        """What its training adds to the usual recipe, if anything: focal2, mixup0.2, tta, ..."""
+        return _extras(json.loads(self.params))
+
+    @property
     def uncorrected(self) -> "Side":
         """The side, as a user names it, that is the same but for the correction."""
         variant = (self.variant or "").removesuffix(self.correction or "").rstrip("-")

@@ -374,6 +374,11 @@ def test_options_reach_the_recipe_and_come_back_in_the_report(tmp_path: Path, st
     assert "soft_labels" not in params
     call_command("probes", "report", "tiny", "--output", tmp_path / "r", "--store", store.uri)
     page = (tmp_path / "r" / "index.html").read_text()
-    for word in ("--focal", "1.5", "--tta", "e2e+focal1.5-mixup0.2-hed0.05-weigh.domain-tta"):
+    for word in (
+        "--focal",
+        "1.5",
+        "--tta",
+        "end to end, focal1.5, mixup0.2, hed0.05, weigh.domain, tta",
+    ):
         assert word in page, word
     assert isinstance(TrainOptions().recipe, Recipe)
