@@ -6,7 +6,7 @@ from pathlib import Path
 from embedstore.add.options import AddOptions
 from embedstore.add.register import AddReport, add
 from embedstore.annotations.columns import Declared
-from embedstore.archives.planning import Plan, located
+from embedstore.archives.planning import Plan, file_below
 from embedstore.errors import EmbedstoreError
 
 
@@ -23,7 +23,7 @@ def add_fetched(
     of = asked.public
     if not of.add:
         raise EmbedstoreError(f"'{asked.name}' is not added by itself: {of.note}")
-    paths = {option: located(folder, path) for option, path in of.add.items()}
+    paths = {option: file_below(folder, path) for option, path in of.add.items()}
     options = AddOptions(
         slides=paths.get("slides"),
         slide_table=paths.get("slide_table"),

@@ -164,7 +164,7 @@ def _check_paths(wanted: Sequence[Wanted]) -> None:
         seen.add(w.path.casefold())
 
 
-def located(folder: Path, path: str) -> Path:
+def file_below(folder: Path, path: str) -> Path:
     """Return a path below a folder; a * in it stands for the one file that fits."""
     if "*" not in path:
         return folder / path

@@ -48,6 +48,7 @@ def write_atlas(
         colour: the column by which points are coloured at first.
         hidden: columns that get no chart of their own at first.
     """
+    import embedding_atlas
     from embedding_atlas.data_source import DataSource
     from embedding_atlas.options import make_embedding_atlas_props
 
@@ -57,10 +58,7 @@ def write_atlas(
         "embedding": {"data": {"x": x, "y": y, "image": picture, "category": colour}},
         "exclude": list(hidden),
     }
-    spec = importlib.util.find_spec(PACKAGE)
-    assert spec is not None
-    assert spec.origin is not None
-    static = Path(spec.origin).parent / "static"
+    static = Path(embedding_atlas.__file__).parent / "static"
     metadata = {"props": {**props, "defaultChartsConfig": charts}}
     # Of no rows: it would hold all of them as one object in memory, and again as bytes.
     DataSource("embedstore", rows.slice(0, 0), metadata).export_to_folder(str(static), str(folder))

@@ -26,7 +26,7 @@ PATCH_PX = 160
 LIMIT = 500
 """How many rows a page shows where nothing else is asked for."""
 
-_ABOUT = ("label", "domain", "dataset", "slide")
+_ABOUT = ("label", "domain", "dataset")
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def sheet_of(store: Store, rows: pa.Table, title: str, *, limit: int = LIMIT) ->
             "id": row[KEY],
             "picture": pictures.get(row[KEY]),
             "label": facts[row[KEY]]["label"],
-            "about": [str(facts[row[KEY]][k]) for k in ("domain",) if k not in columns],
-            "values": [(c, _words(row[c])) for c in columns if c not in ("label",)],
+            "about": [] if "domain" in columns else [str(facts[row[KEY]]["domain"])],
+            "values": [(c, _words(row[c])) for c in columns if c != "label"],
         }
         for row in shown.to_pylist()
     ]

@@ -1,4 +1,4 @@
-"""Thumbnails of many annotations as JPEG, made by processes: half a second a thousand and core.
+"""Thumbnails of many annotations as JPEG, made by processes: about a second a thousand and core.
 
 Unpacking, shrinking and writing a JPEG are many short steps under the interpreter's lock, which
 threads would only pass around.
@@ -7,7 +7,6 @@ threads would only pass around.
 import contextlib
 import io
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedstore.reading.pixels import Patches
+from embedstore.slides.reading import usual_threads
 from embedstore.store import Store
 from embedstore.store.sql import connect
 
@@ -43,11 +43,12 @@ def thumbnails(
     chunks = [ids[k : k + _CHUNK] for k in range(0, len(ids), _CHUNK)]
     made: dict[str, bytes] = {}
     on_progress(0, len(ids))
-    n_cores = min(os.process_cpu_count() if hasattr(os, "process_cpu_count") else _n_cores(), 8)
+    n_cores = min(usual_threads(), 8)
+    patches = Patches(store, connect(store), dataset)
     with contextlib.ExitStack() as stack:
         tasks: Iterable[dict[str, bytes]]
         if len(ids) < _PAYS or n_cores < 2:
-            tasks = (_of(store.uri, dataset, chunk) for chunk in chunks)
+            tasks = (_shrunk(patches, chunk) for chunk in chunks)
         else:
             context = multiprocessing.get_context("spawn")  # Lance does not survive a fork
             pool = stack.enter_context(ProcessPoolExecutor(n_cores, context))
@@ -57,23 +58,20 @@ def thumbnails(
             made |= some
             on_progress(min((n + 1) * _CHUNK, len(ids)), len(ids))
     left = [i for i in ids if i not in made]
-    fresh = _looked_up(store.uri, dataset).read_slides(left, PX) if left else {}
+    fresh = patches.read_slides(left, PX)
     return made | {i: _jpeg(p) for i, p in fresh.items()}
 
 
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _looked_up(uri: str, dataset: str) -> Patches:
+def _of(uri: str, dataset: str, ids: Sequence[str]) -> dict[str, bytes]:
+    """Do the work of a process, which looks up once what is kept: it serves this one call."""
     if (uri, dataset) not in _patches:
         store = Store.open(uri)
         _patches[uri, dataset] = Patches(store, connect(store), dataset)
-    return _patches[uri, dataset]
+    return _shrunk(_patches[uri, dataset], ids)
 
 
-def _of(uri: str, dataset: str, ids: Sequence[str]) -> dict[str, bytes]:
-    return {i: _jpeg(p) for i, p in _looked_up(uri, dataset).read(ids, PX).items()}
+def _shrunk(patches: Patches, ids: Sequence[str]) -> dict[str, bytes]:
+    return {i: _jpeg(p) for i, p in patches.read(ids, PX).items()}
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
