@@ -2,10 +2,13 @@
 
 import importlib.util
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from embedstore.errors import EmbedstoreError
 
@@ -50,8 +53,7 @@ def umap(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
         raise EmbedstoreError(
             f"UMAP needs more than {N_NEIGHBORS} cells, here are {len(vectors)}; do without --umap"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), _as_many_threads():
         from umap import UMAP
 
         places = UMAP(
@@ -62,3 +64,18 @@ def umap(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
             n_jobs=1,
         ).fit_transform(vectors)
     return np.asarray(places, dtype=np.float32)
+
+
+@contextmanager
+def _as_many_threads() -> Iterator[None]:
+    """Give OpenMP its threads back: Numba takes one per core from then on, also for PyTorch.
+
+    A network trained after a map would else differ in its last digits from one trained before.
+    """
+    pools = ThreadpoolController().select(user_api="openmp").lib_controllers
+    before = [pool.num_threads for pool in pools]
+    try:
+        yield
+    finally:
+        for pool, n in zip(pools, before, strict=True):
+            pool.set_num_threads(n)

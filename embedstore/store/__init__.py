@@ -1,5 +1,6 @@
 """The store: its tables, and the boundaries to LanceDB and DuckDB."""
 
-from embedstore.store.store import Store, now
+from embedstore.store.clock import now
+from embedstore.store.store import Store
 
 __all__ = ["Store", "now"]

@@ -1,13 +1,20 @@
 """Times that tell what is newer, on machines whose clocks differ or go back."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from embedstore.store.store import Store, now
+if TYPE_CHECKING:
+    from embedstore.store.store import Store
 
 
-def later(store: Store, *names: str, column: str) -> datetime:
+def now() -> datetime:
+    """Return the time of writing, UTC without a zone, as all created_at columns hold it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def later(store: "Store", *names: str, column: str) -> datetime:
     """Return the time now, or the next moment after all that a column of these tables holds.
 
     Whether a result still stands is told by the age of its vectors: what is written after a clock

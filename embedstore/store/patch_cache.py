@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from embedstore.slides.patches import PatchGeometry
 from embedstore.slides.reading import Point, SlideJob
+from embedstore.store.clock import now
 from embedstore.store.layout import CUT, PATCHES, TABLES
 from embedstore.store.sql import connect_to, cut_columns, fetch
-from embedstore.store.store import Store, now
+from embedstore.store.store import Store
 from embedstore.store.views import valid
 
 FLUSH_BYTES = 96 * 2**20

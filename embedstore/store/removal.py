@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.store.clock import now
 from embedstore.store.layout import (
     COPIES,
     MEASURES,
@@ -35,7 +36,7 @@ from embedstore.store.sql import (
     views_name,
     where_clause,
 )
-from embedstore.store.store import Store, now
+from embedstore.store.store import Store
 
 _KEYS_A_CONDITION = 1000
 

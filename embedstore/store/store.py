@@ -1,8 +1,8 @@
 """The boundary to LanceDB: how rows get into a store exactly once, by merges on a table's key."""
 
 import os
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from embedstore.errors import EmbedstoreError
 from embedstore.files.faults import in_words
 from embedstore.files.objects import is_uri, settle
+from embedstore.store.clock import now
 from embedstore.store.layout import (
     FORMAT,
     LISTS,
@@ -31,11 +32,6 @@ from embedstore.store.layout import (
 from embedstore.store.migrations import upgrade
 from embedstore.store.removed import finish_removals
 from embedstore.store.tidy import EVERY, hold, keep_up, keep_up_all, pin
-
-
-def now() -> datetime:
-    """Return the time of writing, UTC without a zone, as all created_at columns hold it."""
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _connect(uri: str) -> Any:
@@ -181,17 +177,19 @@ class Store:
 
     def open_table(self, name: str) -> Any:
         """Return a LanceDB table at its newest version."""
-        try:
+        with self._reading(name):
             return self._db.open_table(name)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Say what to do where a table cannot be read, as when it was just removed."""
+        try:
+            yield
         except (ValueError, OSError, RuntimeError) as e:
-            way_out = (
-                "check its rights and credentials, then run again"
-                if is_uri(self.uri)
-                else "restore a copy, or name another store with --store"
-            )
             raise EmbedstoreError(
                 f"table '{name}' of the store at {self.uri} cannot be read ({in_words(e)}); "
-                f"{way_out}"
+                "check its rights and credentials, then run again; restore a copy if that is in "
+                "vain: nothing is repaired by guessing"
             ) from e
 
     def make_model_table(self, model: str, dim: int) -> None:
@@ -276,13 +274,14 @@ class Store:
 
     def lance(self, name: str) -> Any:
         """Return a table as a Lance dataset pinned to its newest version."""
-        held = self._datasets.get(name)
-        # To ask for the newest version takes a hundredth of the time that opening a table takes.
-        if held is None or held.latest_version != held.version:
-            options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
-            held = self._datasets[name] = self.open_table(name).to_lance(**options)
-            pin(self.uri, name, held)
-        return held
+        with self._reading(name):
+            held = self._datasets.get(name)
+            # To ask for the newest version takes a hundredth of what opening a table takes.
+            if held is None or held.latest_version != held.version:
+                options = {"default_scan_options": {"batch_size": 16}} if name in LISTS else {}
+                held = self._datasets[name] = self._db.open_table(name).to_lance(**options)
+                pin(self.uri, name, held)
+            return held
 
     def forget_pins(self, name: str) -> None:
         """Let go of the version of a table that was last read."""

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from embedstore.errors import EmbedstoreError, UsageError, nearest
 from embedstore.store.asking import run_sql
+from embedstore.store.clock import now
 from embedstore.store.layout import TABLES, TAGS
 from embedstore.store.sql import connect, fetch, fetch_rows, literal
-from embedstore.store.store import Store, now
+from embedstore.store.store import Store
 
 KEY = "annotation_id"
 MAX_LENGTH = 64

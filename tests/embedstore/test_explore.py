@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -173,12 +174,13 @@ def test_umap_is_the_same_for_the_same_seed_and_parts_what_lies_apart(tmp_path: 
     put_embeddings(
         store, "m", ids, rng.normal(size=(80, 12)) + 30 * np.eye(2, 12)[np.arange(80) % 2]
     )
-    maps = []
+    maps, n_threads = [], torch.get_num_threads()
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
         options = ExploreOptions("m", umap=True, seed=seed, pictures=False)
         made = explore(store, options, tmp_path / name)
         assert any(f"seed {seed}" in note for note in made.notes)
         maps.append(np.array([(r["umap_x"], r["umap_y"]) for r in rows_of(tmp_path / name)]))
+    assert torch.get_num_threads() == n_threads  # Numba would take one per core for good
     assert (maps[0] == maps[1]).all()
     assert (maps[0] != maps[2]).any()
     even, odd = maps[0][::2], maps[0][1::2]

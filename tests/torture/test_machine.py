@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from embedstore.doctor import examine
-from embedstore.store import Store
-from embedstore.store import store as of_store
+from embedstore.store import Store, clock
 from tests.making.commands import BIN, ROOT, Ran, call_command, outside
 from tests.making.slides import write_csv
 from tests.making.stores import query, query_of
@@ -181,7 +180,7 @@ def test_a_clock_that_goes_back_hides_nothing_new(
 ) -> None:
     """Vectors and results made after the clock went back stand, not those they replace."""
     row = tally("clock going back")
-    real = of_store.now
+    real = clock.now
     for days in (1, 400):
         row.tried += 1
         store = shutil.copytree(stage.states["run"], tmp_path / str(days))

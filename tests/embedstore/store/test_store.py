@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lancedb
@@ -232,3 +233,20 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "s" / "results.lance").write_text("not a table")
     with pytest.raises(EmbedstoreError, match=r"table 'results' of the store at .* cannot be read"):
         store.lance("results")
+
+
+def test_a_table_removed_while_it_is_opened_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "s"), create=True)
+    store.make_model_table("m", 4)
+    opened = store._db.open_table
+
+    def removed_then(name: str) -> Any:
+        table = opened(name)
+        shutil.rmtree(tmp_path / "s" / f"{name}.lance")  # as `embedstore remove` does elsewhere
+        return table
+
+    monkeypatch.setattr(store, "_db", SimpleNamespace(open_table=removed_then))
+    with pytest.raises(EmbedstoreError, match=r"not found.*then run again"):
+        store.lance(model_table("m"))
