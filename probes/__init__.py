@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from probes.python.fitting import run, split
     from probes.python.judging import compare, predict, report, verify
     from probes.python.labelling import copies, doubtful, raters, rescore, suggest
-    from probes.python.studying import fusion, gap, likeness, robustness, shots
+    from probes.python.studying import fusion, gap, likeness, reproduce, robustness, shots
 
 __all__ = [
     "KnnProbe",
@@ -30,6 +30,7 @@ __all__ = [
     "predict",
     "raters",
     "report",
+    "reproduce",
     "rescore",
     "robustness",
     "run",
@@ -46,7 +47,7 @@ _HOMES = {
     "python.fitting": ("run", "split"),
     "python.judging": ("compare", "predict", "report", "verify"),
     "python.labelling": ("copies", "doubtful", "raters", "rescore", "suggest"),
-    "python.studying": ("fusion", "gap", "likeness", "robustness", "shots"),
+    "python.studying": ("fusion", "gap", "likeness", "reproduce", "robustness", "shots"),
 }
 """What takes its time to import, and is imported once it is asked for."""
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

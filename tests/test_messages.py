@@ -160,7 +160,7 @@ def commands_of(app: str) -> dict[str, Any]:
     return commands
 
 
-@pytest.mark.parametrize(("app", "n"), [("embedstore", 15), ("probes", 19), ("e2e", 2)])
+@pytest.mark.parametrize(("app", "n"), [("embedstore", 15), ("probes", 20), ("e2e", 2)])
 def test_every_command_has_help_with_an_example_that_parses(app: str, n: int) -> None:
     shown = call_command(app, "--help").out
     commands = commands_of(app)

@@ -15,6 +15,7 @@ from probes.commands.studying import (
     fusion_command,
     gap_command,
     likeness_command,
+    reproduce_command,
     robustness_command,
     shots_command,
 )
@@ -28,6 +29,7 @@ probes_app = make_app(
             "run": run_command,
             "compare": compare_command,
             "gap": gap_command,
+            "reproduce": reproduce_command,
             "report": report_command,
         },
         "Ask why, and what if": {

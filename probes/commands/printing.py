@@ -142,3 +142,40 @@ def _said(m: "Measure") -> str:
         text += f" ({m.ci_low:{sign}.3f} to {m.ci_high:{sign}.3f})"
     p = m.p_value if m.p_holm is None else m.p_holm
     return text + (f", p {p:.3f}" if p is not None and m.against else "")
+
+
+_METRICS = {"auroc": "AUROC", "balanced_accuracy_at_prevalence": "balanced accuracy"}
+
+
+def print_beside(title: str, measures: Sequence["Measure"], *, every: bool, as_json: bool) -> None:
+    """Print what a reproduction found: each mean with the published numbers beside it."""
+    from probes.studies.measures import shown
+    from probes.studies.reproduce import rows_beside
+
+    if as_json:
+        print_json(shown(measures))
+        return
+    lines = []
+    for r in rows_beside(measures, every=every):
+        low, high = r["ci_low"], r["ci_high"]
+        lines.append(
+            {
+                "model": r["model"],
+                "test": r["test"],
+                "metric": _METRICS.get(r["metric"], r["metric"]),
+                "here": f"{_spread(r['value'], r['sd'])}",
+                "95% CI": "" if low is None else f"{low:.3f} - {high:.3f}",
+                "published": _spread(r["published"], r["published_sd"]),
+                "of": r["of"],
+                "difference": f"{r['difference']:+.3f}",
+                "drift": r["drift"] or "",
+            }
+        )
+    names = list(lines[0]) if lines else []
+    is_one = len({line["model"] for line in lines}) < 2
+    narrow = [n for n in names if n not in ("95% CI", *(["model"] * is_one))]
+    print_table(title, lines, narrow=narrow)
+
+
+def _spread(value: float, sd: float | None) -> str:
+    return f"{value:.3f}" + ("" if sd is None else f" \u00b1 {sd:.3f}")

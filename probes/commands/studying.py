@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from embedstore.terminal.options import JsonOption, StoreOption
-from embedstore.terminal.printing import say_notes
+from embedstore.terminal.printing import say, say_notes
 from embedstore.terminal.progress import progress_bar
 from probes.commands.options import GroupOption, SeedOption
-from probes.commands.printing import print_measures
+from probes.commands.printing import print_beside, print_measures
 from probes.methods.table import METHODS, USUAL
 from probes.splits.spec import ManifestSpec
 
@@ -205,3 +205,44 @@ def shots_command(
         )
     print_measures(f"{dataset}: {method} on few {unit}s", measures, as_json)
     say_notes(notes)
+
+
+def reproduce_command(
+    name: Annotated[str, typer.Argument(help="A published protocol, of those above.")],
+    model: ModelsOption = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="What its dataset is called here; default: its public name.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="Print every published number, not only the nearest.")
+    ] = False,
+    store: StoreOption = "./store",
+    as_json: JsonOption = False,
+) -> None:
+    """Do what a publication did, with its splits and metrics, and tell how far from its numbers.
+
+    ami-br: atypical mitotic figures, linear probes, LoRA and end-to-end networks (Banerjee et al.,
+    MELBA 2026); midog2025-t2: the challenge's training set; paper-midog, paper-ccmct: Ganz et al.
+    2025. Mean and SD are over folds, intervals leave slides or cases out. Drift, of the same model
+    alone: the difference is more than two of both SDs. What is done otherwise here is said; the
+    published numbers come with it, no network is asked. Recorded (view measures).
+
+    Example: probes reproduce ami-br --model uni
+    """
+    from embedstore.store import Store
+    from probes.recipes import recipe_of
+    from probes.studies.reproduce import reproduce
+
+    recipe = recipe_of(name)
+    with progress_bar("fitting", "steps") as on_progress:
+        done = reproduce(
+            Store.open(store, write=True),
+            name,
+            models=model,
+            dataset=dataset,
+            on_progress=on_progress,
+        )
+    print_beside(f"{name}: {recipe.about}", done.measures, every=every, as_json=as_json)
+    say(f"published: {recipe.citation}")
+    say(f"manifest{'s' * (len(done.manifests) > 1)} {', '.join(done.manifests)}")
+    say_notes(done.notes)

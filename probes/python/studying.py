@@ -13,6 +13,8 @@ from probes.studies.fusion import fusion as fused
 from probes.studies.gap import gap as measured_gap
 from probes.studies.likeness import likeness as alike
 from probes.studies.measures import Measure, shown
+from probes.studies.reproduce import reproduce as reproduced
+from probes.studies.reproduce import rows_beside
 from probes.studies.robustness import robustness as measured_robustness
 from probes.studies.shots import SHOTS
 from probes.studies.shots import shots as measured_shots
@@ -157,3 +159,22 @@ def shots(
             on_progress=bar,
         )
     return measured(f"{dataset}: {method} on few {unit}s", measures, notes)
+
+
+def reproduce(
+    store: Store | str, name: str, *, model: Many = None, dataset: str | None = None
+) -> Rows:
+    """Do what a publication did, with its splits and metrics, and tell how far from its numbers.
+
+    The rows are means with an interval (against null), and differences from each published number,
+    which details hold with the drift. See `probes reproduce --help`.
+    """
+    with progress("fitting", "steps") as bar:
+        done = reproduced(
+            tables_of(store, write=True),
+            name,
+            models=many(model),
+            dataset=dataset,
+            on_progress=bar,
+        )
+    return rows_of(name, shown(done.measures), done.notes, shown=rows_beside(done.measures))

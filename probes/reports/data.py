@@ -13,7 +13,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from embedstore.store.records import DatasetRow, ModelRow, fetch_records
 from embedstore.store.sql import check_dataset, connect, fetch, fetch_rows, literal
-from probes.reports.published import paper_dataset
+from probes.recipes.ganz2025 import paper_dataset
 from probes.scores.recorded import ComparisonRow, ResultRow
 from probes.scores.results import Summary, summarise
 from probes.scores.sides import Side

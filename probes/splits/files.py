@@ -69,6 +69,13 @@ def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[SplitR
     rows = _read(path)
     if (known := _as_it_was(store, dataset, rows)) is not None:
         return known
+    return import_rows(store, dataset, rows, str(path))
+
+
+def import_rows(
+    store: Store, dataset: str, rows: Sequence[dict[str, Any]], source: str
+) -> tuple[list[SplitRow], str]:
+    """Store the splits that rows of `COLUMNS` say: see `import_manifest`; source is for errors."""
     group_by = _group_by(rows)
     manifest = candidates(store, ManifestSpec(dataset, group_by=group_by))
     place = {i: n for n, i in enumerate(manifest.pool.ids)}
@@ -81,7 +88,7 @@ def import_manifest(store: Store, dataset: str, path: Path) -> tuple[list[SplitR
     if problems := [*problems, *more]:
         shown = "".join(f"\n- {p}" for p in problems[:10])
         rest = f"\n- and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise EmbedstoreError(f"{path} was not imported, nothing is written:{shown}{rest}")
+        raise EmbedstoreError(f"{source} was not imported, nothing is written:{shown}{rest}")
     manifest_id = imported_digest(manifest, splits)
     made = [_row(manifest, manifest_id, key, split) for key, split in splits.items()]
     store.merge("splits", made, replace=False)

@@ -16,6 +16,7 @@ from embedstore.models.registry import REGISTRY
 from embedstore.store import Store
 from embedstore.store.asking import run_sql
 from probes.methods.table import METHODS
+from probes.recipes import RECIPES
 from probes.scores.metrics import METRICS
 from probes.scores.statistics import jackknife
 from probes.splits.schemes import SCHEMES
@@ -41,7 +42,10 @@ def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def tables() -> Iterator[None]:
     """What an example adds to a table is taken out again."""
-    changed: tuple[MutableMapping[str, Any], ...] = (REGISTRY, FORMATS, METHODS, METRICS, SCHEMES)
+    changed: tuple[MutableMapping[str, Any], ...] = (
+        *(REGISTRY, FORMATS, METHODS, METRICS, SCHEMES),
+        RECIPES,
+    )
     saved = [(t, dict(t)) for t in changed]
     yield
     for table, before in saved:
@@ -127,3 +131,12 @@ def test_a_split_scheme_of_the_page_is_disjoint_and_complete(store: Store, group
             out = {r["case_id"] for r in mine if r["role"] == "test"}
             seen = {r["case_id"] for r in mine if r["role"] != "test"}
             assert not out & seen
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_recipe_of_the_page_has_its_number_beside(store: Store) -> None:
+    example('RECIPES["yours"]')
+    words = f"probes reproduce yours --dataset midog --model uni --json --store {store.uri}"
+    mean, beside = call_command(*shlex.split(words)).json()
+    assert beside["value"] == pytest.approx(mean["value"] - 0.85)
+    assert beside["against"] == "UNI, linear probe, published"

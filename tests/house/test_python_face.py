@@ -27,6 +27,7 @@ OTHERWISE = {
     "models": {"action", "check"},
     "compare": {"by_fold"},
     "explore": {"serve", "port"},
+    "reproduce": {"every"},
 }
 ABSENT = {"probes": {"manifest", "paper"}, "embedstore": set[str]()}
 """manifest moves files; paper is e2e's."""

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from probes.recipes.ganz2025 import PAPER, PUBLISHED, SAME_DATA, paper_dataset
+from probes.recipes.published import Published
 from probes.reports.blocks import Block, Missing, Section, TableBlock
 from probes.reports.data import Facts, by_side
 from probes.reports.makers import Maker, Material
-from probes.reports.published import PAPER, PUBLISHED, SAME_DATA, Published, paper_dataset
 from probes.reports.repeat import command
 from probes.reports.tables import Column, Row, Table, signed, spread
 from probes.scores.results import Summary, summarise, to_null

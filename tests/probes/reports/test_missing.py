@@ -13,10 +13,10 @@ from embedstore.errors import EmbedstoreError
 from embedstore.models.registry import REGISTRY
 from embedstore.reading.pixels import Patches
 from embedstore.store import Store
+from probes.recipes.ganz2025 import PUBLISHED, paper_dataset
 from probes.reports import report
 from probes.reports.data import gather
 from probes.reports.predictions import scores_of
-from probes.reports.published import PUBLISHED, paper_dataset
 from probes.runs import RunOptions, run
 from probes.scores.metrics import calibration_error
 from probes.scores.results import summarise

@@ -1,7 +1,6 @@
-"""The numbers the paper prints, as data: what the report holds measured numbers against."""
+"""Ganz et al. 2025, the paper: the numbers it prints, which are AUROC over annotations."""
 
-from dataclasses import dataclass
-
+from probes.recipes.published import Published
 from probes.scores.evaluate import ALL as ALL_DOMAINS
 from probes.scores.results import IN, OUT
 
@@ -9,26 +8,6 @@ PAPER = (
     "Ganz et al., Is Self-Supervision Enough? Benchmarking Foundation Models Against End-to-End "
     "Training for Mitotic Figure Classification, BVM 2025"
 )
-
-
-@dataclass(frozen=True)
-class Published:
-    """One AUROC of the paper: mean and SD, as printed.
-
-    dataset is the paper's; model is its name in the registry, method how the score came about here;
-    scheme and where say which of our results it stands beside, all at the fraction 1; shown is the
-    paper's own name of the model, place where in the paper the number stands.
-    """
-
-    dataset: str
-    shown: str
-    model: str
-    method: str
-    scheme: str
-    where: str
-    mean: float
-    sd: float
-    place: str
 
 
 def _table_2(
@@ -78,6 +57,14 @@ PUBLISHED: tuple[Published, ...] = (
     *_table_2("ViT-H ImageNet", "vit-h-imagenet", (0.68, 0.05), (0.56, 0.04)),
     *_table_2("ResNet50 ImageNet", "resnet50-imagenet", (0.63, 0.04), (0.53, 0.03)),
     *_table_2(E2E, "resnet50-imagenet", (0.87, 0.04), (0.74, 0.07), "e2e"),
+)
+
+SCHEMES = ("monte-carlo", "cross-domain")
+"""The schemes of its two experiments, Figure 1 and Table 2."""
+DEPARTS = (
+    "its embeddings are of patches that its authors cut; what a model is given here is in the view "
+    "models",
+    "its splits are drawn at random; here by the same arithmetic, from another seed",
 )
 
 SAME_DATA: dict[str, tuple[str, ...]] = {"MIDOG": ("midog",), "CCMCT": ("ccmct", "odael")}
