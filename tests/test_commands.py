@@ -171,7 +171,7 @@ def test_progress_is_shown_on_a_terminal_and_survives_ctrl_c(
 
     # So many of how many, the rate now and on average, the time left, what it waits for: held, the
     # bar is drawn on, ten times a second.
-    bar = rb"\d+/48 embeddings \d+\.\d/s \(\d+\.\d on average\) \d+:\d\d:\d\d "
+    bar = rb"\d+/48 embeddings \d+\.\d/s \(mean \d+\.\d\) \d+:\d\d:\d\d "
     bar += rb"waited for reading \d+%, model \d+%, writing \d+%"
     while not re.search(bar, shown()):
         seen += os.read(main, 65536)

@@ -29,7 +29,7 @@ class _RateColumn(ProgressColumn):
         speed = task.finished_speed or task.speed
         if not speed or not task.elapsed:
             return Text("")
-        return Text(f"{speed:.1f}/s ({task.completed / task.elapsed:.1f} on average)", style="dim")
+        return Text(f"{speed:.1f}/s (mean {task.completed / task.elapsed:.1f})", style="dim")
 
 
 class Bar(Protocol):
@@ -49,7 +49,7 @@ def bars_on_terminal() -> Iterator[Callable[[str, str], Bar]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),  # all of it fits 80 columns
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         _RateColumn(),

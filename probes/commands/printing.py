@@ -147,34 +147,34 @@ def _said(m: "Measure") -> str:
 _METRICS = {"auroc": "AUROC", "balanced_accuracy_at_prevalence": "balanced accuracy"}
 
 
-def print_beside(title: str, measures: Sequence["Measure"], *, every: bool, as_json: bool) -> None:
-    """Print what a reproduction found: each mean with the published numbers beside it."""
+def print_beside(measures: Sequence["Measure"], *, every: bool, as_json: bool) -> None:
+    """Print what a reproduction found: a table a model and test set, ours before the published."""
     from probes.studies.measures import shown
     from probes.studies.reproduce import rows_beside
 
     if as_json:
         print_json(shown(measures))
         return
-    lines = []
+    tables: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
     for r in rows_beside(measures, every=every):
-        low, high = r["ci_low"], r["ci_high"]
-        lines.append(
-            {
-                "model": r["model"],
-                "test": r["test"],
-                "metric": _METRICS.get(r["metric"], r["metric"]),
-                "here": f"{_spread(r['value'], r['sd'])}",
-                "95% CI": "" if low is None else f"{low:.3f} - {high:.3f}",
-                "published": _spread(r["published"], r["published_sd"]),
-                "of": r["of"],
-                "difference": f"{r['difference']:+.3f}",
-                "drift": r["drift"] or "",
-            }
-        )
-    names = list(lines[0]) if lines else []
-    is_one = len({line["model"] for line in lines}) < 2
-    narrow = [n for n in names if n not in ("95% CI", *(["model"] * is_one))]
-    print_table(title, lines, narrow=narrow)
+        lines = tables.setdefault((r["model"], r["test"]), {})
+        name = _METRICS.get(r["metric"], r["metric"])
+        lines.setdefault(HERE, {})[name] = _spread(r["value"], r["sd"])
+        if r["ci_low"] is not None:
+            lines.setdefault("95% CI", {})[name] = f"{r['ci_low']:.3f} - {r['ci_high']:.3f}"
+        drift = f", {r['drift']}" if r["drift"] else ""
+        said = f"{_spread(r['published'], r['published_sd'])} ({r['difference']:+.3f}{drift})"
+        lines.setdefault(r["of"], {})[name] = said
+    for (model, test), lines in tables.items():
+        columns = list(lines[HERE])
+        rows = [{"": who} | {c: of.get(c, "") for c in columns} for who, of in lines.items()]
+        print_table(f"{model}: {_TESTS.get(test, test)}", rows)
+    if tables:
+        say("mean \u00b1 SD over runs; in brackets: ours less the published number, and drift")
+
+
+HERE = "here"
+_TESTS = {"all": "the recipe's own test set"}
 
 
 def _spread(value: float, sd: float | None) -> str:

@@ -242,7 +242,8 @@ def reproduce_command(
             dataset=dataset,
             on_progress=on_progress,
         )
-    print_beside(f"{name}: {recipe.about}", done.measures, every=every, as_json=as_json)
+    print_beside(done.measures, every=every, as_json=as_json)
+    say(f"{name}: {recipe.about}")
     say(f"published: {recipe.citation}")
     say(f"manifest{'s' * (len(done.manifests) > 1)} {', '.join(done.manifests)}")
     say_notes(done.notes)

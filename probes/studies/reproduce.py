@@ -119,41 +119,43 @@ def drift_of(value: float, sd: float, published: float, published_sd: float) -> 
 def rows_beside(measures: Sequence[Measure], *, every: bool = False) -> list[dict[str, Any]]:
     """Return a row for each mean and published number beside it, in the order of a table.
 
-    Not every: of the model's own numbers where there are such, else of the best by each way.
+    Not every: of the model's own numbers where there are such, else of the best by each way on
+    either metric.
     """
     rows = []
     for m in (m for m in measures if m.against is None):
-        key = (m.model, m.split, m.metric)
-        beside = [o for o in measures if o.against and (o.model, o.split, o.metric) == key]
-        for o in beside if every else _chosen(beside):
-            d = o.details
-            rows.append(
-                {
-                    "model": m.model,
-                    "test": m.split,
-                    "metric": m.metric,
-                    "value": m.value,
-                    "sd": m.details["sd"],
-                    "ci_low": m.ci_low,
-                    "ci_high": m.ci_high,
-                    "published": d["published"],
-                    "published_sd": d["published_sd"],
-                    "of": str(o.against).removesuffix(_SUFFIX),
-                    "difference": o.value,
-                    "drift": d["drift"],
-                }
-            )
+        here = [o for o in measures if o.against and (o.model, o.split) == (m.model, m.split)]
+        chosen = {o.against for o in (here if every else _chosen(here))}
+        rows += [
+            {
+                "model": m.model,
+                "test": m.split,
+                "metric": m.metric,
+                "value": m.value,
+                "sd": m.details["sd"],
+                "ci_low": m.ci_low,
+                "ci_high": m.ci_high,
+                "published": o.details["published"],
+                "published_sd": o.details["published_sd"],
+                "of": str(o.against).removesuffix(_SUFFIX),
+                "difference": o.value,
+                "drift": o.details["drift"],
+            }
+            for o in here
+            if o.metric == m.metric and o.against in chosen
+        ]
     return rows
 
 
-def _chosen(beside: Sequence[Measure]) -> list[Measure]:
-    if own := [o for o in beside if o.details["drift"] is not None]:
+def _chosen(here: Sequence[Measure]) -> list[Measure]:
+    if own := [o for o in here if o.details["drift"] is not None]:
         return own
-    ways = dict.fromkeys(o.details["how"] for o in beside)
-    return [
-        max((o for o in beside if o.details["how"] == way), key=lambda o: o.details["published"])
-        for way in ways
-    ]
+    best: dict[tuple[str, str], Measure] = {}
+    for o in here:
+        key = (o.metric, o.details["how"])
+        if key not in best or o.details["published"] > best[key].details["published"]:
+            best[key] = o
+    return list(best.values())
 
 
 def _check_there(store: Store, dataset: str, recipe: Recipe) -> None:
