@@ -144,11 +144,9 @@ def _said(m: "Measure") -> str:
     return text + (f", p {p:.3f}" if p is not None and m.against else "")
 
 
-_METRICS = {"auroc": "AUROC", "balanced_accuracy_at_prevalence": "balanced accuracy"}
-
-
 def print_beside(measures: Sequence["Measure"], *, every: bool, as_json: bool) -> None:
     """Print what a reproduction found: a table a model and test set, ours before the published."""
+    from probes.recipes import METRICS
     from probes.studies.measures import shown
     from probes.studies.reproduce import rows_beside
 
@@ -158,7 +156,7 @@ def print_beside(measures: Sequence["Measure"], *, every: bool, as_json: bool) -
     tables: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
     for r in rows_beside(measures, every=every):
         lines = tables.setdefault((r["model"], r["test"]), {})
-        name = _METRICS.get(r["metric"], r["metric"])
+        name = METRICS.get(r["metric"], r["metric"])
         lines.setdefault(HERE, {})[name] = _spread(r["value"], r["sd"])
         if r["ci_low"] is not None:
             lines.setdefault("95% CI", {})[name] = f"{r['ci_low']:.3f} - {r['ci_high']:.3f}"

@@ -8,6 +8,8 @@ AT_PREVALENCE = "balanced_accuracy_at_prevalence"
 That is the threshold 0.5 of a probe that learns from as many of each label: see `ami_br`.
 """
 
+METRICS = {"auroc": "AUROC", AT_PREVALENCE: "balanced accuracy"}
+"""Metrics of publications in words."""
 HOW = {"uni": "linear probe", "e2e": "end to end", "e2e+lora": "LoRA"}
 """In words how a published score came about, by the method and variant that do so here."""
 

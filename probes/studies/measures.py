@@ -59,8 +59,17 @@ def bounds(of: Estimate | Comparison, kind: str = KIND) -> dict[str, Any]:
     }
 
 
-def record_measures(store: Store, dataset: str, study: str, measures: Sequence[Measure]) -> None:
-    """Write what a study found of a dataset, all at once, in place of what it had found before."""
+def record_measures(
+    store: Store,
+    dataset: str,
+    study: str,
+    measures: Sequence[Measure],
+    of: Mapping[str, str] | None = None,
+) -> None:
+    """Write what a study found of a dataset, all at once, in place of what it had found before.
+
+    of: columns and values of these measures, where they replace those alone that have the same.
+    """
     same = {
         "dataset": dataset,
         "study": study,
@@ -78,7 +87,8 @@ def record_measures(store: Store, dataset: str, study: str, measures: Sequence[M
             **{k: v for k, v in vars(m).items() if k != "details"},
             "details": json.dumps(dict(m.details), sort_keys=True) if m.details else None,
         }
-    instead_of = f"dataset = {literal(dataset)} and study = {literal(study)}"
+    replaced = {"dataset": dataset, "study": study} | dict(of or {})
+    instead_of = " and ".join(f"{column} = {literal(v)}" for column, v in replaced.items())
     store.merge(MEASURES, list(rows.values()), instead_of=instead_of)
 
 

@@ -21,9 +21,11 @@ from probes.scores.recorded import ResultRow
 from probes.scores.results import where_of
 from probes.splits.candidates import candidates
 from probes.splits.files import import_rows
+from probes.splits.schemes import trains_by_domain
 from probes.splits.spec import Asked, ManifestSpec
-from probes.studies.measures import Measure, bounds, record_measures
+from probes.studies.measures import Measure, MeasureRow, bounds, record_measures
 
+STUDY = "reproduce"
 N_SD = 2
 """Of how many SDs, ours and the published together, a difference must be to count as drift."""
 HIGHER, LOWER, NONE = "higher", "lower", "none"
@@ -64,8 +66,8 @@ def reproduce(
     Of each metric, model and test set one measure is the mean over folds with its interval (slides
     or cases left out), and one for each published number, against it, is the difference: its
     details hold the number, both SDs and, where it is of the same model and kind of probe, whether
-    that is drift (`drift_of`). Recorded as study 'reproduce NAME MODEL'; EmbedstoreError where the
-    dataset is not there or not the recipe's.
+    that is drift (`drift_of`). Recorded in place of what was found of the same recipe and model;
+    EmbedstoreError where the dataset is not there or not the recipe's.
     """
     recipe = recipe_of(name)
     own = dataset or recipe.dataset
@@ -94,9 +96,9 @@ def reproduce(
             m
             for (model, where), results in found.items()
             if model == row["model"]
-            for m in _measured(store, recipe, row, where, results)
+            for m in _measured(store, name, row, where, results)
         ]
-        record_measures(store, own, f"reproduce {name} {row['model']}", of_model)
+        record_measures(store, own, STUDY, of_model, {"factor": name, "model": row["model"]})
         measures += of_model
     notes += _failed(found)
     notes += [f"otherwise than published: {text}" for text in recipe.departs]
@@ -116,7 +118,9 @@ def drift_of(value: float, sd: float, published: float, published_sd: float) -> 
     return HIGHER if away > 0 else LOWER
 
 
-def rows_beside(measures: Sequence[Measure], *, every: bool = False) -> list[dict[str, Any]]:
+def rows_beside(
+    measures: Sequence[Measure | MeasureRow], *, every: bool = False
+) -> list[dict[str, Any]]:
     """Return a row for each mean and published number beside it, in the order of a table.
 
     Not every: of the model's own numbers where there are such, else of the best by each way on
@@ -124,22 +128,24 @@ def rows_beside(measures: Sequence[Measure], *, every: bool = False) -> list[dic
     """
     rows = []
     for m in (m for m in measures if m.against is None):
-        here = [o for o in measures if o.against and (o.model, o.split) == (m.model, m.split)]
+        key = (m.factor, m.model, m.split)
+        here = [o for o in measures if o.against and (o.factor, o.model, o.split) == key]
         chosen = {o.against for o in (here if every else _chosen(here))}
         rows += [
             {
+                "recipe": m.factor,
                 "model": m.model,
                 "test": m.split,
                 "metric": m.metric,
                 "value": m.value,
-                "sd": m.details["sd"],
+                "sd": _more(m)["sd"],
                 "ci_low": m.ci_low,
                 "ci_high": m.ci_high,
-                "published": o.details["published"],
-                "published_sd": o.details["published_sd"],
+                "published": _more(o)["published"],
+                "published_sd": _more(o)["published_sd"],
                 "of": str(o.against).removesuffix(_SUFFIX),
                 "difference": o.value,
-                "drift": o.details["drift"],
+                "drift": _more(o)["drift"],
             }
             for o in here
             if o.metric == m.metric and o.against in chosen
@@ -147,13 +153,17 @@ def rows_beside(measures: Sequence[Measure], *, every: bool = False) -> list[dic
     return rows
 
 
-def _chosen(here: Sequence[Measure]) -> list[Measure]:
-    if own := [o for o in here if o.details["drift"] is not None]:
+def _more(m: Measure | MeasureRow) -> Mapping[str, Any]:
+    return m.details if isinstance(m, Measure) else m.more
+
+
+def _chosen(here: Sequence[Measure | MeasureRow]) -> list[Measure | MeasureRow]:
+    if own := [o for o in here if _more(o)["drift"] is not None]:
         return own
-    best: dict[tuple[str, str], Measure] = {}
+    best: dict[tuple[str, str], Measure | MeasureRow] = {}
     for o in here:
-        key = (o.metric, o.details["how"])
-        if key not in best or o.details["published"] > best[key].details["published"]:
+        key = (o.metric, str(_more(o)["how"]))
+        if key not in best or _more(o)["published"] > _more(best[key])["published"]:
             best[key] = o
     return list(best.values())
 
@@ -173,8 +183,10 @@ def _parts(
 ) -> tuple[list[_Part], list[str]]:
     """Return the manifests to run and what each is scored on; splits of its own are stored."""
     if recipe.folds is None:
-        specs = [ManifestSpec(dataset, scheme) for scheme in recipe.schemes]
-        return [_Part(spec, Asked(), None) for spec in specs], []
+        n_domains = len(set(candidates(store, ManifestSpec(dataset)).pool.domains))
+        kept = [s for s in recipe.schemes if n_domains > 1 or not trains_by_domain(s)]
+        left = [f"{s} is left out: one domain" for s in recipe.schemes if s not in kept]
+        return [_Part(ManifestSpec(dataset, scheme), Asked(), None) for scheme in kept], left
     manifest = candidates(store, ManifestSpec(dataset, group_by=recipe.group_by))
     rows = list(recipe.folds(manifest))
     splits, manifest_id = import_rows(store, dataset, rows, f"the splits of '{dataset}'")
@@ -193,16 +205,17 @@ def _parts(
 
 
 def _measured(
-    store: Store, recipe: Recipe, model: dict[str, Any], where: str, results: Sequence[ResultRow]
+    store: Store, name: str, model: dict[str, Any], where: str, results: Sequence[ResultRow]
 ) -> Iterator[Measure]:
     """Yield the means of a model on one test set, and the differences from what was printed."""
+    recipe = recipe_of(name)
     tests, runs = tests_of(store, results)
     for metric in recipe.metrics:
         of = joint(tests, "balanced_accuracy" if metric == AT_PREVALENCE else metric)
         values = _by_run(of, runs)
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
         estimate = of.share(mean_of_folds)
-        same: dict[str, Any] = {"model": model["model"], "split": where}
+        same: dict[str, Any] = {"model": model["model"], "factor": name, "split": where}
         details = {"sd": None if math.isnan(sd) else sd, "n_runs": len(values)}
         by = left_out_by(results[0].group_by).removesuffix("_id")
         yield Measure(

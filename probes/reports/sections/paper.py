@@ -9,6 +9,7 @@ from probes.reports.blocks import Block, Missing, Section, TableBlock
 from probes.reports.data import Facts, by_side
 from probes.reports.makers import Maker, Material
 from probes.reports.repeat import command
+from probes.reports.reproduced import reproduced
 from probes.reports.tables import Column, Row, Table, signed, spread
 from probes.scores.results import Summary, summarise, to_null
 from probes.scores.sides import Side
@@ -42,6 +43,7 @@ def paper(material: Material) -> Section:
                     f"embedstore add {data.lower()} --annotations FILE --slides DIR",
                 )
             )
+    blocks += reproduced(facts)
     return Section("paper", "The paper\u2019s numbers beside ours", blocks, lead=f"{PAPER}.")
 
 

@@ -20,6 +20,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
 from probes import recipes
 from probes.recipes import AT_PREVALENCE, RECIPES, Published
+from probes.reports import report
 from probes.runs import RunOptions, run
 from probes.scores.read_back import alike
 from probes.scores.results import summarise
@@ -154,7 +155,8 @@ def test_the_difference_from_each_published_number_stands_beside(ami_br: Store) 
     assert {r["of"] for r in rows_beside(done.measures)} == {"UNI, linear probe"}
     assert len(rows_beside(done.measures, every=True)) == len(beside)
     recorded = query(
-        ami_br, "select metric, against, value from measures where study = 'reproduce ami-br uni'"
+        ami_br,
+        "select metric, against, value from measures where study = 'reproduce' and factor = 'ami-br' and model = 'uni'",
     )
     assert len(recorded) == len(done.measures)
 
@@ -311,6 +313,29 @@ def test_the_command_prints_it_and_python_returns_it(ami_br: Store) -> None:
     frame = probes.reproduce(ami_br.uri, "ami-br", model="uni")
     assert len(rows) == len(frame) == 4 + 4 * 17
     assert sorted(r["value"] for r in rows) == pytest.approx(sorted(frame["value"]))
+
+
+def test_the_page_has_it_beside_the_paper_s_numbers(ami_br: Store, tmp_path: Path) -> None:
+    done = reproduce(ami_br, "ami-br", models=["uni"])
+    report(ami_br, ["ami-br"], tmp_path / "page")
+    with (tmp_path / "page" / "reproduced-1.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    told = sorted(r["difference"] for r in rows_beside(done.measures))
+    assert sorted(float(r["difference"]) for r in rows) == pytest.approx(told)
+    assert "Published protocols, done on ami-br" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_a_second_recipe_or_model_takes_the_place_of_none(ami_br: Store) -> None:
+    with_signal(ami_br, "ami-br", "other", 2.5)
+    reproduce(ami_br, "ami-br", models=["uni"])
+    reproduce(ami_br, "ami-br", models=["other"])
+    reproduce(ami_br, "paper-midog", models=["uni"], dataset="ami-br")
+    sql = "select distinct factor, model from measures where study = 'reproduce' order by all"
+    assert query_pairs(ami_br, sql) == [
+        ("ami-br", "other"),
+        ("ami-br", "uni"),
+        ("paper-midog", "uni"),
+    ]
 
 
 def test_help_names_every_recipe() -> None:
