@@ -143,6 +143,16 @@ def test_what_has_no_partner_is_left_out_and_counted() -> None:
     assert any("1 rows of labels have no vector" in n for n in paired.notes)
 
 
+@pytest.mark.parametrize(("mine", "n"), [("key", 3), ("cell", 1)])
+def test_columns_that_agree_in_part_are_asked_about(mine: str, n: int) -> None:
+    """Of other names in most, of one name in few: neither is taken for the cells' names unasked."""
+    cells = table(label=["p"] * 4, cell=[*NAMES[:n], *(f"z{k}" for k in range(4 - n))])
+    vectors = loose(**{mine: NAMES})
+    with pytest.raises(EmbedstoreError, match=f"agree in {n}, of 4 vectors and 4 rows"):
+        pair(vectors, cells)
+    assert pair(vectors, cells, f"{mine}=cell").ids == NAMES[:n]
+
+
 @pytest.mark.parametrize(
     ("texts", "columns", "said"),
     [
