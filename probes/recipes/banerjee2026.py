@@ -52,9 +52,7 @@ def folds(manifest: Candidates) -> Iterator[Row]:
             f"them on the slides that were tested; AMi-Br has {N_CELLS:,} and {N_TEST:,}: add all "
             "of it as `embedstore fetch ami-br` does, which names each cell's slide"
         )
-    # The first row of the authors' table is a normal figure: its label is the first they meet.
     learnt = np.flatnonzero(~is_test)
-    learnt = learnt[np.argsort(slides[learnt], kind="stable")]
     for fold, (inside, outside) in enumerate(grouped_folds(labels[learnt], slides[learnt], 5, 42)):
         parts = {"train": learnt[inside], "val": learnt[outside], "test": np.flatnonzero(is_test)}
         yield from rows_of(manifest.pool.ids, fold, "slide", **parts)

@@ -23,8 +23,8 @@ def grouped_folds(
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Return n folds, positions within and without, groups whole and labels alike.
 
-    scikit-learn's StratifiedGroupKFold with shuffle, which depends on the groups' names and on
-    which label comes first, and not on the order of the rows else.
+    scikit-learn's StratifiedGroupKFold with shuffle, which goes by how many of each label every
+    group has, in the order of the groups' names: not by the order of the rows.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
