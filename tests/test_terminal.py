@@ -1,5 +1,6 @@
 """What a user meets on the terminal: groups of commands, --quiet, nearest names, what to do next."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ def test_every_command_stands_in_a_group_and_can_be_quiet(
 ) -> None:
     assert command.rich_help_panel
     assert "--quiet" in {o for p in command.params for o in p.opts}
+    # A paragraph is one line, which breaks where the terminal ends and nowhere else.
+    assert command.help
+    assert not re.search(r"[^\n]\n[^\n]", command.help)
 
 
 def test_quiet_says_nothing_but_the_result_and_errors(tmp_path: Path, tiny: TinyDataset) -> None:

@@ -1,5 +1,6 @@
 """An app of commands: each by its name, under what it is for, with --version and --quiet."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -48,5 +49,10 @@ def make_app(name: str, about: str, groups: Mapping[str, Mapping[str, Command]])
 
 
 def put(app: typer.Typer, group: str, name: str, command: Command) -> None:
-    """Add a command to an app, shown under a group."""
-    app.command(name, rich_help_panel=group)(grouped(command))
+    """Add a command to an app, shown under a group.
+
+    Its docstring is its help, each paragraph one line: they break where the terminal ends.
+    """
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    said = "\n\n".join(" ".join(p.split()) for p in paragraphs)
+    app.command(name, rich_help_panel=group, help=said)(grouped(command))
