@@ -71,7 +71,7 @@ def main() -> None:
             b=f"e2e:{model}",
             group_by=asked.group_by,
         )
-        of = found.iloc[0].to_dict()
+        of = found[found["fold"].isna()].iloc[0].to_dict()  # over all folds
         rows.append({"added": name, **{k: of[k] for k in KEPT if k in of}})
     for row in rows:
         print(row)
