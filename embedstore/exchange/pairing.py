@@ -40,9 +40,9 @@ def pair(
     """Return which vector is of which row of the table.
 
     by: the column that names cells in both, or VECTORS_COLUMN=TABLE_COLUMN; None: the columns whose
-    values agree, all of one side's, or half in columns of one name. in_order: the first vector is
-    of the first row, and so on; by is then a column of the table. What is chosen is in the notes;
-    EmbedstoreError where nothing, or more than one thing, may be meant.
+    values agree, all of one side's, or half in columns of one name that hold no numbers. in_order:
+    the first vector is of the first row, and so on; by is then a column of the table. What is
+    chosen is in the notes; EmbedstoreError where nothing, or more than one thing, may be meant.
     """
     if in_order:
         n = len(table.rows)
@@ -139,8 +139,10 @@ def _found(loose: LooseVectors, table: Table) -> tuple[str, str]:
     if len(best) == 1:
         (mine, theirs), n_vectors, n_rows = best[0], len(loose.vectors), len(table.rows)
         least = min(n_vectors, n_rows)
-        # One name in both is evidence of its own; of other names one side has all of the other's.
-        if most < least and (mine != theirs or 2 * most < least):
+        # One name in both is evidence of its own, but not of numbers: rows counted from 0 and from
+        # 1 agree in all but one. Else one side has all of the other's.
+        are_numbers = all(v.strip().isdigit() for v in loose.texts[mine])
+        if most < least and (mine != theirs or are_numbers or 2 * most < least):
             raise EmbedstoreError(
                 f"'{mine}' of {loose.name} and '{theirs}' of {table.path.name} agree in {most:,}, "
                 f"of {n_vectors:,} vectors and {n_rows:,} rows. Say --id {mine}={theirs} if those "

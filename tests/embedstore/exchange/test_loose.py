@@ -153,6 +153,15 @@ def test_columns_that_agree_in_part_are_asked_about(mine: str, n: int) -> None:
     assert pair(vectors, cells, f"{mine}=cell").ids == NAMES[:n]
 
 
+def test_rows_counted_from_0_and_from_1_are_asked_about() -> None:
+    """They agree in all but one, each with its neighbour."""
+    cells = table(label=["p"] * 4, id=["1", "2", "3", "4"])
+    vectors = loose(id=["0", "1", "2", "3"])
+    with pytest.raises(EmbedstoreError, match="agree in 3, of 4 vectors and 4 rows"):
+        pair(vectors, cells)
+    assert pair(vectors, cells, "id").ids == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize(
     ("texts", "columns", "said"),
     [
