@@ -176,6 +176,12 @@ def _check_there(store: Store, dataset: str, recipe: Recipe) -> None:
             f"no dataset '{dataset}' in {store.uri}; there: {', '.join(datasets) or 'none'}; "
             f"`embedstore fetch {recipe.dataset}` brings it, --dataset says which one it is here"
         )
+    labels = sorted(set(candidates(store, ManifestSpec(dataset)).pool.labels))
+    if len(labels) != 2:
+        raise EmbedstoreError(
+            f"the published numbers are of two labels, '{dataset}' has {len(labels)}: "
+            f"{', '.join(labels)}; say which classes are which with `embedstore add --label`"
+        )
 
 
 def _parts(
@@ -223,7 +229,7 @@ def _measured(
             **same,
             **(bounds(estimate) | {"details": details}),
             ci_by=by,
-            n=int(of.sizes.sum()),
+            n=round(float(of.sizes.mean())),  # of a test set
             n_groups=of.blocks.n_groups,
         )
         for p in recipe.published:
@@ -252,9 +258,11 @@ def _beside(
 
 
 def _origin(model: dict[str, Any]) -> str | None:
-    """Return the registry's name of a model as it is by default; None for a variant of one."""
+    """Return the registry's name of a model as published; None for a variant or random weights."""
     name = str(model["model"])
-    return None if "@" in name else model.get("registry_name") or name
+    if "@" in name or model["weights"] == "random":
+        return None
+    return model.get("registry_name") or name
 
 
 def _unlike(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> list[str]:
