@@ -1,9 +1,12 @@
 """The start of a console script: errors become messages and exit codes."""
 
+import os
 import signal
 import sys
 import threading
+import time
 import warnings
+from types import FrameType
 
 import typer
 
@@ -19,8 +22,13 @@ def run_app(app: typer.Typer) -> None:
     SIGTERM ends it as Ctrl-C does, with 143: what is under way is closed, the terminal restored.
     """
     stopped_by: list[int] = []
+    told_at: list[float] = []
 
-    def stop(number: int, _: object) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        told_at.append(time.monotonic())
+        if _is_importing(frame) and told_at[-1] - told_at[0] < _PATIENCE_S:
+            _say_again(number)
+            return
         stopped_by.append(number)
         raise KeyboardInterrupt
 
@@ -40,6 +48,29 @@ def run_app(app: typer.Typer) -> None:
         raise SystemExit(1) from None
     finally:
         finish_streams()
+
+
+_AGAIN_S, _PATIENCE_S = 0.05, 10.0
+"""How soon a signal is looked at again that came during an import, and how long in all."""
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether a module is being imported: an error raised amid PyTorch's ends in an abort.
+
+    Its C++ calls Python from where no error of Python's can be passed on.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _say_again(number: int) -> None:
+    """Send a signal to this process again, a moment later."""
+    again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _run(app: typer.Typer, stopped_by: list[int]) -> None:
