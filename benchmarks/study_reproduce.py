@@ -1,10 +1,10 @@
 """What the way a published probe was trained costs: AMi-Br's authors' training beside ours.
 
 Reads a store that `probes reproduce ami-br` was run on (--store, --model). On the same folds and
-vectors it trains a linear layer as Banerjee et al. 2026 do (labels drawn alike, Adam at 5e-5 in
-batches of 8, the rate halved after three epochs without gain, the best epoch on validation, at
-most 100, stopped after 15 without gain) and scores the same test cells at 0.5. Prints mean and SD
-over the folds of both, and how much higher ours is; --json FILE writes all.
+vectors it trains a linear layer as Banerjee et al. 2026 do for six of seven models (labels drawn
+alike, Adam at 5e-5 in batches of 8, the rate halved after three epochs without gain, the best epoch
+on validation, at most 100, stopped after 15 without gain) and scores the same test cells at 0.5.
+Prints mean and SD over the folds of both, and how much higher ours is; --json FILE writes all.
 """
 
 import argparse

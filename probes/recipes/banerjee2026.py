@@ -20,11 +20,13 @@ CITATION = (
 ELSEWHERE = ("atnorm-br", "atnorm-md")
 N_CELLS, N_TEST = 3_720, 826
 DEPARTS = (
-    "theirs: a linear layer on embeddings as they are, Adam at 5e-5 with early stopping on "
-    "validation, labels drawn alike; here: the probe of UNI, fitted to its optimum",
+    "theirs: a linear layer on embeddings as they are, Adam at 5e-5 (Prov-GigaPath: 1e-3) with "
+    "early stopping on validation, labels drawn alike; here: the probe of UNI, fitted to its "
+    "optimum",
     "theirs decides at 0.5 after drawing labels alike; here the share of the positive label in "
-    "train decides, which is the same threshold",
-    "their embeddings are fp16 of the patch at the model's own preprocessing",
+    "train decides, which stands for that threshold",
+    "their embeddings are fp16 (Prov-GigaPath's are not) of the patch at the model's own "
+    "preprocessing",
 )
 
 _TEST_SLIDES = """

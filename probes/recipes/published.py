@@ -5,7 +5,7 @@ from dataclasses import dataclass
 AT_PREVALENCE = "balanced_accuracy_at_prevalence"
 """Balanced accuracy where the share of the positive label in train is what decides.
 
-That is the threshold 0.5 of a probe that learns from as many of each label: see `ami_br`.
+That is the threshold 0.5 of a probe that learns from as many of each label: see `banerjee2026`.
 """
 
 METRICS = {"auroc": "AUROC", AT_PREVALENCE: "balanced accuracy"}

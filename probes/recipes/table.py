@@ -32,13 +32,12 @@ class Recipe:
 
 
 _BOTH = (AT_PREVALENCE, "auroc")
-_GANZ = ("five draws of 80 to 20 over annotations", "train on each domain, test on all")
 
 
 def _of_paper(data: str, dataset: str) -> Recipe:
     numbers = tuple(p for p in ganz2025.PUBLISHED if p.dataset == data)
     schemes = tuple(dict.fromkeys(p.scheme for p in numbers))
-    about = "; ".join(w for w, s in zip(_GANZ, ganz2025.SCHEMES, strict=True) if s in schemes)
+    about = "; ".join(ganz2025.SCHEMES[s] for s in schemes)
     return Recipe(
         f"the paper on {data}: {about}",
         ganz2025.PAPER,

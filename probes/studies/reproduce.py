@@ -10,7 +10,7 @@ import numpy as np
 
 from embedstore.errors import EmbedstoreError
 from embedstore.store import Store
-from embedstore.store.sql import connect, embedded_models, fetch_rows
+from embedstore.store.sql import check_dataset, connect, embedded_models
 from probes.recipes import AT_PREVALENCE, HOW, Published, Recipe, recipe_of
 from probes.runs.options import RunOptions, models_of
 from probes.runs.verb import run
@@ -34,10 +34,8 @@ _SUFFIX = ", published"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came out: the recipe by name, measures, the manifests, and notes."""
+    """What came out: measures, the manifests, and notes."""
 
-    name: str
-    dataset: str
     measures: Sequence[Measure]
     manifests: Sequence[str]
     notes: Sequence[str]
@@ -71,9 +69,9 @@ def reproduce(
     """
     recipe = recipe_of(name)
     own = dataset or recipe.dataset
-    _check_there(store, own, recipe)
+    n_domains = _check_there(store, own, recipe)
     rows = models_of(store, own, RunOptions(models))
-    parts, notes = _parts(store, own, recipe, [r["model"] for r in rows])
+    parts, notes = _parts(store, own, recipe, [r["model"] for r in rows], n_domains)
     found: dict[tuple[str, str], list[ResultRow]] = defaultdict(list)
     manifests: dict[str, None] = {}
     for k, part in enumerate(parts):
@@ -102,7 +100,7 @@ def reproduce(
         measures += of_model
     notes += _failed(found)
     notes += [f"otherwise than published: {text}" for text in recipe.departs]
-    return Reproduction(name, own, measures, list(manifests), notes + _unlike(recipe, rows))
+    return Reproduction(measures, list(manifests), notes + _unlike(recipe, rows))
 
 
 def drift_of(value: float, sd: float, published: float, published_sd: float) -> str:
@@ -168,28 +166,30 @@ def _chosen(here: Sequence[Measure | MeasureRow]) -> list[Measure | MeasureRow]:
     return list(best.values())
 
 
-def _check_there(store: Store, dataset: str, recipe: Recipe) -> None:
-    con = connect(store)
-    datasets = [r["dataset"] for r in fetch_rows(con, "select dataset from datasets order by 1")]
-    if dataset not in datasets:
+def _check_there(store: Store, dataset: str, recipe: Recipe) -> int:
+    """Return how many domains a dataset has; EmbedstoreError unless it is one of two labels."""
+    try:
+        check_dataset(store, connect(store), dataset)
+    except EmbedstoreError as e:
         raise EmbedstoreError(
-            f"no dataset '{dataset}' in {store.uri}; there: {', '.join(datasets) or 'none'}; "
-            f"`embedstore fetch {recipe.dataset}` brings it, --dataset says which one it is here"
-        )
-    labels = sorted(set(candidates(store, ManifestSpec(dataset)).pool.labels))
+            f"{e}; `embedstore fetch {recipe.dataset}` brings it, --dataset says which one it is "
+            "here"
+        ) from None
+    pool = candidates(store, ManifestSpec(dataset)).pool
+    labels = sorted(set(pool.labels))
     if len(labels) != 2:
         raise EmbedstoreError(
             f"the published numbers are of two labels, '{dataset}' has {len(labels)}: "
             f"{', '.join(labels)}; say which classes are which with `embedstore add --label`"
         )
+    return len(set(pool.domains))
 
 
 def _parts(
-    store: Store, dataset: str, recipe: Recipe, models: Sequence[str]
+    store: Store, dataset: str, recipe: Recipe, models: Sequence[str], n_domains: int
 ) -> tuple[list[_Part], list[str]]:
     """Return the manifests to run and what each is scored on; splits of its own are stored."""
     if recipe.folds is None:
-        n_domains = len(set(candidates(store, ManifestSpec(dataset)).pool.domains))
         kept = [s for s in recipe.schemes if n_domains > 1 or not trains_by_domain(s)]
         left = [f"{s} is left out: one domain" for s in recipe.schemes if s not in kept]
         return [_Part(ManifestSpec(dataset, scheme), Asked(), None) for scheme in kept], left
@@ -199,8 +199,8 @@ def _parts(
     spec, asked = ManifestSpec.of(splits[0]), Asked(manifest=manifest_id)
     parts, notes, con = [_Part(spec, asked, None)], [], connect(store)
     for other in recipe.elsewhere:
-        lack = [m for m in models if m not in embedded_models(con, other)]
-        if lack:
+        have = embedded_models(con, other)
+        if lack := [m for m in models if m not in have]:
             notes.append(
                 f"not scored on {other}: no embeddings of {', '.join(lack)} "
                 f"(`embedstore fetch {other}`, then `embedstore ingest {other}`)"
